@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Constants of the node. The loader writes them to .rodata before the programs are loaded, so the
+ * verifier removes the branches that do not apply. Field names are the names in loader/object.
+ */
+#pragma once
+#include <linux/types.h>
+
+const volatile __u32 cfg_hz = 250; /* jiffies per second */
+const volatile __u16 cfg_snat_min = 1024; /* source ports for masquerading, host byte order */
+const volatile __u16 cfg_snat_max = 29999;
+const volatile __u32 cfg_dry_run = 0; /* 1: decide and report to trace_map, change nothing */
+const volatile __u64 cfg_netns_cookie = 0; /* sockets of other namespaces are left alone */
+const volatile __u64 cfg_layout = 0; /* hash of the generated layout, for the loader */
+
+/* Lifetimes in seconds. */
+const volatile __u32 cfg_ttl_half = 30; /* TCP handshake not complete */
+const volatile __u32 cfg_ttl_tcp = 21600; /* TCP, both directions seen */
+const volatile __u32 cfg_ttl_closing = 5; /* TCP after FIN or RST in both directions */
+const volatile __u32 cfg_ttl_fin = 120; /* TCP after FIN in one direction */
+const volatile __u32 cfg_ttl_udp_new = 30; /* UDP, ICMP and others without an answer */
+const volatile __u32 cfg_ttl_udp = 120; /* the same with an answer */

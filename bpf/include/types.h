@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * The contract between the BPF programs and the TypeScript control plane: every struct that is a
+ * map key or a map value. The codecs under loader/abi/gen are generated from the BTF of these
+ * types, so the layout has no second description. Rules: no implicit padding, no pointers, no
+ * unions, no bit-fields; network byte order is in the type's name (__be16, __be32).
+ */
+#pragma once
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+/* An address of either family. IPv4 is stored v4-mapped (::ffff:a.b.c.d), network byte order. */
+struct ip_addr {
+	__be32 w[4];
+};
+
+/* One direction of a flow, exactly as the packet looks when it reaches the hook. */
+struct flow_key {
+	struct ip_addr saddr;
+	struct ip_addr daddr;
+	__be16 sport; /* ICMP echo: request has the id here, reply has 0 */
+	__be16 dport; /* ICMP echo: reply has the id here, request has 0 */
+	__u32 ifindex; /* where it came in: container device, FLOW_IF_UPLINK or FLOW_IF_HOST */
+	__u8 proto; /* IP protocol number of the transport header */
+	__u8 pad[3];
+};
+
+#define FLOW_IF_UPLINK 0 /* any uplink: replies may take another one */
+#define FLOW_IF_HOST 1 /* the host's own stack (the index of lo) */
+
+enum flow_action {
+	ACTION_NONE = 0,
+	ACTION_PEER = 1, /* bpf_redirect_peer to the container behind oif, MAC addresses rewritten */
+	ACTION_NEIGH = 2, /* bpf_redirect_neigh through oif to nexthop */
+	ACTION_STACK = 3, /* hand to the host's stack */
+	ACTION_PASS = 4, /* leave on its way (hooks that only judge) */
+};
+
+enum flow_flag {
+	FLOW_REPLY = 1, /* this entry carries the replies of a flow that the other side opened */
+	FLOW_NAT = 2, /* addresses or ports change */
+	FLOW_SNAT = 4, /* the opener's source was translated: the reply key is a claimed port */
+	FLOW_DNAT = 8, /* the opener's destination was translated */
+	FLOW_TTL = 16, /* routed hop: TTL or hop limit is decremented */
+	FLOW_L4_NAT_PORT = 32, /* a port changes too */
+};
+
+/* TCP states as far as the flow table needs them; other protocols use FLOW_NEW and FLOW_OPEN. */
+enum flow_state {
+	FLOW_NEW = 0, /* nothing came back yet */
+	FLOW_OPEN = 1, /* both directions seen; TCP: handshake complete */
+	FLOW_CLOSING = 2, /* FIN or RST seen in this direction */
+	FLOW_SYNACK = 3, /* half-open table only: the receiver answered the SYN */
+};
+
+/* The verdict for one direction of a flow, with all that is needed to act on a packet. */
+struct flow {
+	__u32 epoch; /* node.epoch this was decided in */
+	__u32 last; /* low 32 bits of jiffies64 at the last packet */
+	__u8 action; /* enum flow_action */
+	__u8 flags; /* enum flow_flag */
+	__u8 state; /* enum flow_state */
+	__u8 proto;
+	__u32 oif; /* device to send to; ACTION_PEER: host-side ifindex of the container */
+	__u8 dmac[6]; /* ACTION_PEER: Ethernet addresses to write */
+	__u8 smac[6];
+	__u8 from_mac[6]; /* Ethernet source that a packet of this direction must have; 0: any */
+	__u16 mtu; /* largest IP packet on the way out, 0: not checked */
+	struct ip_addr saddr; /* the tuple after translation (equal to the key's when no NAT) */
+	struct ip_addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u32 csum_addr; /* ones' complement difference of the addresses, for bpf_l4_csum_replace */
+	__u32 csum_port; /* the same for the ports */
+	struct ip_addr nexthop; /* ACTION_NEIGH: next hop, of the packet's family */
+	__u32 peer_ifindex; /* ifindex in the key of the other direction */
+	__u32 rule_egress; /* rule that allowed it on the sender's side, 0: not isolated */
+	__u32 rule_ingress; /* the same on the receiver's side */
+	__u32 src_identity; /* of the opener of the flow */
+	__u32 dst_identity;
+	__u32 pad;
+	__u64 packets;
+	__u64 bytes; /* IP bytes */
+	__u64 created; /* jiffies64 */
+};
+
+struct frag_key {
+	struct ip_addr saddr;
+	struct ip_addr daddr;
+	__u32 id; /* IPv4 identification or the IPv6 fragment header's, network order */
+	__u32 ifindex;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct frag {
+	__be16 sport;
+	__be16 dport;
+};
+
+enum endpoint_flag {
+	EP_BRIDGE = 1, /* host side is a port of a bridge: broadcast and ARP pass */
+	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
+};
+
+/* One container interface; index of the array is the ifindex of its host side. */
+struct endpoint {
+	__u32 ifindex; /* equal to the index, or 0: no such endpoint (everything is dropped) */
+	__u32 network; /* number of its Network */
+	__u32 set_egress; /* policy set for what it sends, 0: not isolated */
+	__u32 set_ingress; /* policy set for what it receives, 0: not isolated */
+	__u32 identity4; /* identity of its IPv4 address */
+	__u32 identity6;
+	__u32 flags; /* enum endpoint_flag */
+	__u16 mtu;
+	__u8 mac[6]; /* the container's side */
+	__u8 host_mac[6]; /* the host's side */
+	__u8 pad[6];
+	struct ip_addr addr4; /* v4-mapped, 0: none */
+	struct ip_addr addr6; /* 0: none */
+};
+
+enum addr_flag {
+	ADDR_HOST = 1, /* an address of this host */
+	ADDR_RESERVED = 2, /* inside a container network but nobody's: dropped */
+};
+
+/* What is known of an address or a prefix. */
+struct addr_info {
+	__u32 identity;
+	__u32 ifindex; /* host-side device of a container on this node, 0: elsewhere */
+	__u32 network; /* number of its Network, 0: none */
+	__u32 flags; /* enum addr_flag */
+};
+
+struct cidr_key {
+	__u32 prefixlen; /* 0 to 128; IPv4 prefixes are v4-mapped: 96 + n */
+	struct ip_addr addr;
+};
+
+/* Identities below 256 are fixed. */
+enum reserved_identity {
+	IDENTITY_ANY = 0, /* in policy_peer_key only: peers that have no entry of their own */
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2, /* an address that no definition tells apart */
+	IDENTITY_FIRST = 256,
+};
+
+struct policy_peer_key {
+	__u32 set;
+	__u32 identity; /* of the other side, or IDENTITY_ANY */
+};
+
+enum verdict {
+	VERDICT_NONE = 0,
+	VERDICT_ALLOW = 1,
+	VERDICT_DENY = 2,
+	VERDICT_PORTS = 3, /* policy_peer only: depends on protocol and port, see profile */
+};
+
+struct policy_peer {
+	__u32 profile; /* VERDICT_PORTS: profile number in policy_ports */
+	__u32 rule; /* rule that decided; VERDICT_PORTS: the rule when no port entry matches (deny) */
+	__u8 verdict; /* enum verdict */
+	__u8 pad[3];
+};
+
+/*
+ * Longest prefix wins: 32 bits = any protocol, 48 = any port of the protocol, 48 + n = a block of
+ * 2^(16-n) ports. pad0 is always 0 and part of the prefix.
+ */
+struct policy_port_key {
+	__u32 prefixlen;
+	__u32 profile;
+	__u8 proto;
+	__u8 pad0;
+	__be16 port;
+};
+
+struct policy_port {
+	__u32 rule;
+	__u8 verdict; /* VERDICT_ALLOW or VERDICT_DENY */
+	__u8 pad[3];
+};
+
+struct hostport_key {
+	struct ip_addr addr; /* host address, or any: :: for IPv6, ::ffff:0.0.0.0 for IPv4 */
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct hostport {
+	struct ip_addr addr; /* the container's */
+	__u32 ifindex; /* host-side device of the container */
+	__be16 port;
+	__u8 pad[2];
+};
+
+enum network_flag {
+	NET_MASQUERADE4 = 1,
+	NET_MASQUERADE6 = 2,
+	NET_BRIDGE = 4,
+};
+
+/* Index of the array is the Network's number (1 to 4095; 0 is none). */
+struct network {
+	__u32 flags; /* enum network_flag */
+	__u32 pad;
+	struct ip_addr gateway4; /* also the source when a container reaches itself by a host port */
+	struct ip_addr gateway6;
+};
+
+/* Devices that lead out of this host, by ifindex. */
+struct uplink {
+	struct ip_addr snat4; /* address for masquerading, 0: none */
+	struct ip_addr snat6;
+	__u16 mtu;
+	__u8 pad[6];
+};
+
+/* One entry, index 0; memory-mapped by the agent. */
+struct node {
+	__u32 epoch; /* incremented after each change that can alter a verdict */
+	__u32 trace; /* 1: also report forwarded first packets as events */
+	__u64 gc_scanned; /* entries seen by the expiry program, ever */
+	__u64 gc_expired;
+};
+
+/* Counters: index is direction * METRIC_REASONS + reason; reason 0 counts forwarded packets. */
+enum direction {
+	DIR_EGRESS = 0, /* out of a container */
+	DIR_INGRESS = 1, /* into a container, from uplink or host */
+};
+#define METRIC_REASONS 128
+#define METRIC_SLOTS (2 * METRIC_REASONS)
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+enum event_kind {
+	EVENT_DROP = 1,
+	EVENT_NEW_FLOW = 2,
+};
+
+/* Ring buffer record. */
+struct event {
+	__u64 time; /* nanoseconds, CLOCK_MONOTONIC */
+	struct flow_key key;
+	__u32 rule;
+	__u32 src_identity;
+	__u32 dst_identity;
+	__s32 error; /* negative errno of a failed map update, 0: none */
+	__u16 length; /* IP bytes */
+	__u8 kind; /* enum event_kind */
+	__u8 reason; /* enum drop_reason */
+	__u8 direction; /* enum direction */
+	__u8 tcp_flags;
+	__u8 pad[2];
+};
+
+/* Context of the expiry program (BPF_PROG_TEST_RUN). Times are in jiffies. */
+struct gc_args {
+	__u32 start; /* in: entries to skip */
+	__u32 count; /* in: entries to look at, at most */
+	__u32 now; /* in: 0 = the current time */
+	__u32 pressure; /* in: percent by which timeouts are shortened, 0 to 95 */
+	__u32 scanned; /* out: entries looked at; less than count: the end was reached */
+	__u32 expired; /* out: entries deleted */
+	__u32 open; /* out: of those looked at, flows established */
+	__u32 pad;
+};
+
+/* Result of a dry run, by CPU: what the program decided for the packet it was given. */
+struct trace {
+	struct flow_key key;
+	struct flow flow;
+	__u32 reason; /* enum drop_reason, 0: forwarded */
+	__u32 rule; /* for policy drops */
+	__u32 src_identity;
+	__u32 dst_identity;
+	__u32 hit; /* 1: decided by an entry of the flow table */
+	__u32 pad;
+};

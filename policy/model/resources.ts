@@ -1,0 +1,135 @@
+/**
+ * The typed model: what a definition means once it has been read and checked. All nodes are frozen
+ * plain objects, told apart by `kind`.
+ */
+
+/** Where a definition came from; `line` is 1-based. */
+export interface Origin {
+  readonly file: string;
+  readonly line: number;
+}
+
+export type Labels = Readonly<Record<string, string>>;
+
+export interface ResourceBase {
+  readonly name: string;
+  readonly origin: Origin;
+  /** The document as it was given, for `get -o yaml|json`. */
+  readonly source: unknown;
+}
+
+export type NetworkMode = 'routed' | 'bridge' | 'host' | 'none' | 'macvlan';
+
+/** `sluice.dev/v1alpha1` Network (not namespaced). CIDRs are canonical text, such as `10.1.0.0/16`. */
+export interface NetworkResource extends ResourceBase {
+  readonly kind: 'Network';
+  readonly mode: NetworkMode;
+  readonly ipv4?: { readonly cidr: string; readonly gateway: string };
+  readonly ipv6?: { readonly cidr: string; readonly gateway: string };
+  /** Bytes; derived from the uplink when absent. */
+  readonly mtu?: number;
+  readonly masquerade: boolean;
+  /** macvlan: the device that the containers' devices hang on. */
+  readonly parent?: string;
+}
+
+/** The network namespace of a container. */
+export type NamespaceRef =
+  | { readonly type: 'name'; readonly name: string } // /run/netns/NAME
+  | { readonly type: 'path'; readonly path: string }
+  | { readonly type: 'pid'; readonly pid: number };
+
+export interface ContainerNetwork {
+  readonly network: string;
+  /** Device name inside the container: eth0, eth1, … */
+  readonly device: string;
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+  /** Lower case, colons. */
+  readonly mac?: string;
+}
+
+export type PortProtocol = 'TCP' | 'UDP' | 'SCTP';
+
+export interface HostPort {
+  readonly protocol: PortProtocol;
+  /** Host address it is bound to; absent: every address of the host, both families. */
+  readonly hostAddress?: string;
+  readonly hostPort: number;
+  readonly containerPort: number;
+}
+
+export interface ContainerPort {
+  readonly name: string;
+  readonly protocol: PortProtocol;
+  readonly port: number;
+}
+
+/** `sluice.dev/v1alpha1` Container: a workload in a network namespace of this host. */
+export interface ContainerResource extends ResourceBase {
+  readonly kind: 'Container';
+  readonly namespace: string;
+  readonly labels: Labels;
+  readonly netns?: NamespaceRef; // absent only in a network of mode host
+  readonly networks: readonly ContainerNetwork[];
+  readonly hostPorts: readonly HostPort[];
+  /** Named ports, for policies that refer to a port by name. */
+  readonly ports: readonly ContainerPort[];
+}
+
+/** `v1` Namespace: labels for namespaceSelector. `kubernetes.io/metadata.name` is always present. */
+export interface NamespaceResource extends ResourceBase {
+  readonly kind: 'Namespace';
+  readonly labels: Labels;
+}
+
+export type SelectorOperator = 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
+
+/** A Kubernetes label selector; with no requirement at all it selects everything. */
+export interface LabelSelector {
+  readonly requirements: readonly {
+    readonly key: string;
+    readonly operator: SelectorOperator;
+    readonly values: readonly string[];
+  }[];
+}
+
+/** One entry of `from` or `to`. */
+export type PolicyPeer =
+  | {
+      readonly type: 'pods';
+      /** Absent: the policy's own namespace. */
+      readonly namespaceSelector?: LabelSelector;
+      readonly podSelector: LabelSelector;
+    }
+  | { readonly type: 'ipBlock'; readonly cidr: string; readonly except: readonly string[] };
+
+export interface PolicyPort {
+  /** Absent: every protocol (only together with an absent port). */
+  readonly protocol?: PortProtocol;
+  /** A number, a named port, or absent for every port. */
+  readonly port?: number | string;
+  readonly endPort?: number;
+}
+
+export interface PolicyRule {
+  /** Position in `ingress` or `egress`, from 0. */
+  readonly index: number;
+  readonly origin: Origin;
+  /** Empty: every peer. */
+  readonly peers: readonly PolicyPeer[];
+  /** Empty: every protocol and port. */
+  readonly ports: readonly PolicyPort[];
+}
+
+/** `networking.k8s.io/v1` NetworkPolicy. A direction that is absent is not isolated by this policy. */
+export interface NetworkPolicyResource extends ResourceBase {
+  readonly kind: 'NetworkPolicy';
+  readonly namespace: string;
+  readonly podSelector: LabelSelector;
+  readonly ingress?: readonly PolicyRule[];
+  readonly egress?: readonly PolicyRule[];
+}
+
+export type Resource = NetworkResource | ContainerResource | NamespaceResource | NetworkPolicyResource;
+export type ResourceKind = Resource['kind'];

@@ -1,0 +1,30 @@
+/** Agent settings after defaults; see src/config-file.ts for reading and checking the file. */
+export interface AgentConfig {
+  /** Tells instances on one machine apart; part of device aliases. Default: `default`. */
+  readonly instance: string;
+  readonly stateDir: string; // /var/lib/sluice
+  readonly runDir: string; // /run/sluice
+  readonly socket: string; // <runDir>/sluice.sock
+  readonly pinPath: string; // /sys/fs/bpf/sluice
+  /** cgroup v2 directory whose processes reach host ports from the host itself; '' turns it off. */
+  readonly cgroupRoot: string; // the cgroup2 mount found in /proc/mounts
+  /** Device names, or 'auto': the devices of the default routes. */
+  readonly uplinks: readonly string[] | 'auto';
+  /** Folder of YAML files that is watched; '' turns it off. */
+  readonly definitions: string; // /etc/sluice/definitions
+  /** host:port, or '' to turn it off. */
+  readonly metricsAddress: string; // 127.0.0.1:9644
+  /** Flow table entries (two per flow), or 'auto': within 1 % of memory together with the other maps, at least 131072. */
+  readonly flowEntries: number | 'auto';
+  readonly maxEndpointIndex: number; // 65536
+  readonly policyPeerEntries: number; // 262144
+  readonly policyPortEntries: number; // 65536
+  readonly addressEntries: number; // 131072
+  readonly cidrEntries: number; // 65536
+  readonly hostPortEntries: number; // 16384
+  /** Source ports for masquerading, or 'auto': the larger range outside net.ipv4.ip_local_port_range, from 1024. */
+  readonly snatPorts: { readonly min: number; readonly max: number } | 'auto';
+  readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
+  /** Use clsact filters even where TCX exists (tests). */
+  readonly hooks: 'auto' | 'tcx' | 'clsact';
+}

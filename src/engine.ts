@@ -1,0 +1,122 @@
+/**
+ * What the API server, the CLI and the metrics see of the running agent. The engine behind it is
+ * built in src/main.ts from state, address management and dataplane.
+ */
+import type { ResourceKind } from '../policy/model/resources.js';
+
+/** One file or stdin stream of YAML documents. `text` is the raw content. */
+export interface SourceText {
+  readonly file: string;
+  readonly text: string;
+}
+
+/** A user-facing error, as it travels over the API. `message` is the whole line after the position. */
+export interface ErrorLine {
+  readonly code: string;
+  readonly message: string;
+  readonly file?: string;
+  readonly line?: number;
+  readonly field?: string;
+}
+
+export interface Change {
+  readonly kind: ResourceKind;
+  readonly namespace?: string;
+  readonly name: string;
+  readonly action: 'created' | 'configured' | 'unchanged' | 'deleted';
+}
+
+export type ApplyResult =
+  | { readonly ok: true; readonly changes: readonly Change[]; readonly milliseconds: number }
+  | { readonly ok: false; readonly errors: readonly ErrorLine[] };
+
+/** `sluice get` tables: plain rows of text cells and the objects behind them for -o json|yaml. */
+export interface Listing {
+  readonly columns: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+  readonly objects: readonly unknown[];
+}
+
+export const LISTINGS = ['networks', 'containers', 'policies', 'endpoints', 'identities', 'flows', 'leases'] as const;
+export type ListingName = (typeof LISTINGS)[number];
+
+export interface Status {
+  readonly version: string;
+  readonly pid: number;
+  readonly uptimeSeconds: number;
+  /** `degraded`: running, but something (a container, a file) could not be applied; see `problems`. */
+  readonly state: 'starting' | 'ready' | 'degraded';
+  readonly kernel: string;
+  readonly hooks: 'tcx' | 'clsact';
+  readonly adopted: boolean;
+  readonly uplinks: readonly string[];
+  readonly networks: number;
+  readonly containers: number;
+  readonly endpoints: number;
+  readonly policies: number;
+  readonly policySets: number;
+  readonly identities: number;
+  readonly flows: { readonly entries: number; readonly capacity: number };
+  readonly epoch: number;
+  readonly lastApply?: { readonly at: string; readonly ok: boolean; readonly milliseconds: number };
+  readonly problems: readonly ErrorLine[];
+}
+
+/** One drop (or, with tracing on, a new flow) as the kernel reported it, already in words. */
+export interface DropEvent {
+  readonly time: string;
+  readonly reason: string;
+  readonly source: string;
+  readonly destination: string;
+  readonly protocol: string;
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+  readonly from: string; // container `namespace/name`, `host`, `world` or an address
+  readonly to: string;
+  readonly direction: 'egress' | 'ingress';
+  /** The rule or the policies that decided, such as `NetworkPolicy shop/api (default deny)`. */
+  readonly rule?: string;
+  readonly error?: string;
+}
+
+/** Figures that /metrics reads at scrape time. */
+export interface MetricsSnapshot {
+  readonly packets: readonly {
+    readonly direction: 'egress' | 'ingress';
+    /** `forwarded` or a drop reason in snake case. */
+    readonly reason: string;
+    readonly packets: number;
+    readonly bytes: number;
+  }[];
+  readonly flowEntries: number;
+  readonly flowCapacity: number;
+  readonly flowInsertFailures: number;
+  readonly maps: readonly { readonly name: string; readonly entries: number; readonly capacity: number; readonly bytes: number }[];
+  readonly endpoints: number;
+  readonly policySets: number;
+  readonly identities: number;
+  readonly epoch: number;
+  readonly lostEvents: number;
+}
+
+export interface Engine {
+  /** Creates or replaces the documents; all or nothing. Resolves when the kernel has the change. */
+  apply(sources: readonly SourceText[]): Promise<ApplyResult>;
+  /** Deletes the objects that the documents name (kind, namespace, name); unknown ones are an error. */
+  delete(sources: readonly SourceText[]): Promise<ApplyResult>;
+  /** Replaces everything that came from the definitions' folder; all or nothing. */
+  replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult>;
+  list(name: ListingName): Promise<Listing>;
+  status(): Status;
+  snapshot(): MetricsSnapshot;
+  /** Latest drops, newest last, at most `limit`. */
+  drops(limit: number): readonly DropEvent[];
+  /** Called for each event until the returned function is called. */
+  onDrop(listener: (event: DropEvent) => void): () => void;
+  /** Observers of finished changes, for the histogram: seconds from receipt to effect. */
+  onApplied(listener: (result: { readonly ok: boolean; readonly seconds: number; readonly source: 'api' | 'folder' }) => void): void;
+  /** Leaves the kernel as it is and releases what the process holds. */
+  close(): Promise<void>;
+  /** Removes from the kernel and the disk everything that this instance made. */
+  down(): Promise<void>;
+}
