@@ -1,0 +1,106 @@
+# Sluice's build. `make` alone lists the targets.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+CLANG ?= clang-19
+CLANG_FORMAT ?= clang-format-19
+LLVM_STRIP ?= llvm-strip-19
+BIN := node_modules/.bin
+ARCH_INCLUDE := /usr/include/$(shell uname -m)-linux-gnu
+
+# -mcpu=v3 (32 bit ALU, jump32) is what the oldest supported kernel, 5.15, understands in full.
+BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -std=gnu11 -Wall -Wextra -Werror \
+	-Ibpf/include -Ibpf/lib -I$(ARCH_INCLUDE)
+
+BPF_OBJECTS := $(patsubst bpf/%.bpf.c,build/%.bpf.o,$(wildcard bpf/*.bpf.c))
+BPF_DIST := $(patsubst build/%,dist/bpf/%,$(BPF_OBJECTS))
+TS_SOURCES := $(shell find loader policy src -name '*.ts' ! -name '*.test.ts' 2>/dev/null)
+TOOL_SOURCES := $(shell find bench scripts examples -name '*.ts' 2>/dev/null)
+C_SOURCES := $(shell find bpf bench/tools src -name '*.[ch]' 2>/dev/null)
+BENCHES := $(patsubst bench/%.ts,%,$(filter-out %.test.ts,$(wildcard bench/*.ts)))
+
+.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test demo bench dev clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing: Debian packages, npm packages
+	@scripts/deps
+
+need-root:
+	@scripts/need-root
+
+bpf: $(BPF_DIST) ## compile the BPF programs (clang-19)
+
+build/%.bpf.o: bpf/%.bpf.c
+	@mkdir -p build
+	$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF build/$*.bpf.d -c $< -o $@
+
+# The shipped objects keep their BTF and lose the DWARF sections.
+dist/bpf/%.bpf.o: build/%.bpf.o
+	@mkdir -p dist/bpf
+	@$(LLVM_STRIP) -g $< -o $@
+
+-include $(wildcard build/*.bpf.d)
+
+# The generator is compiled on its own, unchecked: the rest may not type-check before it has run.
+GENERATE = $(BIN)/tsc -p tsconfig.build.json --noCheck --outDir build/gen && node build/gen/loader/abi/generate.js
+
+gen: build/sluice.bpf.o ## regenerate the TypeScript codecs from the object's BTF
+	@$(GENERATE)
+
+gen-check: build/sluice.bpf.o ## fail if the committed codecs are not what the object says
+	@$(GENERATE) --check
+
+build: bpf dist/.built ## compile everything into dist/
+
+dist/.built: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.json
+	@mkdir -p dist build
+	@flock build/.tsc.lock $(BIN)/tsc -p tsconfig.build.json --incremental --tsBuildInfoFile dist/.tsbuildinfo
+	@touch $@
+
+tools: build/js/.built
+
+build/js/.built: $(TOOL_SOURCES) $(TS_SOURCES) tsconfig.json tsconfig.tools.json
+	@mkdir -p build/js
+	@flock build/.tsc.lock $(BIN)/tsc -p tsconfig.tools.json --incremental --tsBuildInfoFile build/js/.tsbuildinfo
+	@touch $@
+
+check-static:
+	@scripts/check-static
+
+check: bpf check-static ## everything that needs no root: types, format, lint, drift, unit tests
+	@$(BIN)/vitest run --project unit
+
+format: ## format TypeScript and C in place
+	@$(BIN)/biome check --write .
+	@$(if $(C_SOURCES),$(CLANG_FORMAT) -i $(C_SOURCES))
+
+format-check-c:
+	@$(if $(C_SOURCES),$(CLANG_FORMAT) --dry-run --Werror $(C_SOURCES))
+
+test: need-root deps ## everything; the last line is "N passed, N failed"
+	@$(MAKE) build tools
+	@scripts/run-tests
+
+demo: need-root deps ## a small shop with policies, NAT and IPv6 in network namespaces
+	@$(MAKE) -s build tools
+	@node build/js/scripts/demo.js
+
+bench: need-root deps ## all benchmarks against their peers
+	@$(MAKE) -s build tools
+	@status=0; for name in $(BENCHES); do node build/js/bench/$$name.js || status=1; done; exit $$status
+
+bench-%: need-root deps ## one benchmark: make bench-network
+	@$(MAKE) -s build tools
+	@test -f build/js/bench/$*.js || { echo "make: no benchmark named $* (there are: $(BENCHES))" >&2; exit 2; }
+	@node build/js/bench/$*.js
+
+dev: deps ## on each change: rebuild, regenerate, type-check, run the tests it affects
+	@node scripts/dev.js
+
+clean: ## remove what was built (keeps node_modules)
+	rm -rf build dist bench/out

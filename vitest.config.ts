@@ -1,0 +1,35 @@
+import { defineConfig } from 'vitest/config';
+
+// FFI lives on the main thread of a process (a worker thread that loaded it crashes at its end): forks only.
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 20_000,
+    hookTimeout: 30_000,
+    exclude: ['**/node_modules/**', 'build/**', 'dist/**'],
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'unit',
+          include: ['{loader,policy,src,bench,scripts}/**/*.test.ts'],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        // Needs root and a kernel: one file at a time, the machine is part of the test.
+        extends: true,
+        test: {
+          name: 'kernel',
+          include: ['test/**/*.test.ts'],
+          fileParallelism: false,
+          maxWorkers: 1,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
+});
