@@ -1,0 +1,208 @@
+/**
+ * Errors that a user sees: one line each, saying what is wrong, where, and what to do. Every one has
+ * a stable code from the catalogue below. Ranges: 1xxx definitions, 2xxx agent, settings and CLI,
+ * 3xxx loader and BPF, 4xxx netlink and devices, 5xxx addresses and leases. Never reuse a code.
+ */
+
+/** Code -> message template; `{name}` is replaced by the parameter of that name. */
+export const ERRORS = {
+  // 10xx: reading a file
+  SLU1001: 'the file is larger than {limit} bytes ({size} bytes): split it',
+  SLU1002: 'the file is not valid UTF-8 (byte {offset}): save it as UTF-8',
+  SLU1003: 'not valid YAML: {reason}',
+  SLU1004: 'the key "{key}" occurs twice in one mapping (first in line {first}): remove one',
+  SLU1005: 'aliases expand to too much data: write the values out',
+  SLU1006: 'a tab is used for indentation: use spaces',
+  SLU1007: 'the file contains the control character {character}: remove it',
+  SLU1008: 'more than {limit} documents in one file: split it',
+  SLU1009: 'more than {limit} nested levels: no definition needs that many',
+
+  // 11xx: one document
+  SLU1101: 'a document must be a mapping with apiVersion and kind, not {got}',
+  SLU1102: 'kind {kind} of apiVersion {apiVersion} is not supported; supported: {supported}',
+  SLU1103: 'unknown field "{key}"{hint}',
+  SLU1104: 'is required{hint}',
+  SLU1105: 'must be {expected}, not {got}',
+  SLU1106: '{reason}',
+  SLU1107: 'must be one of {allowed}, not {got}{hint}',
+
+  // 12xx: addresses
+  SLU1201: '"{text}" is not an IPv4 or IPv6 address: {reason}',
+  SLU1202: '"{text}" is not a CIDR such as 10.1.0.0/16 or fd00:1::/64: {reason}',
+  SLU1203: '"{text}" has bits set beyond the prefix length: write {canonical}',
+  SLU1204: 'must be an IPv{family} {what}, not "{text}"',
+  SLU1205: '{cidr} is {what}: use a range that containers can have, such as 10.1.0.0/16 or fd00:1::/64',
+  SLU1206: '{cidr}: the prefix length must be between /{min} and /{max} ({why})',
+  SLU1207: '{address} is not inside {cidr}',
+  SLU1208: '{address} is the {what} of {cidr}: take another address',
+
+  // 13xx: several documents together
+  SLU1301: '{kind} {name} is defined twice (also in {other}): remove or rename one',
+  SLU1302: '{cidr} overlaps with {otherCidr} of network {other} ({where}): networks need separate ranges',
+  SLU1303: 'network {network} is not defined{hint}',
+  SLU1304: 'network {network} is listed twice: a container joins a network once',
+  SLU1305: 'device {device} is used twice in this container: give each network its own',
+  SLU1306: '{address} is already the address of container {other} ({where})',
+  SLU1307: 'network {network} has no IPv{family} range: remove the address or give the network one',
+  SLU1308: 'host port {port} is already taken by container {other} ({where})',
+  SLU1309: 'MAC address {mac} is already used by container {other} ({where})',
+  SLU1310: 'container {other} ({where}) already has device {device} in the same network namespace',
+  SLU1311: 'a network of mode {mode} {rule}',
+  SLU1312: 'parent device {parent} is already used by network {other} ({where})',
+  SLU1313: '{address} is the gateway of network {network}: take another address',
+  SLU1314: 'network {network} has room for {room} addresses and {wanted} containers: take a larger range',
+
+  // 23xx: state and changes (src/engine-impl, src/state)
+  SLU2301: '{kind} {name} comes from {file}: change it there',
+  SLU2302: '{kind} {name} is not defined{hint}',
+  SLU2303: '{kind} {name} is also applied through the API: delete it there or remove it here',
+  SLU2304: 'the state folder {path} cannot be used: {reason}',
+  SLU2305: 'network {network} is still used by container {container}: delete the container first',
+  SLU2306: 'the change could not be made and was taken back: {reason}',
+  SLU2307: 'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
+
+  // 33xx: BPF objects of the running agent (src/dataplane)
+  SLU3301: 'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',
+  SLU3302: 'the BPF object {path} is missing: build or reinstall the package',
+  SLU3303: 'the BPF programs could not be loaded: {reason}',
+  SLU3304: '{path} is not a BPF file system: mount -t bpf bpf {path}',
+
+  // 43xx: devices and namespaces (src/dataplane)
+  SLU4301: 'network namespace {namespace} does not exist: create it or delete container {container}',
+  SLU4302: 'device {device} of network {network} does not exist on this host',
+  SLU4303: 'device {device} cannot be made for {container}: {reason}',
+  SLU4304: 'uplink device {device} does not exist: correct uplinks in the settings',
+  SLU4305: 'no default route found, so there is no uplink: set uplinks in the settings or add a route',
+  SLU4306: 'device {device} already exists in the network namespace of {container}: remove or rename it',
+  SLU4307: 'the network namespace of container {container} is the one of the agent: use a network of mode host',
+
+  // 50xx: addresses and leases (src/ipam)
+  SLU5001: 'no free address left in the {network} ({used} in use): delete containers or take a larger range',
+  SLU5002: '{address} is already leased to {other}: choose another address',
+  SLU5003: 'all {limit} endpoint indexes are in use: raise maxEndpointIndex in the settings',
+  SLU5004: 'more than {limit} networks: remove some',
+} as const;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+type Names<T extends string> = T extends `${string}{${infer Name}}${infer Rest}` ? Name | Names<Rest> : never;
+
+/** The parameters that the template of a code needs. */
+export type ErrorParams<C extends ErrorCode> = Readonly<Record<Names<(typeof ERRORS)[C]>, string | number>>;
+
+/** Where an error is: `line` is 1-based, `field` a path such as `spec.ingress[0].ports[1].port`. */
+export interface ErrorPlace {
+  readonly file?: string | undefined;
+  readonly line?: number | undefined;
+  readonly field?: string | undefined;
+}
+
+const MAX_SHOWN = 120;
+
+/** Text of the user's in a message: one line, no control characters, not longer than a line. */
+export function shown(text: string): string {
+  let out = '';
+  for (const character of text.slice(0, MAX_SHOWN + 1)) {
+    const code = character.codePointAt(0) ?? 0;
+    const plain = code >= 0x20 && (code < 0x7f || code > 0x9f) && code !== 0x2028 && code !== 0x2029;
+    out += plain && (code < 0xd800 || code > 0xdfff) ? character : `\\u${code.toString(16).padStart(4, '0')}`;
+  }
+  return text.length > MAX_SHOWN ? `${out.slice(0, MAX_SHOWN)}…` : out;
+}
+
+/** An error for a person. `message` is the filled-in template, without position and code. */
+export class SluiceError extends Error {
+  override readonly name = 'SluiceError';
+  readonly code: ErrorCode;
+  readonly file?: string;
+  readonly line?: number;
+  readonly field?: string;
+
+  private constructor(code: ErrorCode, message: string, place: ErrorPlace) {
+    super(message);
+    this.code = code;
+    if (place.file !== undefined) this.file = place.file;
+    if (place.line !== undefined) this.line = place.line;
+    if (place.field !== undefined && place.field !== '') this.field = place.field;
+  }
+
+  /** Fills the template of `code`. */
+  static of<C extends ErrorCode>(code: C, params: ErrorParams<C>, place: ErrorPlace = {}): SluiceError {
+    const values = params as Readonly<Record<string, string | number>>;
+    const message = ERRORS[code].replace(/\{(\w+)\}/g, (_, key: string) => shown(String(values[key] ?? '')));
+    return new SluiceError(code, message, place);
+  }
+
+  /** The same error with a position; a part that is already known is kept. */
+  at(place: ErrorPlace): SluiceError {
+    return new SluiceError(this.code, this.message, {
+      file: this.file ?? place.file,
+      line: this.line ?? place.line,
+      field: this.field ?? place.field,
+    });
+  }
+
+  /** `file:line: field: message (CODE)`; parts that are unknown are left out. */
+  toLine(): string {
+    const position = this.file === undefined ? '' : `${shown(this.file)}${this.line === undefined ? '' : `:${this.line}`}: `;
+    const field = this.field === undefined ? '' : `${shown(this.field)}: `;
+    return `${position}${field}${this.message} (${this.code})`;
+  }
+}
+
+/** Order for people: by file, then line, then field. */
+export function compareErrors(a: SluiceError, b: SluiceError): number {
+  return (
+    compareText(a.file ?? '', b.file ?? '') ||
+    (a.line ?? 0) - (b.line ?? 0) ||
+    compareText(a.field ?? '', b.field ?? '') ||
+    compareText(a.message, b.message)
+  );
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** The candidate that is closest to a mistyped word, or undefined if none is close. */
+export function closest(word: string, candidates: Iterable<string>): string | undefined {
+  if (word.length > 64) return undefined;
+  let best: string | undefined;
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  for (const candidate of candidates) {
+    if (candidate === word) continue;
+    const distance =
+      candidate.toLowerCase() === word.toLowerCase() ? 0 : editDistance(word.toLowerCase(), candidate.toLowerCase());
+    if (distance < bestDistance) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return best;
+}
+
+/** `; did you mean "x"?` or nothing. */
+export function didYouMean(word: string, candidates: Iterable<string>): string {
+  const found = closest(word, candidates);
+  return found === undefined ? '' : `; did you mean "${found}"?`;
+}
+
+/** Edits (insert, delete, replace, swap of neighbours) between two words. */
+function editDistance(a: string, b: string): number {
+  let before: number[] = [];
+  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const cost = a[i - 1] === b[j - 1] ? 0 : 1;
+      let value = Math.min((previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + cost);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        value = Math.min(value, (before[j - 2] ?? 0) + 1);
+      }
+      row.push(value);
+    }
+    before = previous;
+    previous = row;
+  }
+  return previous[b.length] ?? 0;
+}
