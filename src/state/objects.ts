@@ -1,0 +1,182 @@
+import { SluiceError, didYouMean } from '../../policy/errors.js';
+import type { Resource, ResourceKind } from '../../policy/model/resources.js';
+import type { Change } from '../engine.js';
+import { KIND_ORDER, type ResourceKey, displayName, keyOf, namespaceOf } from './keys.js';
+
+/** Where an object came from: the API (`sluice apply`) or the definitions' folder. */
+export type Source = 'api' | 'folder';
+
+/** One object that changes: created (no `before`), deleted (no `after`) or replaced. */
+export interface Edit {
+  readonly key: ResourceKey;
+  readonly before?: Resource;
+  readonly after?: Resource;
+}
+
+/** Edits that make a difference, and the report on every object that was named. */
+export interface EditList {
+  readonly edits: readonly Edit[];
+  readonly changes: readonly Change[];
+}
+
+/** Edits, or the errors that forbid them. */
+export type Proposal =
+  | ({ readonly ok: true } & EditList)
+  | { readonly ok: false; readonly errors: readonly SluiceError[] };
+
+/**
+ * All objects that are in force, from both sources. An object belongs to one source; the methods that
+ * propose compute what would change and touch nothing.
+ */
+export class ObjectSet {
+  readonly #objects = new Map<ResourceKey, Resource>();
+  readonly #source = new Map<ResourceKey, Source>();
+  readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(KIND_ORDER.map((kind) => [kind, new Map()]));
+
+  get(key: ResourceKey): Resource | undefined {
+    return this.#objects.get(key);
+  }
+
+  sourceOf(key: ResourceKey): Source | undefined {
+    return this.#source.get(key);
+  }
+
+  all(): Resource[] {
+    return [...this.#objects.values()];
+  }
+
+  ofKind<K extends ResourceKind>(kind: K): IterableIterator<Extract<Resource, { kind: K }>> {
+    const objects = this.#byKind.get(kind) as Map<ResourceKey, Extract<Resource, { kind: K }>>;
+    return objects.values();
+  }
+
+  count(kind: ResourceKind): number {
+    return this.#byKind.get(kind)?.size ?? 0;
+  }
+
+  /** Create or replace these objects. */
+  proposeApply(resources: readonly Resource[]): Proposal {
+    const { unique, errors } = distinct(resources);
+    for (const [key, resource] of unique) {
+      if (this.#source.get(key) !== 'folder') continue;
+      const file = this.#objects.get(key)?.origin.file ?? 'the definitions folder';
+      errors.push(SluiceError.of('SLU2301', { kind: resource.kind, name: displayName(resource), file }, resource.origin));
+    }
+    return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, [], 'api');
+  }
+
+  /** Delete the objects of these names. */
+  proposeDelete(resources: readonly Resource[]): Proposal {
+    const errors: SluiceError[] = [];
+    const gone = new Map<ResourceKey, Resource>();
+    for (const resource of resources) {
+      const key = keyOf(resource);
+      const present = this.#objects.get(key);
+      const name = displayName(resource);
+      if (present === undefined) {
+        const hint = didYouMean(name, [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName));
+        errors.push(SluiceError.of('SLU2302', { kind: resource.kind, name, hint }, resource.origin));
+      } else if (this.#source.get(key) === 'folder') {
+        errors.push(SluiceError.of('SLU2301', { kind: resource.kind, name, file: present.origin.file }, resource.origin));
+      } else {
+        gone.set(key, present);
+      }
+    }
+    return errors.length > 0 ? { ok: false, errors } : this.#compare(new Map(), [...gone.values()], 'api');
+  }
+
+  /** These objects are everything that the folder has. */
+  proposeFolder(resources: readonly Resource[]): Proposal {
+    const { unique, errors } = distinct(resources);
+    for (const [key, resource] of unique) {
+      if (this.#source.get(key) !== 'api') continue;
+      errors.push(SluiceError.of('SLU2303', { kind: resource.kind, name: displayName(resource) }, resource.origin));
+    }
+    if (errors.length > 0) return { ok: false, errors };
+    const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
+    return this.#compare(
+      unique,
+      gone.map(([, resource]) => resource),
+      'folder',
+    );
+  }
+
+  /** Puts edits into force; the returned function takes them back. */
+  stage(edits: readonly Edit[], source: Source): () => void {
+    const sources = edits.map((edit) => this.#source.get(edit.key));
+    for (const edit of edits) this.#put(edit.key, edit.before, edit.after, source);
+    return () => {
+      edits.forEach((edit, i) => {
+        this.#put(edit.key, edit.after, edit.before, sources[i] ?? source);
+      });
+    };
+  }
+
+  #put(key: ResourceKey, before: Resource | undefined, after: Resource | undefined, source: Source): void {
+    const kind = (after ?? before)?.kind;
+    if (kind === undefined) return;
+    if (after === undefined) {
+      this.#objects.delete(key);
+      this.#source.delete(key);
+      this.#byKind.get(kind)?.delete(key);
+    } else {
+      this.#objects.set(key, after);
+      this.#source.set(key, source);
+      this.#byKind.get(kind)?.set(key, after);
+    }
+  }
+
+  #compare(wanted: ReadonlyMap<ResourceKey, Resource>, gone: readonly Resource[], source: Source): Proposal {
+    const edits: Edit[] = [];
+    const changes: Change[] = [];
+    for (const [key, after] of wanted) {
+      const before = this.#objects.get(key);
+      const same = before !== undefined && sameMeaning(before, after);
+      changes.push(changeOf(after, before === undefined ? 'created' : same ? 'unchanged' : 'configured'));
+      if (before === undefined) edits.push({ key, after });
+      else if (!same || (source === 'folder' && moved(before, after))) edits.push({ key, before, after });
+    }
+    for (const before of gone) {
+      edits.push({ key: keyOf(before), before });
+      changes.push(changeOf(before, 'deleted'));
+    }
+    const rank = (kind: ResourceKind): number => KIND_ORDER.indexOf(kind);
+    changes.sort((a, b) => rank(a.kind) - rank(b.kind) || compare(a.namespace ?? '', b.namespace ?? '') || compare(a.name, b.name));
+    return { ok: true, edits, changes };
+  }
+}
+
+/** Whether two definitions of one object say the same, wherever they stand. */
+export function sameMeaning(a: Resource, b: Resource): boolean {
+  return JSON.stringify(a.source) === JSON.stringify(b.source);
+}
+
+/** A definition's line is shown with errors and drops, so one that moved in its file is an edit too. */
+function moved(a: Resource, b: Resource): boolean {
+  return a.origin.file !== b.origin.file || a.origin.line !== b.origin.line;
+}
+
+function distinct(resources: readonly Resource[]): { unique: Map<ResourceKey, Resource>; errors: SluiceError[] } {
+  const unique = new Map<ResourceKey, Resource>();
+  const errors: SluiceError[] = [];
+  for (const resource of resources) {
+    const key = keyOf(resource);
+    const other = unique.get(key);
+    if (other === undefined) unique.set(key, resource);
+    else {
+      const place = `${other.origin.file}:${other.origin.line}`;
+      const params = { kind: resource.kind, name: displayName(resource), other: place };
+      errors.push(SluiceError.of('SLU1301', params, resource.origin));
+    }
+  }
+  return { unique, errors };
+}
+
+function changeOf(resource: Resource, action: Change['action']): Change {
+  const namespace = namespaceOf(resource);
+  return { kind: resource.kind, ...(namespace === undefined ? {} : { namespace }), name: resource.name, action };
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
