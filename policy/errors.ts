@@ -52,14 +52,14 @@ export const ERRORS = {
   SLU1313: '{address} is the gateway of network {network}: take another address',
   SLU1314: 'network {network} has room for {room} addresses and {wanted} containers: take a larger range',
 
-  // 23xx: state and changes (src/engine-impl, src/state)
-  SLU2301: '{kind} {name} comes from {file}: change it there',
-  SLU2302: '{kind} {name} is not defined{hint}',
-  SLU2303: '{kind} {name} is also applied through the API: delete it there or remove it here',
-  SLU2304: 'the state folder {path} cannot be used: {reason}',
-  SLU2305: 'network {network} is still used by container {container}: delete the container first',
-  SLU2306: 'the change could not be made and was taken back: {reason}',
-  SLU2307: 'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
+  // 25xx: state and changes (src/engine-impl, src/state)
+  SLU2501: '{kind} {name} comes from {file}: change it there',
+  SLU2502: '{kind} {name} is not defined{hint}',
+  SLU2503: '{kind} {name} is also applied through the API: delete it there or remove it here',
+  SLU2504: 'the state folder {path} cannot be used: {reason}',
+  SLU2505: 'network {network} is still used by container {container}: delete the container first',
+  SLU2506: 'the change could not be made and was taken back: {reason}',
+  SLU2507: 'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
 
   // 33xx: BPF objects of the running agent (src/dataplane)
   SLU3301: 'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',
@@ -81,6 +81,40 @@ export const ERRORS = {
   SLU5002: '{address} is already leased to {other}: choose another address',
   SLU5003: 'all {limit} endpoint indexes are in use: raise maxEndpointIndex in the settings',
   SLU5004: 'more than {limit} networks: remove some',
+
+  // 20xx: settings of the agent
+  SLU2001: 'cannot read the configuration file: {reason}',
+  SLU2002: 'not valid YAML: {reason}',
+  SLU2003: 'unknown setting{hint}',
+  SLU2004: 'must be {expected}, not {got}',
+  SLU2005: 'a configuration file is one mapping with apiVersion: sluice.dev/v1alpha1 and kind: AgentConfig',
+
+  // 21xx: start of the agent
+  SLU2101: 'not enough rights: run as root (missing {capabilities})',
+  SLU2102: 'Linux {release} is too old: Sluice needs {minimum} or newer',
+  SLU2103: 'no BPF file system at {path}: mount one with "mount -t bpf bpf {mountPoint}" or set pinPath',
+  SLU2104: 'another agent is running{pid} and uses {what}: stop it, or give this one its own {settings}',
+  SLU2105: 'the metrics address {address} is in use: stop the other process or set metricsAddress',
+  SLU2106: 'cannot listen on {address}: {reason}',
+  SLU2107: 'cannot create the folder {path}: {reason}',
+  SLU2108: '{path} exists and is not a socket: remove it or set socket',
+  SLU2109: 'cannot lock {path}: {reason}',
+
+  // 22xx: commands
+  SLU2201: 'the agent is not running (nobody listens on {socket}): start it with "sluice agent"',
+  SLU2202: 'no permission to use {socket}: run as root',
+  SLU2203: 'the connection to the agent at {socket} failed: {reason}',
+  SLU2204: 'the answer from {socket} is not understood ({reason}): are agent and command of one version?',
+  SLU2205: 'cannot read: {reason}',
+  SLU2206: 'the folder has no definitions (*.yaml, *.yml, *.json)',
+
+  // 24xx: API requests
+  SLU2401: 'no such path: {path}',
+  SLU2402: 'method {method} is not allowed for {path}: use {allowed}',
+  SLU2403: 'the request is larger than {limit} bytes: split it',
+  SLU2404: 'bad request: {reason}',
+  SLU2405: 'the agent is stopping',
+  SLU2406: 'internal error: {reason}; the agent\'s log has more',
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -46,7 +46,7 @@ describe('ObjectSet', () => {
     put(set, set.proposeFolder([namespace('f', 'x', 'f.yaml')]), 'folder');
     put(set, set.proposeApply([namespace('a')]), 'api');
     expect(errors(set.proposeApply([namespace('f', 'y', 'mine.yaml', 7)]))).toEqual([
-      'mine.yaml:7: Namespace f comes from f.yaml: change it there (SLU2301)',
+      'mine.yaml:7: Namespace f comes from f.yaml: change it there (SLU2501)',
     ]);
     expect(errors(set.proposeDelete([namespace('f', 'y', 'mine.yaml', 7)]))).toHaveLength(1);
     expect(errors(set.proposeFolder([namespace('a', 'x', 'f.yaml', 9)]))[0]).toMatch(/^f\.yaml:9: Namespace a is also applied/);
@@ -61,7 +61,7 @@ describe('ObjectSet', () => {
       'a.yaml:5: Namespace d is defined twice (also in a.yaml:1): remove or rename one (SLU1301)',
     ]);
     expect(errors(set.proposeDelete([namespace('shpo')]))).toEqual([
-      'a.yaml:1: Namespace shpo is not defined; did you mean "shop"? (SLU2302)',
+      'a.yaml:1: Namespace shpo is not defined; did you mean "shop"? (SLU2502)',
     ]);
   });
 

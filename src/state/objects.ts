@@ -60,7 +60,7 @@ export class ObjectSet {
     for (const [key, resource] of unique) {
       if (this.#source.get(key) !== 'folder') continue;
       const file = this.#objects.get(key)?.origin.file ?? 'the definitions folder';
-      errors.push(SluiceError.of('SLU2301', { kind: resource.kind, name: displayName(resource), file }, resource.origin));
+      errors.push(SluiceError.of('SLU2501', { kind: resource.kind, name: displayName(resource), file }, resource.origin));
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, [], 'api');
   }
@@ -75,9 +75,9 @@ export class ObjectSet {
       const name = displayName(resource);
       if (present === undefined) {
         const hint = didYouMean(name, [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName));
-        errors.push(SluiceError.of('SLU2302', { kind: resource.kind, name, hint }, resource.origin));
+        errors.push(SluiceError.of('SLU2502', { kind: resource.kind, name, hint }, resource.origin));
       } else if (this.#source.get(key) === 'folder') {
-        errors.push(SluiceError.of('SLU2301', { kind: resource.kind, name, file: present.origin.file }, resource.origin));
+        errors.push(SluiceError.of('SLU2501', { kind: resource.kind, name, file: present.origin.file }, resource.origin));
       } else {
         gone.set(key, present);
       }
@@ -90,7 +90,7 @@ export class ObjectSet {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
       if (this.#source.get(key) !== 'api') continue;
-      errors.push(SluiceError.of('SLU2303', { kind: resource.kind, name: displayName(resource) }, resource.origin));
+      errors.push(SluiceError.of('SLU2503', { kind: resource.kind, name: displayName(resource) }, resource.origin));
     }
     if (errors.length > 0) return { ok: false, errors };
     const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
