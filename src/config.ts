@@ -28,3 +28,32 @@ export interface AgentConfig {
   /** Use clsact filters even where TCX exists (tests). */
   readonly hooks: 'auto' | 'tcx' | 'clsact';
 }
+
+/** Read when it exists and no `--config` is given. */
+export const DEFAULT_CONFIG_FILE = '/etc/sluice/agent.yaml';
+
+/** Defaults of the settings that do not depend on the machine or on another setting. */
+export const CONFIG_DEFAULTS = {
+  instance: 'default',
+  stateDir: '/var/lib/sluice',
+  runDir: '/run/sluice',
+  pinPath: '/sys/fs/bpf/sluice',
+  uplinks: 'auto',
+  definitions: '/etc/sluice/definitions',
+  metricsAddress: '127.0.0.1:9644',
+  flowEntries: 'auto',
+  maxEndpointIndex: 65536,
+  policyPeerEntries: 262144,
+  policyPortEntries: 65536,
+  addressEntries: 131072,
+  cidrEntries: 65536,
+  hostPortEntries: 16384,
+  snatPorts: 'auto',
+  logLevel: 'info',
+  hooks: 'auto',
+} as const satisfies Partial<AgentConfig>;
+
+/** The API socket below a run folder. */
+export function defaultSocket(runDir: string): string {
+  return `${runDir}/sluice.sock`;
+}

@@ -1,0 +1,183 @@
+import { readFileSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { type Document, isMap, LineCounter, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
+import { type AgentConfig, CONFIG_DEFAULTS, defaultSocket } from './config.js';
+import { reasonOf } from './http/api.js';
+import { parseHostPort } from './metrics/server.js';
+
+/** Longest path of a Unix socket, bytes (sun_path without its final zero; unix(7)). */
+const MAX_SOCKET_PATH = 107;
+
+const path = z.string().refine((text) => isAbsolute(text) && !text.includes('\0'), { error: 'an absolute path' });
+const pathOrOff = z.string().refine((text) => text === '' || isAbsolute(text), { error: 'an absolute path, or "" for none' });
+const device = z.string().regex(/^[^\s/:]{1,15}$/u, { error: 'a device name' });
+const port = wholeNumber(1, 65535);
+
+function wholeNumber(min: number, max: number) {
+  const error = `a whole number from ${min} to ${max}`;
+  return z.int({ error }).min(min, { error }).max(max, { error });
+}
+
+const settings = z.strictObject({
+  apiVersion: z.literal('sluice.dev/v1alpha1', { error: '"sluice.dev/v1alpha1"' }),
+  kind: z.literal('AgentConfig', { error: '"AgentConfig"' }),
+  instance: z
+    .string()
+    .regex(/^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$/, { error: 'at most 32 lower case letters, digits and "-"' })
+    .optional(),
+  stateDir: path.optional(),
+  runDir: path.optional(),
+  socket: path
+    .refine((text) => Buffer.byteLength(text) <= MAX_SOCKET_PATH, { error: `a path of at most ${MAX_SOCKET_PATH} bytes` })
+    .optional(),
+  pinPath: path.optional(),
+  cgroupRoot: pathOrOff.optional(),
+  uplinks: z.union([z.literal('auto'), z.array(device)], { error: '"auto" or a list of device names' }).optional(),
+  definitions: pathOrOff.optional(),
+  metricsAddress: z
+    .string()
+    .refine((text) => text === '' || parseHostPort(text) !== undefined, {
+      error: 'HOST:PORT such as 127.0.0.1:9644, or "" for none',
+    })
+    .optional(),
+  flowEntries: z
+    .union([z.literal('auto'), wholeNumber(1024, 67_108_864)], { error: '"auto" or a whole number from 1024 to 67108864' })
+    .optional(),
+  maxEndpointIndex: wholeNumber(1024, 1_048_576).optional(),
+  policyPeerEntries: wholeNumber(1024, 16_777_216).optional(),
+  policyPortEntries: wholeNumber(1024, 16_777_216).optional(),
+  addressEntries: wholeNumber(1024, 16_777_216).optional(),
+  cidrEntries: wholeNumber(1024, 16_777_216).optional(),
+  hostPortEntries: wholeNumber(256, 1_048_576).optional(),
+  snatPorts: z
+    .union([z.literal('auto'), z.strictObject({ min: port, max: port }).refine(({ min, max }) => min <= max)], {
+      error: '"auto" or {min, max} with 1 <= min <= max <= 65535',
+    })
+    .optional(),
+  logLevel: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
+    .optional(),
+  hooks: z.enum(['auto', 'tcx', 'clsact'], { error: 'one of auto, tcx, clsact' }).optional(),
+});
+
+type Settings = z.infer<typeof settings>;
+
+/** The settings after defaults, or every error in the file with its line. */
+export type ParsedConfig =
+  | { readonly ok: true; readonly config: AgentConfig }
+  | { readonly ok: false; readonly errors: readonly SluiceError[] };
+
+/** Reads a configuration file. `mounts` is the text of /proc/mounts, for the default cgroupRoot. */
+export function readConfigFile(file: string, mounts: string = readMounts()): ParsedConfig {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(file));
+  } catch (error) {
+    const reason = error instanceof TypeError ? 'it is not valid UTF-8' : reasonOf(error);
+    return { ok: false, errors: [SluiceError.of('SLU2001', { reason }, { file })] };
+  }
+  return parseConfig(file, text, mounts);
+}
+
+/** The settings without a configuration file. */
+export function defaultConfig(mounts: string = readMounts()): AgentConfig {
+  return withDefaults({}, mounts);
+}
+
+/** Checks the text of a configuration file. */
+export function parseConfig(file: string, text: string, mounts: string): ParsedConfig {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  if (document.errors.length > 0) {
+    const errors = document.errors.map((error) =>
+      SluiceError.of('SLU2002', { reason: error.message }, { file, line: lines.linePos(error.pos[0]).line }),
+    );
+    return { ok: false, errors };
+  }
+  if (document.contents === null) return { ok: true, config: withDefaults({}, mounts) };
+  if (!isMap(document.contents)) return { ok: false, errors: [SluiceError.of('SLU2005', {}, { file, line: 1 })] };
+
+  let content: unknown;
+  try {
+    content = document.toJS();
+  } catch (error) {
+    return { ok: false, errors: [SluiceError.of('SLU2002', { reason: (error as Error).message }, { file, line: 1 })] };
+  }
+  const result = settings.safeParse(content);
+  if (result.success) return { ok: true, config: withDefaults(result.data, mounts) };
+  const errors = result.error.issues.flatMap((issue) => toErrors(issue, document, lines, file, content));
+  return { ok: false, errors: errors.sort(compareErrors) };
+}
+
+function toErrors(
+  issue: z.core.$ZodIssue,
+  document: Document.Parsed,
+  lines: LineCounter,
+  file: string,
+  content: unknown,
+): SluiceError[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => {
+      const hint = didYouMean(key, Object.keys(settings.shape)).replace(/^; /, ': ');
+      return SluiceError.of('SLU2003', { hint }, { file, line: lineOf(document, lines, [...issue.path, key]), field: key });
+    });
+  }
+  const [name] = issue.path;
+  if ((name === 'apiVersion' || name === 'kind') && !(name in (content as object))) {
+    return [SluiceError.of('SLU2005', {}, { file, line: 1, field: name })];
+  }
+  const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], content);
+  const place = { file, line: lineOf(document, lines, issue.path), field: issue.path.join('.') };
+  return [SluiceError.of('SLU2004', { expected: issue.message, got: shown(JSON.stringify(value) ?? 'nothing') }, place)];
+}
+
+/** Line of the key at `path`, or of the closest thing above it. */
+function lineOf(document: Document.Parsed, lines: LineCounter, path: readonly PropertyKey[]): number {
+  let node: unknown = document.contents;
+  let offset = document.contents?.range[0] ?? 0;
+  for (const step of path) {
+    if (isMap(node)) {
+      const pair = node.items.find(({ key }) => String(key) === String(step));
+      if (pair === undefined) break;
+      offset = (pair.key as { range?: [number, number, number] }).range?.[0] ?? offset;
+      node = pair.value;
+    } else {
+      const item = (node as { items?: unknown[] } | null)?.items?.[Number(step)];
+      if (item === undefined) break;
+      offset = (item as { range?: [number, number, number] }).range?.[0] ?? offset;
+      node = item;
+    }
+  }
+  return lines.linePos(offset).line;
+}
+
+/** The cgroup v2 mount point in the text of /proc/mounts, or '' if there is none. */
+export function findCgroup2(mounts: string): string {
+  for (const line of mounts.split('\n')) {
+    const [, target, type] = line.split(' ');
+    if (type !== 'cgroup2' || target === undefined) continue;
+    return target.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+  }
+  return '';
+}
+
+function readMounts(): string {
+  try {
+    return readFileSync('/proc/self/mounts', 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function withDefaults(given: Partial<Settings>, mounts: string): AgentConfig {
+  const { apiVersion: _apiVersion, kind: _kind, ...rest } = given;
+  const set = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
+  const config = { ...CONFIG_DEFAULTS, ...set } as typeof CONFIG_DEFAULTS & Partial<AgentConfig>;
+  return Object.freeze({
+    ...(config as Omit<AgentConfig, 'socket' | 'cgroupRoot'>),
+    socket: config.socket ?? defaultSocket(config.runDir),
+    cgroupRoot: config.cgroupRoot ?? findCgroup2(mounts),
+  });
+}

@@ -1,0 +1,46 @@
+import type { ServerResponse } from 'node:http';
+import { SluiceError } from '../../policy/errors.js';
+import type { DropEvent, Engine } from '../engine.js';
+import { DEFAULT_DROPS, type DropRecord, MAX_DROPS } from './api.js';
+
+/** Bytes that may wait for a slow reader before events are left out. */
+const MAX_BACKLOG = 1024 * 1024;
+
+/**
+ * Answers /v1/drops: the latest events and, with `follow=1`, those that come, until the client goes
+ * away. A client that reads too slowly loses events and is told how many; nobody waits for it.
+ */
+export function streamDrops(engine: Pick<Engine, 'drops' | 'onDrop'>, response: ServerResponse, query: URLSearchParams): void {
+  const limit = readLimit(query.get('limit'));
+  const follow = query.get('follow') === '1' || query.get('follow') === 'true';
+  response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+  response.flushHeaders();
+  const write = (record: DropRecord): void => void response.write(`${JSON.stringify(record)}\n`);
+  if (limit > 0) for (const event of engine.drops(limit)) write(event);
+  if (!follow) {
+    response.end();
+    return;
+  }
+  let lost = 0;
+  const reportLost = (): void => {
+    if (lost === 0) return;
+    write({ lost });
+    lost = 0;
+  };
+  const unsubscribe = engine.onDrop((event: DropEvent) => {
+    if (response.writableLength > MAX_BACKLOG) {
+      lost++;
+      return;
+    }
+    reportLost();
+    write(event);
+  });
+  response.on('drain', reportLost);
+  response.once('close', unsubscribe);
+}
+
+function readLimit(text: string | null): number {
+  if (text === null) return DEFAULT_DROPS;
+  if (/^\d{1,6}$/.test(text) && Number(text) <= MAX_DROPS) return Number(text);
+  throw SluiceError.of('SLU2404', { reason: `limit must be a whole number from 0 to ${MAX_DROPS}` });
+}

@@ -1,0 +1,140 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { SluiceError } from '../../policy/errors.js';
+import { type ApplyResult, type Engine, type ErrorLine, LISTINGS, type Status } from '../engine.js';
+import type { Logger } from '../log.js';
+import { asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
+import { parseApplyRequest, readBody } from './body.js';
+import { streamDrops } from './drops.js';
+import { listenPrivately } from './socket.js';
+
+/** What the API needs of the agent around the engine. */
+export interface ApiHost {
+  readonly engine: Engine;
+  readonly log: Logger;
+  /** Problems that the engine does not know of, such as files that could not be read. */
+  readonly problems: () => readonly ErrorLine[];
+  /** Removes everything; called once, no change is accepted from then on. */
+  readonly down: () => Promise<void>;
+  /** Called when the answer to `down` has been sent (or its client is gone). */
+  readonly stopped: () => void;
+}
+
+type Handler = (request: IncomingMessage, response: ServerResponse, url: URL) => Promise<void> | void;
+
+/** The API that api.ts describes. Each request is handled on its own; no client waits for another. */
+export class ApiServer {
+  readonly #server: Server;
+  readonly #host: ApiHost;
+  readonly #routes: ReadonlyMap<string, Readonly<Record<string, Handler>>>;
+  #stopping = false;
+
+  private constructor(host: ApiHost) {
+    this.#host = host;
+    const { engine } = host;
+    this.#routes = new Map<string, Readonly<Record<string, Handler>>>([
+      ['/v1/apply', { POST: (request, response) => this.#change(request, response, (sources) => engine.apply(sources)) }],
+      ['/v1/delete', { POST: (request, response) => this.#change(request, response, (sources) => engine.delete(sources)) }],
+      ['/v1/down', { POST: (_, response) => this.#down(response) }],
+      ['/v1/status', { GET: (_, response) => sendJson(response, 200, this.#status()) }],
+      ['/v1/drops', { GET: (_, response, url) => streamDrops(engine, response, url.searchParams) }],
+      ...LISTINGS.map(
+        (name) =>
+          [
+            `/v1/list/${name}`,
+            { GET: async (_: IncomingMessage, response: ServerResponse) => sendJson(response, 200, await engine.list(name)) },
+          ] as const,
+      ),
+    ]);
+    this.#server = createServer((request, response) => void this.#handle(request, response));
+    this.#server.headersTimeout = 10_000;
+    this.#server.requestTimeout = 60_000;
+    this.#server.keepAliveTimeout = 5_000;
+    this.#server.maxConnections = 1024;
+  }
+
+  /** Serves on a Unix socket of mode 0600. Throws SLU2104, SLU2106, SLU2108. */
+  static async listen(path: string, host: ApiHost): Promise<ApiServer> {
+    const self = new ApiServer(host);
+    await listenPrivately(self.#server, path);
+    self.#server.on('error', (err) => host.log.error({ err }, 'API server'));
+    return self;
+  }
+
+  /** Refuses new changes, ends open streams and removes the socket. */
+  async close(): Promise<void> {
+    this.#stopping = true;
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+      this.#server.closeAllConnections();
+    });
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const url = new URL(request.url ?? '/', 'http://agent');
+      const methods = this.#routes.get(url.pathname);
+      if (methods === undefined) return this.#fail(request, response, 404, SluiceError.of('SLU2401', { path: url.pathname }));
+      const method = request.method ?? 'GET';
+      const handler = Object.hasOwn(methods, method) ? methods[method] : undefined;
+      if (handler === undefined) {
+        const allowed = Object.keys(methods).join(', ');
+        response.setHeader('allow', allowed);
+        return this.#fail(request, response, 405, SluiceError.of('SLU2402', { method, path: url.pathname, allowed }));
+      }
+      await handler(request, response, url);
+    } catch (error) {
+      if (request.destroyed && !request.complete) return; // the client went away
+      const known = asSluiceError(error);
+      if (!(error instanceof SluiceError)) this.#host.log.error({ err: error, url: request.url }, 'API request failed');
+      this.#fail(request, response, STATUS_OF[known.code] ?? 500, known);
+    }
+  }
+
+  async #change(
+    request: IncomingMessage,
+    response: ServerResponse,
+    run: (sources: ReturnType<typeof parseApplyRequest>['sources']) => Promise<ApplyResult>,
+  ): Promise<void> {
+    const { sources } = parseApplyRequest(await readBody(request));
+    if (this.#stopping) throw SluiceError.of('SLU2405', {});
+    const result = await run(sources);
+    sendJson(response, result.ok ? 200 : 422, result);
+  }
+
+  async #down(response: ServerResponse): Promise<void> {
+    if (this.#stopping) throw SluiceError.of('SLU2405', {});
+    this.#stopping = true;
+    response.once('close', this.#host.stopped);
+    await this.#host.down();
+    sendJson(response, 200, { ok: true });
+  }
+
+  #status(): Status {
+    const status = this.#host.engine.status();
+    const known = new Set(status.problems.map((problem) => JSON.stringify(problem)));
+    const more = this.#host.problems().filter((problem) => !known.has(JSON.stringify(problem)));
+    if (more.length === 0) return status;
+    const state = status.state === 'ready' ? 'degraded' : status.state;
+    return { ...status, state, problems: [...status.problems, ...more] };
+  }
+
+  #fail(request: IncomingMessage, response: ServerResponse, status: number, error: SluiceError): void {
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    // A body that nobody reads is thrown away; closing instead could cost the client this answer.
+    request.resume();
+    const body: ErrorResponse = { ok: false, errors: [toErrorLine(error)] };
+    sendJson(response, status, body);
+  }
+}
+
+const STATUS_OF: Readonly<Record<string, number>> = { SLU2403: 413, SLU2404: 400, SLU2405: 503 };
+
+function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  if (response.destroyed) return;
+  const body = Buffer.from(`${JSON.stringify(value)}\n`);
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length });
+  response.end(body);
+}

@@ -1,0 +1,91 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { SluiceError } from '../../policy/errors.js';
+import { reasonOf } from '../http/api.js';
+import type { Logger } from '../log.js';
+import type { Metrics } from './metrics.js';
+
+/** `host:port` or `[v6]:port`; undefined if it is neither. */
+export function parseHostPort(text: string): { readonly host: string; readonly port: number } | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return host === undefined || port > 65535 ? undefined : { host, port };
+}
+
+/** Serves /metrics and /healthz. It listens before the engine exists, so a taken port is known first. */
+export class MetricsServer {
+  readonly #server: Server;
+  readonly #metrics: Metrics;
+  readonly #healthy: () => boolean;
+  readonly #log: Logger;
+
+  private constructor(metrics: Metrics, healthy: () => boolean, log: Logger) {
+    this.#metrics = metrics;
+    this.#healthy = healthy;
+    this.#log = log;
+    this.#server = createServer((request, response) => void this.#answer(request, response));
+    this.#server.headersTimeout = 10_000;
+    this.#server.requestTimeout = 10_000;
+    this.#server.maxConnections = 64;
+  }
+
+  /** Throws SLU2105 (address in use) or SLU2106. */
+  static async listen(address: string, metrics: Metrics, healthy: () => boolean, log: Logger): Promise<MetricsServer> {
+    const at = parseHostPort(address);
+    if (at === undefined) throw SluiceError.of('SLU2106', { address, reason: 'not host:port' });
+    const self = new MetricsServer(metrics, healthy, log);
+    await new Promise<void>((resolve, reject) => {
+      self.#server.once('error', (error: NodeJS.ErrnoException) => {
+        reject(
+          error.code === 'EADDRINUSE'
+            ? SluiceError.of('SLU2105', { address })
+            : SluiceError.of('SLU2106', { address, reason: reasonOf(error) }),
+        );
+      });
+      self.#server.listen({ host: at.host, port: at.port, exclusive: true }, resolve);
+    });
+    self.#server.removeAllListeners('error');
+    self.#server.on('error', (err) => log.error({ err }, 'metrics server'));
+    return self;
+  }
+
+  /** The address that it listens on, with the port that was chosen if the setting's port is 0. */
+  get address(): string {
+    const { address, port, family } = this.#server.address() as AddressInfo;
+    return family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
+  }
+
+  async close(): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+      this.#server.closeAllConnections();
+    });
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const path = (request.url ?? '/').split('?', 1)[0];
+      if (path !== '/metrics' && path !== '/healthz') {
+        reply(response, 404, 'not found: try /metrics or /healthz\n');
+      } else if (request.method !== 'GET' && request.method !== 'HEAD') {
+        response.setHeader('allow', 'GET, HEAD');
+        reply(response, 405, 'method not allowed\n');
+      } else if (path === '/healthz') {
+        const healthy = this.#healthy();
+        reply(response, healthy ? 200 : 503, healthy ? 'ok\n' : 'not ready\n');
+      } else {
+        reply(response, 200, await this.#metrics.scrape(), this.#metrics.contentType);
+      }
+    } catch (err) {
+      this.#log.error({ err }, 'metrics could not be read');
+      if (response.headersSent) response.destroy();
+      else reply(response, 500, 'the metrics could not be read; the agent\'s log has more\n');
+    }
+  }
+}
+
+function reply(response: ServerResponse, status: number, body: string, type = 'text/plain; charset=utf-8'): void {
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) });
+  response.end(body);
+}
