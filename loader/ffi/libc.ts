@@ -34,6 +34,8 @@ export const PROT_WRITE = 2;
 export const MAP_SHARED = 1;
 export const MS_BIND = 4096;
 export const MNT_DETACH = 2;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 
 type Functions = ReturnType<typeof prepare>;
 
@@ -62,6 +64,7 @@ function prepare() {
     mount: nativeFunction(libc, 'mount', 'i32', ['ptr', 'ptr', 'ptr', 'u64', 'ptr']),
     umount2: nativeFunction(libc, 'umount2', 'i32', ['ptr', 'i32']),
     syscall: nativeFunction(libc, 'syscall', 'i64', ['i64', 'i64', 'i64', 'i64', 'i64', 'i64', 'i64']),
+    flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
     getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []) as NativeFunction<'i32'>,
   };
 }
@@ -212,6 +215,17 @@ export function umount2(target: string, flags = 0): void {
 export function syscall(operation: string, number: number, ...args: readonly (number | bigint | Uint8Array)[]): number {
   const [a = 0, b = 0, d = 0, e = 0, f = 0, g = 0] = args;
   return checked(operation, () => c().syscall(number, a, b, d, e, f, g));
+}
+
+/** flock(2), exclusive and without waiting. False: another open file has the lock. */
+export function tryFlock(fd: number): boolean {
+  try {
+    checked('flock', () => c().flock(fd, LOCK_EX | LOCK_NB));
+    return true;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === 'EAGAIN') return false;
+    throw error;
+  }
 }
 
 /** Size of a memory page in bytes. */
