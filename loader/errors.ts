@@ -35,7 +35,9 @@ export class SystemError extends Error {
   readonly code: string;
 
   constructor(operation: string, errno: number, detail?: string) {
-    super(`${operation}: ${detail === undefined ? '' : `${detail}: `}${errnoText(errno)} (${errnoName(errno)})`);
+    super(
+      `${operation}: ${detail === undefined ? '' : `${detail}: `}${errnoText(errno)} (${errnoName(errno)})`,
+    );
     this.name = 'SystemError';
     this.operation = operation;
     this.errno = errno;

@@ -258,7 +258,7 @@ struct event {
 	__u8 reason; /* enum drop_reason */
 	__u8 direction; /* enum direction */
 	__u8 tcp_flags;
-	__u8 pad[2];
+	__u8 pad[6];
 };
 
 /* Context of the expiry program (BPF_PROG_TEST_RUN). Times are in jiffies. */
@@ -276,6 +276,7 @@ struct gc_args {
 /* Result of a dry run, by CPU: what the program decided for the packet it was given. */
 struct trace {
 	struct flow_key key;
+	__u32 pad0;
 	struct flow flow;
 	__u32 reason; /* enum drop_reason, 0: forwarded */
 	__u32 rule; /* for policy drops */

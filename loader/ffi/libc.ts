@@ -212,7 +212,11 @@ export function umount2(target: string, flags = 0): void {
 }
 
 /** syscall(2) with up to six arguments. Returns the result, or throws with `operation` as the name. */
-export function syscall(operation: string, number: number, ...args: readonly (number | bigint | Uint8Array)[]): number {
+export function syscall(
+  operation: string,
+  number: number,
+  ...args: readonly (number | bigint | Uint8Array)[]
+): number {
   const [a = 0, b = 0, d = 0, e = 0, f = 0, g = 0] = args;
   return checked(operation, () => c().syscall(number, a, b, d, e, f, g));
 }

@@ -167,7 +167,8 @@ export function nativeFunction<R extends NativeType>(
   const fn = library.symbol(symbol);
   const arity = args.length;
   const invoke = (values: readonly NativeArgument[]): void => {
-    if (values.length !== arity) throw new TypeError(`${symbol} takes ${arity} arguments, got ${values.length}`);
+    if (values.length !== arity)
+      throw new TypeError(`${symbol} takes ${arity} arguments, got ${values.length}`);
     for (let i = 0; i < arity; i++) {
       const value = values[i];
       if (typeof value === 'bigint') slots[i] = value;
