@@ -1,0 +1,108 @@
+import { AddrFlag, type AddrInfo, ReservedIdentity } from '../../loader/abi/gen/types.gen.js';
+import type { IpAddr } from '../../loader/abi/codec.js';
+import { parseAddress } from '../../policy/address.js';
+import type { SyncedMap } from './synced-map.js';
+
+/** Where a container's address is. */
+export interface Place {
+  readonly ifindex: number;
+  readonly network: number;
+}
+
+/**
+ * `addrs`: exact addresses. Containers' addresses come in two halves, the identity from the policy
+ * compiler and the place from the device; the entry is written when the place is known. Addresses
+ * of the host (its own and the gateways) have the identity HOST. A container's address wins.
+ */
+export class AddressTable {
+  readonly #map: SyncedMap<IpAddr, AddrInfo>;
+  readonly #identities = new Map<string, number>();
+  readonly #places = new Map<string, Place>();
+  readonly #host = new Map<string, number>(); // address -> how many reasons it is the host's
+
+  constructor(map: SyncedMap<IpAddr, AddrInfo>) {
+    this.#map = map;
+  }
+
+  get size(): number {
+    return this.#map.size;
+  }
+
+  get capacity(): number {
+    return this.#map.capacity;
+  }
+
+  identityOf(address: string): number | undefined {
+    return this.#identities.get(address);
+  }
+
+  placeOf(address: string): Place | undefined {
+    return this.#places.get(address);
+  }
+
+  isHost(address: string): boolean {
+    return this.#host.has(address);
+  }
+
+  setIdentity(address: string, identity: number): () => void {
+    return this.#change(address, this.#identities, identity);
+  }
+
+  deleteIdentity(address: string): () => void {
+    return this.#change(address, this.#identities, undefined);
+  }
+
+  setPlace(address: string, place: Place): () => void {
+    return this.#change(address, this.#places, place);
+  }
+
+  deletePlace(address: string): () => void {
+    return this.#change(address, this.#places, undefined);
+  }
+
+  /** The address is the host's for one more reason (a device, a gateway). */
+  addHost(address: string): () => void {
+    return this.#change(address, this.#host, (this.#host.get(address) ?? 0) + 1);
+  }
+
+  removeHost(address: string): () => void {
+    const count = (this.#host.get(address) ?? 0) - 1;
+    return this.#change(address, this.#host, count > 0 ? count : undefined);
+  }
+
+  #change<V>(address: string, store: Map<string, V>, value: V | undefined): () => void {
+    const before = store.get(address);
+    put(store, address, value);
+    let undo: () => void;
+    try {
+      undo = this.#write(address);
+    } catch (error) {
+      put(store, address, before);
+      throw error;
+    }
+    return () => {
+      put(store, address, before);
+      undo();
+    };
+  }
+
+  #write(address: string): () => void {
+    const key = parseAddress(address);
+    const info = this.#infoFor(address);
+    return info === undefined ? this.#map.delete(key) : this.#map.set(key, info);
+  }
+
+  #infoFor(address: string): AddrInfo | undefined {
+    const place = this.#places.get(address);
+    if (place !== undefined) {
+      return { identity: this.#identities.get(address) ?? ReservedIdentity.World, ...place, flags: 0 };
+    }
+    if (!this.#host.has(address)) return undefined;
+    return { identity: ReservedIdentity.Host, ifindex: 0, network: 0, flags: AddrFlag.Host };
+  }
+}
+
+function put<V>(store: Map<string, V>, key: string, value: V | undefined): void {
+  if (value === undefined) store.delete(key);
+  else store.set(key, value);
+}

@@ -1,0 +1,21 @@
+/** Steps that take a change back, run in reverse order. Every step is tried, whatever the others do. */
+export class Rollback {
+  readonly #steps: (() => void)[] = [];
+
+  push(step: () => void): void {
+    this.#steps.push(step);
+  }
+
+  /** Returns the errors of the steps that failed. */
+  run(): unknown[] {
+    const errors: unknown[] = [];
+    for (const step of this.#steps.splice(0).reverse()) {
+      try {
+        step();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    return errors;
+  }
+}

@@ -1,0 +1,137 @@
+import type { Codec } from '../../loader/abi/codec.js';
+
+/** What the tables need of a BPF map (loader/map.ts has more). */
+export interface KernelMap<K, V> {
+  readonly name: string;
+  readonly maxEntries: number;
+  set(key: K, value: V): void;
+  delete(key: K): boolean;
+  entries(): Iterable<readonly [K, V]>;
+}
+
+interface Held<K, V> {
+  readonly key: K;
+  readonly value: V;
+  readonly bytes: string;
+}
+
+/**
+ * A kernel map with the agent's copy of it: writing what is there already costs nothing, and after a
+ * restart the old entries stay until `sweep`, when everything wanted has been written. For maps of
+ * which the agent writes every entry itself.
+ */
+export class SyncedMap<K, V> {
+  readonly #map: KernelMap<K, V>;
+  readonly #keyCodec: Codec<K>;
+  readonly #valueCodec: Codec<V>;
+  readonly #keyBuffer: Buffer;
+  readonly #valueBuffer: Buffer;
+  readonly #held = new Map<string, Held<K, V>>();
+  readonly #stale = new Set<string>();
+
+  constructor(map: KernelMap<K, V>, codecs: { readonly key: Codec<K>; readonly value: Codec<V> }) {
+    this.#map = map;
+    this.#keyCodec = codecs.key;
+    this.#valueCodec = codecs.value;
+    this.#keyBuffer = Buffer.alloc(codecs.key.size);
+    this.#valueBuffer = Buffer.alloc(codecs.value.size);
+  }
+
+  get name(): string {
+    return this.#map.name;
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  get capacity(): number {
+    return this.#map.maxEntries;
+  }
+
+  /** Reads what an earlier agent left in the kernel; all of it counts as stale until it is set again. */
+  load(): void {
+    for (const [key, value] of this.#map.entries()) {
+      const id = this.#keyText(key);
+      this.#held.set(id, { key, value, bytes: this.#valueText(value) });
+      this.#stale.add(id);
+    }
+  }
+
+  get(key: K): V | undefined {
+    return this.#held.get(this.#keyText(key))?.value;
+  }
+
+  has(key: K): boolean {
+    const id = this.#keyText(key);
+    return this.#held.has(id) && !this.#stale.has(id);
+  }
+
+  /** Entries that are wanted (not left over). */
+  *values(): IterableIterator<readonly [K, V]> {
+    for (const [id, held] of this.#held) if (!this.#stale.has(id)) yield [held.key, held.value];
+  }
+
+  /** Writes the entry unless it is there. Returns what takes it back. Throws the kernel's error. */
+  set(key: K, value: V): () => void {
+    const id = this.#keyText(key);
+    const bytes = this.#valueText(value);
+    const before = this.#held.get(id);
+    const wasStale = this.#stale.delete(id);
+    if (before?.bytes === bytes) return () => void (wasStale && this.#stale.add(id));
+    try {
+      this.#map.set(key, value);
+    } catch (error) {
+      if (wasStale) this.#stale.add(id);
+      throw error;
+    }
+    this.#held.set(id, { key, value, bytes });
+    return () => {
+      if (wasStale) this.#stale.add(id);
+      this.#restore(id, key, before);
+    };
+  }
+
+  /** Removes the entry if it is there. Returns what takes it back. */
+  delete(key: K): () => void {
+    const id = this.#keyText(key);
+    const before = this.#held.get(id);
+    if (before === undefined) return () => undefined;
+    this.#map.delete(key);
+    this.#held.delete(id);
+    this.#stale.delete(id);
+    return () => this.#restore(id, key, before);
+  }
+
+  /** Removes what was left over and not set again; returns how many entries that were. */
+  sweep(): number {
+    for (const id of this.#stale) {
+      const held = this.#held.get(id);
+      if (held !== undefined) this.#map.delete(held.key);
+      this.#held.delete(id);
+    }
+    const count = this.#stale.size;
+    this.#stale.clear();
+    return count;
+  }
+
+  #restore(id: string, key: K, before: Held<K, V> | undefined): void {
+    if (before === undefined) {
+      this.#map.delete(key);
+      this.#held.delete(id);
+    } else {
+      this.#map.set(key, before.value);
+      this.#held.set(id, before);
+    }
+  }
+
+  #keyText(key: K): string {
+    this.#keyCodec.encode(key, this.#keyBuffer, 0);
+    return this.#keyBuffer.toString('latin1');
+  }
+
+  #valueText(value: V): string {
+    this.#valueCodec.encode(value, this.#valueBuffer, 0);
+    return this.#valueBuffer.toString('latin1');
+  }
+}
