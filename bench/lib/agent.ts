@@ -1,0 +1,139 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ApplyResult, Status } from '../../src/engine.js';
+import { run, sh } from './command.js';
+import { netnsPath, type Scratch } from './netns.js';
+
+/** Settings of the agent's configuration file besides the paths, which are in a folder of its own. */
+export type AgentSettings = Readonly<Record<string, unknown>>;
+
+/**
+ * A real agent (`bin/sluice agent`) in a network namespace, with its own folder, BPF file system and socket.
+ * All of it is removed when `scratch` is closed.
+ */
+export class Agent {
+  readonly folder: string;
+  readonly socket: string;
+  readonly #netns: string;
+  readonly #configFile: string;
+  readonly #logFile: string;
+  #process: ChildProcess | undefined;
+
+  constructor(scratch: Scratch, netns: string, settings: AgentSettings = {}) {
+    this.#netns = netns;
+    this.folder = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-')));
+    const bpffs = join(this.folder, 'bpf');
+    mkdirSync(bpffs);
+    sh(`mount -t bpf bpf ${bpffs}`);
+    scratch.onClose(() => sh(`umount ${bpffs}`));
+    this.socket = join(this.folder, 'run', 'sluice.sock');
+    this.#configFile = join(this.folder, 'agent.yaml');
+    this.#logFile = join(this.folder, 'agent.log');
+    const config = {
+      apiVersion: 'sluice.dev/v1alpha1',
+      kind: 'AgentConfig',
+      instance: netns.replace(/[^a-z0-9-]/g, '-').slice(0, 32),
+      stateDir: join(this.folder, 'state'),
+      runDir: join(this.folder, 'run'),
+      pinPath: join(bpffs, 'sluice'),
+      cgroupRoot: '',
+      definitions: '',
+      metricsAddress: '',
+      ...settings,
+    };
+    // JSON is YAML.
+    writeFileSync(this.#configFile, JSON.stringify(config, null, 2));
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  /** Starts the agent and waits until it is ready. Throws with its last lines if it ends before. */
+  async start(scratch: Scratch): Promise<Status> {
+    const log = openSync(this.#logFile, 'a');
+    const agent = spawn(
+      'nsenter',
+      [
+        `--net=${netnsPath(this.#netns)}`,
+        '--',
+        process.execPath,
+        'bin/sluice',
+        'agent',
+        '--config',
+        this.#configFile,
+      ],
+      { stdio: ['ignore', log, log] },
+    );
+    closeSync(log);
+    this.#process = agent;
+    scratch.onClose(() => {
+      if (agent.exitCode === null && agent.signalCode === null) agent.kill('SIGKILL');
+    });
+    for (const deadline = Date.now() + 20_000; ; ) {
+      if (agent.exitCode !== null || Date.now() > deadline) {
+        throw new Error(`the agent did not start:\n${this.log().trim().split('\n').slice(-8).join('\n')}`);
+      }
+      try {
+        const status = await this.status();
+        if (status.state !== 'starting') return status;
+      } catch {
+        // not listening yet
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** What the agent wrote to its log. */
+  log(): string {
+    return readFileSync(this.#logFile, 'utf8');
+  }
+
+  status(): Promise<Status> {
+    return this.#call<Status>('GET', '/v1/status');
+  }
+
+  /** Applies definitions; throws with every line if they are refused. */
+  async apply(text: string, file = 'definitions.yaml'): Promise<ApplyResult & { readonly ok: true }> {
+    const result = await this.#call<ApplyResult>('POST', '/v1/apply', { sources: [{ file, text }] });
+    if (result.ok) return result;
+    throw new Error(
+      result.errors.map(({ message, line, field }) => `${file}:${line}: ${field}: ${message}`).join('\n'),
+    );
+  }
+
+  /** Runs the CLI against this agent and returns what it printed. */
+  cli(...args: readonly string[]): string {
+    return run(process.execPath, ['bin/sluice', ...args, '--socket', this.socket]);
+  }
+
+  /** Removes everything from the kernel and waits for the end of the agent. */
+  async down(): Promise<void> {
+    const agent = this.#process;
+    await this.#call('POST', '/v1/down');
+    if (agent !== undefined && agent.exitCode === null) {
+      await new Promise<void>((resolve) => agent.once('exit', () => resolve()));
+    }
+  }
+
+  #call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const call = request({ socketPath: this.socket, method, path, timeout: 60_000 }, (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () => {
+          try {
+            resolve(JSON.parse(Buffer.concat(chunks).toString('utf8')) as T);
+          } catch (error) {
+            reject(error as Error);
+          }
+        });
+      });
+      call.on('error', reject);
+      call.end(body === undefined ? undefined : JSON.stringify(body));
+    });
+  }
+}

@@ -1,0 +1,87 @@
+import { describe, expect, it } from 'vitest';
+import { judge, table } from './report.js';
+import { interleave, median, noise } from './stats.js';
+
+describe('median and noise', () => {
+  it('takes the middle, or the mean of the two middle ones', () => {
+    expect(median([5, 1, 3])).toBe(3);
+    expect(median([4, 1, 3, 2])).toBe(2.5);
+    expect(() => median([])).toThrow('nothing');
+  });
+
+  it('is half the spread over the median', () => {
+    expect(noise([90, 100, 110])).toBeCloseTo(0.1);
+    expect(noise([100])).toBe(0);
+  });
+});
+
+describe('interleave', () => {
+  it('runs every subject once a round, every other round backwards', async () => {
+    const order: string[] = [];
+    const results = await interleave(3, ['a', 'b'], (subject, round) => {
+      order.push(`${subject}${round}`);
+      return round;
+    });
+    expect(order).toEqual(['a0', 'b0', 'b1', 'a1', 'a2', 'b2']);
+    expect(results.get('a')).toEqual([0, 1, 2]);
+  });
+});
+
+describe('judge', () => {
+  const base = { name: 'x', unit: '1/s', ours: 95 };
+
+  it('compares with the best peer', () => {
+    const higher = judge({
+      ...base,
+      peers: { a: 80, b: 100 },
+      better: 'higher',
+      target: { op: '>', value: 1 },
+    });
+    expect(higher).toMatchObject({ ratio: 0.95, ok: false, target: '> 1' });
+    const lower = judge({
+      ...base,
+      peers: { a: 80, b: 100 },
+      better: 'lower',
+      target: { op: '<', value: 1 },
+    });
+    expect(lower).toMatchObject({ ratio: 1.1875, ok: false });
+  });
+
+  it('meets a target exactly at its value when the sign says so', () => {
+    expect(
+      judge({ ...base, peers: { a: 100 }, better: 'higher', target: { op: '>=', value: 0.95 } }).ok,
+    ).toBe(true);
+    expect(judge({ ...base, peers: { a: 95 }, better: 'higher', target: { op: '>', value: 1 } }).ok).toBe(
+      false,
+    );
+  });
+
+  it('misses a target when nothing was measured', () => {
+    const row = judge({
+      ...base,
+      ours: Number.NaN,
+      peers: { a: 1 },
+      better: 'lower',
+      target: { op: '<', value: 2 },
+    });
+    expect(row.ok).toBe(false);
+  });
+});
+
+describe('table', () => {
+  it('has a column for each peer and says what was missed', () => {
+    const text = table([
+      judge({
+        name: 'rate',
+        unit: '1/s',
+        ours: 2500,
+        peers: { a: 1000 },
+        better: 'higher',
+        target: { op: '>', value: 3 },
+      }),
+      judge({ name: 'time', unit: 'us', ours: 1, peers: { b: 2 }, better: 'lower' }),
+    ]);
+    expect(text.split('\n')[0]).toMatch(/ours\s+a\s+b\s+ratio\s+target/);
+    expect(text).toMatch(/rate.*2,500.*1,000.*-.*2\.500.*> 3\s+MISSED/);
+  });
+});
