@@ -31,7 +31,8 @@ function parseV4(text: string): Parsed {
   for (let i = 0; i < 4; i++) {
     const part = parts[i] ?? '';
     if (/^0[0-9]+$/.test(part)) return { reason: `"${part}" has a leading zero` };
-    if (!DECIMAL.test(part) || Number(part) > 255) return { reason: `"${part}" is not a number from 0 to 255` };
+    if (!DECIMAL.test(part) || Number(part) > 255)
+      return { reason: `"${part}" is not a number from 0 to 255` };
     bytes[12 + i] = Number(part);
   }
   return { bytes };
@@ -153,12 +154,16 @@ export function parseCidr(text: string, hostBits: 'refuse' | 'keep' | 'clear' = 
   const family = familyOf(parsed.bytes);
   const max = family === 4 ? 32 : 128;
   const lengthText = text.slice(slash + 1);
-  if (!DECIMAL.test(lengthText) || Number(lengthText) > max) throw bad(`the prefix length is a number from 0 to ${max}`);
+  if (!DECIMAL.test(lengthText) || Number(lengthText) > max)
+    throw bad(`the prefix length is a number from 0 to ${max}`);
   const prefixLength = Number(lengthText) + 128 - max;
   const masked = maskAddress(parsed.bytes, prefixLength);
   if (hostBits !== 'keep' && compareAddresses(masked, parsed.bytes) !== 0) {
     if (hostBits === 'clear') return { address: masked, prefixLength, family };
-    throw SluiceError.of('SLU1203', { text, canonical: formatCidr({ address: masked, prefixLength, family }) });
+    throw SluiceError.of('SLU1203', {
+      text,
+      canonical: formatCidr({ address: masked, prefixLength, family }),
+    });
   }
   return { address: parsed.bytes, prefixLength, family };
 }

@@ -7,6 +7,8 @@
 export interface Origin {
   readonly file: string;
   readonly line: number;
+  /** Lines of fields that checks across documents refer to, by path such as `spec.networks[0].ipv4`. */
+  readonly fields?: Readonly<Record<string, number>>;
 }
 
 export type Labels = Readonly<Record<string, string>>;
