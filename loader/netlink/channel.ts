@@ -1,0 +1,184 @@
+import { NLM_F, NLMSG } from './constants.js';
+import { decodeAcknowledgement, decodeDone, NetlinkError } from './errors.js';
+import { forEachMessage, MessageBuilder } from './message.js';
+import { type NetlinkSocket, RECEIVE_SIZE } from './socket.js';
+
+/** Reads the payload buffer[start, end) of an answer. */
+export type Reply = (buffer: Buffer, start: number, end: number, type: number) => void;
+
+interface Pending {
+  readonly operation: string;
+  readonly reply: Reply | undefined;
+}
+
+/** So many requests go out at once at most: their acknowledgements must fit the receive buffer. */
+const MAX_REQUESTS = 128;
+const MAX_BYTES = 32 * 1024;
+const MAX_DUMP_ATTEMPTS = 20;
+
+const EINTR = 4;
+const EPROTO = 71;
+
+// Requests are synchronous and never nested, so all channels share one buffer.
+const receiveBuffer = Buffer.from(new ArrayBuffer(RECEIVE_SIZE));
+
+/**
+ * Requests and their answers on one socket. Requests are queued, sent together in one system call
+ * and carried out by the kernel in order, each on its own: one that fails does not stop the others.
+ */
+export class NetlinkChannel {
+  readonly #socket: NetlinkSocket;
+  readonly #builder = new MessageBuilder();
+  readonly #errors: NetlinkError[] = [];
+  #pending: Pending[] = [];
+  #sequence = 1;
+
+  constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
+
+  /** Queues a request. What `encode` throws leaves the queue as it was. */
+  add(
+    operation: string,
+    type: number,
+    flags: number,
+    encode: (message: MessageBuilder) => void,
+    reply?: Reply,
+  ): void {
+    if (this.#pending.length >= MAX_REQUESTS || this.#builder.length >= MAX_BYTES) this.#send();
+    const sequence = (this.#sequence + this.#pending.length) >>> 0;
+    this.#builder.begin(type, flags | NLM_F.REQUEST | NLM_F.ACK, sequence);
+    try {
+      encode(this.#builder);
+    } catch (error) {
+      this.#builder.abandon();
+      throw error;
+    }
+    this.#builder.end();
+    this.#pending.push({ operation, reply });
+  }
+
+  /**
+   * Sends what is queued, then runs `fill`, which adds requests, and sends those. Returns the errors of the
+   * requests in `fill`; the errors of those before stay for the call around. What `fill` throws comes
+   * through, and what it had added and was not sent is forgotten.
+   */
+  transact(fill: () => void): NetlinkError[] {
+    this.#send();
+    const before = this.#errors.length;
+    try {
+      fill();
+      this.#send();
+    } catch (error) {
+      this.#builder.reset();
+      this.#pending = [];
+      this.#errors.length = before;
+      throw error;
+    }
+    return this.#errors.splice(before);
+  }
+
+  #send(): void {
+    const pending = this.#pending;
+    if (pending.length === 0) return;
+    const first = this.#sequence;
+    let missing = pending.length;
+    this.#sequence = (first + missing) >>> 0;
+    this.#pending = [];
+    const operation = (pending[0] as Pending).operation;
+    try {
+      this.#socket.send(this.#builder.bytes());
+    } catch (error) {
+      throw NetlinkError.from(operation, error);
+    } finally {
+      this.#builder.reset();
+    }
+    while (missing > 0) {
+      this.#receive(operation, (type, flags, sequence, start, end) => {
+        const request = pending[(sequence - first) >>> 0];
+        if (request === undefined) return; // a late answer to an earlier request
+        if (type !== NLMSG.ERROR) {
+          request.reply?.(receiveBuffer, start, end, type);
+          return;
+        }
+        missing--;
+        const { errno, text } = decodeAcknowledgement(receiveBuffer, flags, start, end);
+        if (errno !== 0) this.#errors.push(new NetlinkError(request.operation, errno, text));
+      });
+    }
+  }
+
+  /**
+   * Asks for a list. `decode` returns undefined for what is to be left out. A list that changed while the
+   * kernel wrote it (NLM_F_DUMP_INTR) is read again.
+   */
+  dump<T>(
+    operation: string,
+    type: number,
+    encode: (message: MessageBuilder) => void,
+    decode: (buffer: Buffer, start: number, end: number) => T | undefined,
+  ): T[] {
+    for (let attempt = 0; attempt < MAX_DUMP_ATTEMPTS; attempt++) {
+      const list = this.#dumpOnce(operation, type, encode, decode);
+      if (list !== undefined) return list;
+    }
+    throw new NetlinkError(operation, EINTR, `the list changed during each of ${MAX_DUMP_ATTEMPTS} readings`);
+  }
+
+  #dumpOnce<T>(
+    operation: string,
+    type: number,
+    encode: (message: MessageBuilder) => void,
+    decode: (buffer: Buffer, start: number, end: number) => T | undefined,
+  ): T[] | undefined {
+    this.#send();
+    const sequence = this.#sequence;
+    this.#sequence = (sequence + 1) >>> 0;
+    this.#builder.begin(type, NLM_F.REQUEST | NLM_F.DUMP, sequence);
+    try {
+      encode(this.#builder);
+      this.#builder.end();
+      this.#socket.send(this.#builder.bytes());
+    } catch (error) {
+      throw NetlinkError.from(operation, error);
+    } finally {
+      this.#builder.reset();
+    }
+    const list: T[] = [];
+    let done = false;
+    let interrupted = false;
+    let failure: NetlinkError | undefined;
+    while (!done) {
+      this.#receive(operation, (kind, flags, of, start, end) => {
+        if (of !== sequence) return;
+        if ((flags & NLM_F.DUMP_INTR) !== 0 && kind !== NLMSG.ERROR) interrupted = true;
+        if (kind === NLMSG.DONE || kind === NLMSG.ERROR) {
+          done = true;
+          const read = kind === NLMSG.DONE ? decodeDone : decodeAcknowledgement;
+          const { errno, text } = read(receiveBuffer, flags, start, end);
+          if (errno !== 0) failure = new NetlinkError(operation, errno, text);
+          return;
+        }
+        const item = decode(receiveBuffer, start, end);
+        if (item !== undefined) list.push(item);
+      });
+    }
+    if (failure !== undefined) {
+      if (failure.errno !== EINTR) throw failure;
+      interrupted = true;
+    }
+    return interrupted ? undefined : list;
+  }
+
+  #receive(operation: string, visit: Parameters<typeof forEachMessage>[2]): void {
+    let length: number;
+    try {
+      length = this.#socket.receive(receiveBuffer);
+    } catch (error) {
+      throw NetlinkError.from(operation, error);
+    }
+    // Answers are queued before send returns, and the rest of a dump when the part before it is read.
+    if (length < 0) throw new NetlinkError(operation, EPROTO, 'the kernel did not answer');
+    forEachMessage(receiveBuffer, length, visit);
+  }
+}

@@ -1,0 +1,288 @@
+import { randomInt } from 'node:crypto';
+import type { Netns } from '../netns.js';
+import { IFLA, NLM_F, RTM } from './constants.js';
+import { isAbsent, NetlinkError } from './errors.js';
+import {
+  checkLinkName,
+  decodeLink,
+  encodeLinkAttributes,
+  encodeLinkHeader,
+  encodeLinkKind,
+  encodeLinkQuery,
+  type Link,
+  type LinkKind,
+  type MacvlanMode,
+} from './link.js';
+import { Requests } from './requests.js';
+
+/** What all new devices may be given. */
+export interface NewLink {
+  readonly name: string;
+  /** Wanted index; default: the kernel's choice. EBUSY or EEXIST when it is taken. */
+  readonly ifindex?: number | undefined;
+  readonly mac?: string | undefined;
+  readonly mtu?: number | undefined;
+  readonly alias?: string | undefined;
+  readonly up?: boolean | undefined;
+  /** true: the kernel gives the device no link-local IPv6 address. */
+  readonly noIpv6LinkLocal?: boolean | undefined;
+}
+
+export interface NewVeth extends NewLink {
+  readonly peer: {
+    readonly name: string;
+    readonly netns: Netns;
+    /** Wanted index in `netns`; the kernel looks at it only if the pair's own `ifindex` is given too. */
+    readonly ifindex?: number | undefined;
+    readonly mac?: string | undefined;
+    readonly mtu?: number | undefined;
+    readonly up?: boolean | undefined;
+    /** Costs a socket in `netns`: callers that have one there use its setLink instead. */
+    readonly noIpv6LinkLocal?: boolean | undefined;
+  };
+}
+
+export interface NewMacvlan extends NewLink {
+  /** ifindex of the device below. */
+  readonly parent: number;
+  readonly mode: MacvlanMode;
+  /** The device is made there; default: where the parent is. */
+  readonly netns?: Netns | undefined;
+}
+
+export interface LinkChange {
+  readonly up?: boolean | undefined;
+  readonly mtu?: number | undefined;
+  readonly mac?: string | undefined;
+  /** ifindex of a bridge; 0: none. */
+  readonly master?: number | undefined;
+  readonly name?: string | undefined;
+  /** Empty: none. */
+  readonly alias?: string | undefined;
+  readonly group?: number | undefined;
+  /** Moves the device; the other changes are made there. The kernel waits for a grace period. */
+  readonly netns?: Netns | undefined;
+  readonly noIpv6LinkLocal?: boolean | undefined;
+}
+
+export interface LinkFilter {
+  readonly kind?: string | undefined;
+  readonly master?: number | undefined;
+  readonly aliasPrefix?: string | undefined;
+}
+
+/** Devices that the kernel removes at a time: it holds its lock, and this thread, for that long. */
+const DELETE_CHUNK = 256;
+const EINVAL = 22;
+
+/** The part of Rtnetlink that deals with devices. */
+export class LinkRequests extends Requests {
+  /** The devices of the namespace. */
+  links(filter: LinkFilter = {}): Link[] {
+    const { kind, master, aliasPrefix } = filter;
+    return this.dump(
+      'list links',
+      RTM.GETLINK,
+      (message) => encodeLinkQuery(message, filter),
+      (buffer, start, end) => {
+        const link = decodeLink(buffer, start, end);
+        // A kernel that does not know a filter sends everything.
+        if (kind !== undefined && link.kind !== kind) return undefined;
+        if (master !== undefined && link.master !== master) return undefined;
+        return aliasPrefix === undefined || link.alias?.startsWith(aliasPrefix) === true ? link : undefined;
+      },
+    );
+  }
+
+  /** One device, or undefined if there is none. */
+  link(nameOrIndex: string | number): Link | undefined {
+    const operation = `get link ${nameOrIndex}`;
+    const query = typeof nameOrIndex === 'number' ? { index: nameOrIndex } : { name: nameOrIndex };
+    let found: Link | undefined;
+    try {
+      if (query.name !== undefined) checkLinkName(operation, query.name);
+      else if (query.index === 0) return undefined;
+      this.request(
+        operation,
+        RTM.GETLINK,
+        0,
+        (message) => encodeLinkQuery(message, query),
+        (buffer, start, end) => {
+          found = decodeLink(buffer, start, end);
+        },
+      );
+    } catch (error) {
+      if (!isAbsent(error) && !isBadName(error)) throw error;
+    }
+    return found;
+  }
+
+  /**
+   * Makes a pair of devices, the peer at once in its namespace with its final name. If a later step fails
+   * (alias, IPv6), the pair is removed again. EEXIST: one of the names or indexes is taken.
+   */
+  createVeth(veth: NewVeth): { readonly ifindex: number; readonly peerIfindex: number } {
+    const { peer } = veth;
+    const operation = `create veth ${veth.name} with peer ${peer.name} in ${peer.netns.path}`;
+    const quiet = peer.noIpv6LinkLocal === true;
+    const ifindex = this.#create(operation, veth, {
+      kind: 'veth',
+      peer: {
+        name: peer.name,
+        mac: peer.mac,
+        mtu: peer.mtu,
+        netnsFd: peer.netns.fd,
+        index: peer.ifindex,
+        up: quiet ? undefined : peer.up,
+      },
+    });
+    return this.#orDelete(operation, ifindex, () => {
+      const known = veth.ifindex === undefined ? undefined : peer.ifindex;
+      const peerIfindex = known ?? this.link(ifindex)?.linkIndex;
+      if (peerIfindex === undefined) throw new NetlinkError(operation, EINVAL, 'the peer is gone');
+      if (quiet) {
+        const inside = new LinkRequests(peer.netns);
+        try {
+          inside.setLink(peerIfindex, { noIpv6LinkLocal: true, up: peer.up });
+        } finally {
+          inside.close();
+        }
+      }
+      return { ifindex, peerIfindex };
+    });
+  }
+
+  /** Makes a bridge. EEXIST: the name is taken. */
+  createBridge(bridge: NewLink): { readonly ifindex: number } {
+    return { ifindex: this.#create(`create bridge ${bridge.name}`, bridge, { kind: 'bridge' }) };
+  }
+
+  /** Makes a macvlan device, at once in its namespace. ENODEV: no such parent. EEXIST: the name is taken. */
+  createMacvlan(macvlan: NewMacvlan): { readonly ifindex: number } {
+    const { netns, parent, mode } = macvlan;
+    const where = netns === undefined ? '' : ` in ${netns.path}`;
+    const operation = `create macvlan ${macvlan.name} on link ${parent}${where}`;
+    const kind: LinkKind = { kind: 'macvlan', parent, mode };
+    if (netns === undefined) return { ifindex: this.#create(operation, macvlan, kind) };
+    // The question for the index and the later steps go to the namespace where the device is.
+    const inside = new LinkRequests(netns);
+    try {
+      return { ifindex: this.#create(operation, macvlan, kind, { fd: netns.fd, requests: inside }) };
+    } finally {
+      inside.close();
+    }
+  }
+
+  /** Makes a device here or in another namespace. Returns its index. */
+  #create(
+    operation: string,
+    link: NewLink,
+    kind: LinkKind,
+    elsewhere?: { readonly fd: number; readonly requests: LinkRequests },
+  ): number {
+    // The kernel takes alias and address mode only in a second message, and the mode only while the
+    // device is down. That message is not sent together with the first: if the name or the index
+    // turned out to be taken, it would change somebody else's device.
+    const quiet = link.noIpv6LinkLocal === true;
+    this.request(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, (message) => {
+      encodeLinkHeader(message, { index: link.ifindex, up: quiet ? undefined : link.up });
+      const { name, mac, mtu } = link;
+      encodeLinkAttributes(operation, message, { name, mac, mtu, netnsFd: elsewhere?.fd });
+      encodeLinkKind(operation, message, kind);
+    });
+    const requests = elsewhere?.requests ?? this;
+    const ifindex = link.ifindex ?? requests.link(link.name)?.index;
+    if (ifindex === undefined) throw new NetlinkError(operation, EINVAL, 'the device is gone');
+    if (link.alias === undefined && !quiet) return ifindex;
+    return requests.#orDelete(operation, ifindex, () => {
+      requests.together(() => {
+        requests.setLink(ifindex, { alias: link.alias, noIpv6LinkLocal: quiet ? true : undefined });
+        if (quiet && link.up !== undefined) requests.setLink(ifindex, { up: link.up });
+      });
+      return ifindex;
+    });
+  }
+
+  /** Runs what completes a new device; if that fails, removes the device. */
+  #orDelete<T>(operation: string, ifindex: number, complete: () => T): T {
+    try {
+      return complete();
+    } catch (error) {
+      try {
+        this.together(() => this.deleteLink(ifindex));
+      } catch {
+        // The first error says more.
+      }
+      throw NetlinkError.from(operation, error);
+    }
+  }
+
+  /** Changes a device. ENODEV: there is none. */
+  setLink(ifindex: number, change: LinkChange): void {
+    const names = Object.entries(change).flatMap(([name, value]) => (value === undefined ? [] : [name]));
+    const operation = `set ${names.join(', ')} of link ${ifindex}`;
+    const { up, netns, ...attributes } = change;
+    // The kernel brings a device up before it looks at the address mode: two messages.
+    const apart = up === true && change.noIpv6LinkLocal === true;
+    if (apart && netns !== undefined) {
+      throw new NetlinkError(operation, EINVAL, 'noIpv6LinkLocal and up can be set only after the move');
+    }
+    this.batch(() => {
+      this.change(operation, RTM.SETLINK, 0, (message) => {
+        encodeLinkHeader(message, { index: ifindex, up: apart ? undefined : up });
+        encodeLinkAttributes(operation, message, { ...attributes, netnsFd: netns?.fd });
+      });
+      if (apart) {
+        this.change(operation, RTM.SETLINK, 0, (message) =>
+          encodeLinkHeader(message, { index: ifindex, up }),
+        );
+      }
+    });
+  }
+
+  /** Removes a device. ENODEV: there is none. */
+  deleteLink(ifindex: number): void {
+    this.change(`delete link ${ifindex}`, RTM.DELLINK, 0, (message) => {
+      encodeLinkHeader(message, { index: ifindex });
+    });
+  }
+
+  /**
+   * Removes many devices, which is much faster together: the kernel waits for its grace periods
+   * once for each part of 256. Those that don't exist are passed over. Returns the number of those that did.
+   */
+  deleteLinks(ifindexes: readonly number[]): number {
+    const wanted = new Set(ifindexes);
+    const links = this.links();
+    const present = links.filter((link) => wanted.has(link.index)).map((link) => link.index);
+    const groups = new Set(links.map((link) => link.group));
+    for (let at = 0; at < present.length; at += DELETE_CHUNK) {
+      let group: number;
+      do group = randomInt(0x10000, 0x7fffffff);
+      while (groups.has(group));
+      this.#deleteTogether(present.slice(at, at + DELETE_CHUNK), group);
+    }
+    return present.length;
+  }
+
+  /** Gives the devices a group of their own and removes the group, the one way to remove several at once. */
+  #deleteTogether(ifindexes: readonly number[], group: number): void {
+    const passAbsent = (error: NetlinkError): void => {
+      if (!isAbsent(error)) throw error;
+    };
+    this.together(() => {
+      for (const ifindex of ifindexes) this.setLink(ifindex, { group });
+    }, passAbsent);
+    const operation = `delete ${ifindexes.length} links`;
+    this.together(() => {
+      this.change(operation, RTM.DELLINK, 0, (message) => {
+        encodeLinkHeader(message, {});
+        message.attribute32(IFLA.GROUP, group);
+      });
+    }, passAbsent);
+  }
+}
+
+function isBadName(error: unknown): boolean {
+  return error instanceof NetlinkError && (error.code === 'ENAMETOOLONG' || error.code === 'EINVAL');
+}

@@ -1,0 +1,91 @@
+import { SystemError } from '../errors.js';
+import {
+  AF_NETLINK,
+  bind,
+  close,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  recv,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
+  SOCK_RAW,
+  SOL_NETLINK,
+  SOL_SOCKET,
+  sendto,
+  setsockopt,
+  socket,
+} from '../ffi/libc.js';
+import { insideNetns, type Netns } from '../netns.js';
+import { NETLINK_OPTION, NETLINK_ROUTE } from './constants.js';
+
+/** The kernel fills datagrams of up to 32 KiB in a dump. */
+export const RECEIVE_SIZE = 64 * 1024;
+
+const EMSGSIZE = 90;
+
+/**
+ * A raw AF_NETLINK socket of rtnetlink. It works on the namespace that it was opened in, wherever
+ * the process is later. Calls that fail throw SystemError.
+ */
+export class NetlinkSocket {
+  readonly fd: number;
+  #open = true;
+
+  private constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /**
+   * Opens a socket in a namespace (default: the current one). `receiveBuffer` is in bytes and goes
+   * beyond net.core.rmem_max where the process may do so. With `groups` it is a member of these
+   * multicast groups.
+   */
+  static open(options: {
+    readonly netns?: Netns | undefined;
+    readonly receiveBuffer: number;
+    readonly groups?: readonly number[];
+  }): NetlinkSocket {
+    const create = (): number => socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    const fd = options.netns === undefined ? create() : insideNetns(options.netns, create);
+    try {
+      try {
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receiveBuffer);
+      } catch (error) {
+        if (!(error instanceof SystemError)) throw error;
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, options.receiveBuffer);
+      }
+      setsockopt(fd, SOL_NETLINK, NETLINK_OPTION.EXT_ACK, 1);
+      setsockopt(fd, SOL_NETLINK, NETLINK_OPTION.CAP_ACK, 1);
+      setsockopt(fd, SOL_NETLINK, NETLINK_OPTION.GET_STRICT_CHK, 1);
+      if (options.groups !== undefined) {
+        // Bound first: an unbound socket has the kernel's own port number and is left out of multicasts.
+        const address = Buffer.alloc(12);
+        address.writeUInt16LE(AF_NETLINK, 0);
+        bind(fd, address);
+        for (const group of options.groups) setsockopt(fd, SOL_NETLINK, NETLINK_OPTION.ADD_MEMBERSHIP, group);
+      }
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+    return new NetlinkSocket(fd);
+  }
+
+  /** Sends messages to the kernel, which carries requests out before this returns. */
+  send(messages: Uint8Array): void {
+    sendto(this.fd, messages);
+  }
+
+  /** Receives one datagram without waiting. Returns its length, or -1 if there is none. */
+  receive(into: Buffer): number {
+    const length = recv(this.fd, into, MSG_DONTWAIT | MSG_TRUNC);
+    if (length > into.length) throw new SystemError('receive from netlink', EMSGSIZE);
+    return length;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    close(this.fd);
+  }
+}
