@@ -20,3 +20,5 @@ const volatile __u32 cfg_ttl_closing = 5; /* TCP after FIN or RST in both direct
 const volatile __u32 cfg_ttl_fin = 120; /* TCP after FIN in one direction */
 const volatile __u32 cfg_ttl_udp_new = 30; /* UDP, ICMP and others without an answer */
 const volatile __u32 cfg_ttl_udp = 120; /* the same with an answer */
+/* BPF_F_IPV6 for bpf_l4_csum_replace where the kernel has it (6.16), else 0. */
+const volatile __u64 cfg_csum6_flags = 0;

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+/* The program that the others are measured against. */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+SEC("tc")
+int bench_empty(struct __sk_buff *skb)
+{
+	(void)skb;
+	return TC_ACT_OK;
+}
+
+char _license[] SEC("license") = "GPL";

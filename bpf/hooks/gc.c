@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Expiry: looks at a slice of the flow table; started by the agent through BPF_PROG_TEST_RUN. */
+#pragma once
+#include "maps.h"
+#include "packet.h"
+
+struct gc_state {
+	__u32 skip;
+	__u32 left;
+	__u32 now;
+	__u32 pressure;
+	__u32 scanned;
+	__u32 expired;
+	__u32 open;
+	__u32 pad;
+};
+
+static __always_inline __u32 lifetime(const struct flow *e, const struct flow *other)
+{
+	if (e->proto == IPPROTO_TCP) {
+		if (e->state == FLOW_CLOSING && (!other || other->state == FLOW_CLOSING))
+			return cfg_ttl_closing;
+		if (e->state == FLOW_CLOSING || (other && other->state == FLOW_CLOSING))
+			return cfg_ttl_fin;
+		return cfg_ttl_tcp;
+	}
+	return (other && e->packets && other->packets) ? cfg_ttl_udp : cfg_ttl_udp_new;
+}
+
+static __always_inline __u32 shortest(const struct flow *e)
+{
+	if (e->proto == IPPROTO_TCP)
+		return e->state == FLOW_CLOSING ? cfg_ttl_closing : cfg_ttl_fin;
+	return cfg_ttl_udp_new;
+}
+
+static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_state *s)
+{
+	struct flow_key ok = {};
+	struct flow *other;
+	__u32 age, limit;
+
+	(void)map;
+	if (s->skip) {
+		s->skip--;
+		return 0;
+	}
+	if (!s->left)
+		return 1;
+	s->left--;
+	s->scanned++;
+	age = s->now - e->last;
+	if ((__s32)age < 0)
+		age = 0;
+	if (e->state == FLOW_OPEN)
+		s->open++;
+	limit = shortest(e) * cfg_hz;
+	if (age < limit - limit / 100 * s->pressure)
+		return 0;
+	ok.saddr = e->daddr;
+	ok.daddr = e->saddr;
+	ok.sport = e->dport;
+	ok.dport = e->sport;
+	ok.proto = e->proto;
+	ok.ifindex = e->peer_ifindex;
+	other = bpf_map_lookup_elem(&flows, &ok);
+	limit = lifetime(e, other) * cfg_hz;
+	limit -= limit / 100 * s->pressure;
+	if (other) {
+		__u32 other_age = s->now - other->last;
+
+		if ((__s32)other_age < 0)
+			other_age = 0;
+		if (other_age < age)
+			age = other_age;
+	}
+	if (age < limit)
+		return 0;
+	bpf_map_delete_elem(&flows, &ok);
+	if (!bpf_map_delete_elem(&flows, k))
+		s->expired += other ? 2 : 1;
+	return 0;
+}
+
+SEC("syscall")
+int sluice_gc(struct gc_args *args)
+{
+	struct gc_state s = {};
+	struct node *node;
+	__u32 zero = 0;
+
+	s.skip = args->start;
+	s.left = args->count;
+	s.now = args->now ? args->now : (__u32)bpf_jiffies64();
+	s.pressure = args->pressure > 95 ? 95 : args->pressure;
+	bpf_for_each_map_elem(&flows, gc_visit, &s, 0);
+	args->now = s.now;
+	args->scanned = s.scanned;
+	args->expired = s.expired;
+	args->open = s.open;
+	node = bpf_map_lookup_elem(&node_map, &zero);
+	if (node) {
+		node->gc_scanned += s.scanned;
+		node->gc_expired += s.expired;
+	}
+	return 0;
+}

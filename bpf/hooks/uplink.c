@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* From outside: answers to masqueraded flows, published ports, containers' own addresses. */
+#pragma once
+#include "decide.h"
+#include "icmp_error.h"
+
+SEC("tc")
+int sluice_from_uplink(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct node *node = node_state();
+	struct addr_info *info;
+	struct flow *e;
+	int reason;
+
+	if (skb->pkt_type != PACKET_HOST)
+		return CONTINUE;
+	p.key.ifindex = FLOW_IF_UPLINK;
+	reason = parse(skb, &p);
+	if (reason == DROP_FRAG_NO_FIRST) {
+		/* The host reassembles its own. */
+		info = bpf_map_lookup_elem(&addrs, &p.key.daddr);
+		if (!info || (info->flags & ADDR_HOST))
+			return CONTINUE;
+		return drop(&p, NULL, reason, DIR_INGRESS);
+	}
+	if (reason || !node)
+		return CONTINUE; /* not well formed: the stack knows what to do with it */
+	if (p.kind == PACKET_FLOW) {
+		e = bpf_map_lookup_elem(&flows, &p.key);
+		if (e) {
+			if (e->epoch != node->epoch)
+				return slow_path(skb, &p, e, 0, HOOK_UPLINK);
+			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
+				return forward(skb, &p, e, HOOK_UPLINK);
+			if (!cfg_dry_run)
+				bpf_map_delete_elem(&flows, &p.key);
+			return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
+		}
+		if (p.key.proto == IPPROTO_TCP) {
+			e = bpf_map_lookup_elem(&half, &p.key);
+			if (e) {
+				if (e->epoch != node->epoch)
+					return slow_path(skb, &p, e, 1, HOOK_UPLINK);
+				if (!cfg_dry_run)
+					e->state = FLOW_SYNACK;
+				return forward(skb, &p, e, HOOK_UPLINK);
+			}
+		}
+		return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
+	}
+	if (p.kind == PACKET_ICMP_ERROR)
+		return forward_error(skb, &p, HOOK_UPLINK);
+	return CONTINUE;
+}

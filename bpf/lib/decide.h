@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * The slow path: what happens to a flow, decided from policy, host ports, addresses and routes in
+ * the direction the flow was opened. Input: w->fwd and what is known of the flow. Output: w->f,
+ * w->r, w->rev, or the reason to drop.
+ */
+#pragma once
+#include "address.h"
+#include "flow.h"
+#include "policy.h"
+#include "route.h"
+
+static __always_inline bool from_container(const struct work *w)
+{
+	return w->fwd.ifindex > FLOW_IF_HOST;
+}
+
+/* If the destination is a published port, e goes to the container behind it. */
+__noinline int publish(const struct flow_key *k, struct flow *e)
+{
+	struct hostport_key hk = {};
+	struct hostport *hp;
+
+	if (!k || !e)
+		return 0;
+	hk.addr = k->daddr;
+	hk.port = k->dport;
+	hk.proto = k->proto;
+	hp = bpf_map_lookup_elem(&hostports, &hk);
+	if (!hp) {
+		hk.addr.w[3] = 0;
+		if (hk.addr.w[2] != V4_MAPPED) {
+			hk.addr.w[0] = 0;
+			hk.addr.w[1] = 0;
+			hk.addr.w[2] = 0;
+		}
+		hp = bpf_map_lookup_elem(&hostports, &hk);
+		if (!hp)
+			return 0;
+	}
+	e->daddr = hp->addr;
+	e->dport = hp->port;
+	e->flags |= FLOW_DNAT;
+	return 1;
+}
+
+static __always_inline bool has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PROTO_SCTP;
+}
+
+/* Both policies. The host's own traffic and a container talking to itself are always allowed. */
+static __always_inline int judge(struct work *w, struct endpoint *sep, struct endpoint *dep)
+{
+	__u32 dport = has_ports(w->f.proto) ? w->f.dport : 0;
+	int v;
+
+	if (sep && dep && sep->ifindex == dep->ifindex)
+		return DROP_NONE;
+	if (sep && sep->set_egress && !(w->dst.flags & ADDR_HOST)) {
+		v = policy_verdict(sep->set_egress, w->dst.identity, w->f.proto, dport, &w->info.rule);
+		if (v != VERDICT_ALLOW) {
+			w->direction = DIR_EGRESS;
+			return v == VERDICT_DENY ? DROP_POLICY_EGRESS : DROP_POLICY_MISSING;
+		}
+		w->f.rule_egress = w->info.rule;
+	}
+	if (dep && dep->set_ingress && !(w->src.flags & ADDR_HOST)) {
+		v = policy_verdict(dep->set_ingress, w->src.identity, w->f.proto, dport, &w->info.rule);
+		if (v != VERDICT_ALLOW) {
+			w->direction = DIR_INGRESS;
+			return v == VERDICT_DENY ? DROP_POLICY_INGRESS : DROP_POLICY_MISSING;
+		}
+		w->f.rule_ingress = w->info.rule;
+	}
+	return DROP_NONE;
+}
+
+/* Fills e so that packets go into the container of ep. */
+static __always_inline void to_endpoint(struct flow *e, const struct endpoint *ep)
+{
+	e->action = ACTION_PEER;
+	e->oif = ep->ifindex;
+	memcpy(e->dmac, ep->mac, ETH_ALEN);
+	memcpy(e->smac, ep->host_mac, ETH_ALEN);
+}
+
+static __always_inline struct endpoint *endpoint_at(__u32 ifindex)
+{
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+
+	return ep && ep->ifindex == ifindex ? ep : NULL;
+}
+
+/* The source address for what leaves through uplink oif. */
+static __always_inline int masquerade(struct work *w, const struct endpoint *sep)
+{
+	bool v4 = addr_is_v4(&w->fwd.saddr);
+	__u32 number = sep->network;
+	struct network *net = bpf_map_lookup_elem(&networks, &number);
+	__u32 oif = w->f.oif;
+	struct uplink *up;
+
+	if (!net || !(net->flags & (v4 ? NET_MASQUERADE4 : NET_MASQUERADE6)))
+		return DROP_NONE;
+	up = bpf_map_lookup_elem(&uplinks, &oif);
+	if (!up)
+		return DROP_INTERNAL;
+	w->snat = v4 ? up->snat4 : up->snat6;
+	return addr_is_zero(&w->snat) ? DROP_SNAT_ADDR : DROP_NONE;
+}
+
+static __always_inline void reset_entry(struct flow *e, const struct work *w)
+{
+	memset(e, 0, sizeof(*e));
+	e->epoch = w->epoch;
+	e->last = w->jiffies;
+	e->proto = w->fwd.proto;
+}
+
+/* Verified once and not once per caller: it takes the working memory from the map again. */
+__noinline int decide(struct __sk_buff *skb)
+{
+	struct work *w = work_area();
+	struct endpoint *sep = NULL, *dep = NULL;
+	int reason;
+
+	if (!w)
+		return DROP_INTERNAL;
+	reset_entry(&w->f, w);
+	reset_entry(&w->r, w);
+	w->f.saddr = w->fwd.saddr;
+	w->f.daddr = w->fwd.daddr;
+	w->f.sport = w->fwd.sport;
+	w->f.dport = w->fwd.dport;
+	memset(&w->snat, 0, sizeof(w->snat));
+	w->direction = DIR_INGRESS;
+
+	/* Who sends it? */
+	if (from_container(w)) {
+		w->direction = DIR_EGRESS;
+		sep = endpoint_at(w->fwd.ifindex);
+		if (!sep)
+			return DROP_NO_ENDPOINT;
+		if (addr_is_v4(&w->fwd.saddr)) {
+			if (!addr_equal(&w->fwd.saddr, &sep->addr4))
+				return DROP_SPOOFED_ADDR;
+			w->src.identity = sep->identity4;
+		} else {
+			if (addr_is_zero(&sep->addr6) || !addr_equal(&w->fwd.saddr, &sep->addr6))
+				return DROP_SPOOFED_ADDR;
+			w->src.identity = sep->identity6;
+		}
+		w->src.flags = 0;
+		w->src.ifindex = sep->ifindex;
+		w->src.network = sep->network;
+		memcpy(w->f.from_mac, sep->mac, ETH_ALEN);
+	} else {
+		address_info(&w->fwd.saddr, &w->src);
+	}
+
+	/* Who gets it? */
+	address_info(&w->fwd.daddr, &w->dst);
+	if ((w->dst.flags & ADDR_HOST) && has_ports(w->fwd.proto)) {
+		if (publish(&w->fwd, &w->f))
+			address_info(&w->f.daddr, &w->dst);
+	}
+	w->info.src_identity = w->src.identity;
+	w->info.dst_identity = w->dst.identity;
+	if (w->dst.ifindex > FLOW_IF_HOST)
+		dep = endpoint_at(w->dst.ifindex);
+	if (!from_container(w) && !dep) {
+		/* Between the host and the outside: the host's own business. */
+		w->pass = 1;
+		return DROP_NONE;
+	}
+	if (w->fwd.ifindex == FLOW_IF_UPLINK && (w->src.flags & ADDR_HOST))
+		return DROP_SOURCE_HOST;
+	if (w->dst.flags & ADDR_RESERVED)
+		return DROP_RESERVED;
+	if (w->dst.ifindex > FLOW_IF_HOST && !dep)
+		return DROP_NO_ENDPOINT;
+	if (sep && dep && sep->network != dep->network && !(w->f.flags & FLOW_DNAT))
+		return DROP_NETWORK;
+
+	reason = judge(w, sep, dep);
+	if (reason)
+		return reason;
+
+	/* Which way does it go, and which way do the answers come? */
+	w->rev.proto = w->fwd.proto;
+	w->rev.pad[0] = 0;
+	w->rev.pad[1] = 0;
+	w->rev.pad[2] = 0;
+	if (dep) {
+		if (w->fwd.ifindex == FLOW_IF_HOST)
+			w->f.action = ACTION_PASS;
+		else
+			to_endpoint(&w->f, dep);
+		w->rev.ifindex = dep->ifindex;
+		memcpy(w->r.from_mac, dep->mac, ETH_ALEN);
+		if (w->fwd.ifindex == FLOW_IF_UPLINK)
+			w->f.flags |= FLOW_TTL;
+		if (sep && sep->ifindex == dep->ifindex) {
+			/* A container that reaches itself by a host port would see its own source address. */
+			__u32 number = sep->network;
+			struct network *net = bpf_map_lookup_elem(&networks, &number);
+
+			if (!net)
+				return DROP_INTERNAL;
+			w->snat = addr_is_v4(&w->f.daddr) ? net->gateway4 : net->gateway6;
+			if (addr_is_zero(&w->snat))
+				return DROP_SAME_ADDR;
+		}
+	} else if (w->dst.flags & ADDR_HOST) {
+		w->f.action = ACTION_STACK;
+		w->rev.ifindex = FLOW_IF_HOST;
+	} else {
+		reason = route_out(skb, &w->f, &w->fwd.saddr, &w->f.daddr);
+		if (reason)
+			return reason;
+		if (w->f.action == ACTION_NEIGH) {
+			if (!sep)
+				return DROP_INTERNAL;
+			w->rev.ifindex = FLOW_IF_UPLINK;
+			reason = masquerade(w, sep);
+			if (reason)
+				return reason;
+		} else {
+			w->rev.ifindex = FLOW_IF_HOST;
+		}
+	}
+	if (sep) {
+		to_endpoint(&w->r, sep);
+		if (w->rev.ifindex == FLOW_IF_HOST)
+			w->r.action = ACTION_PASS;
+		else if (w->rev.ifindex == FLOW_IF_UPLINK)
+			w->r.flags |= FLOW_TTL;
+	} else if (w->fwd.ifindex == FLOW_IF_HOST) {
+		w->r.action = ACTION_STACK;
+	} else {
+		reason = route_out(skb, &w->r, &w->f.daddr, &w->fwd.saddr);
+		if (reason)
+			return reason;
+	}
+
+	/* The answers, before and after translation. */
+	w->rev.saddr = w->f.daddr;
+	w->rev.sport = w->f.dport;
+	w->rev.daddr = w->fwd.saddr;
+	w->rev.dport = w->fwd.sport;
+	w->r.flags |= FLOW_REPLY;
+	w->r.saddr = w->fwd.daddr;
+	w->r.sport = w->fwd.dport;
+	w->r.daddr = w->fwd.saddr;
+	w->r.dport = w->fwd.sport;
+	w->r.peer_ifindex = w->fwd.ifindex;
+	w->f.peer_ifindex = w->rev.ifindex;
+	w->f.src_identity = w->src.identity;
+	w->f.dst_identity = w->dst.identity;
+	w->r.src_identity = w->src.identity;
+	w->r.dst_identity = w->dst.identity;
+	w->r.rule_egress = w->f.rule_egress;
+	w->r.rule_ingress = w->f.rule_ingress;
+	if (addr_is_zero(&w->snat)) {
+		/* The same answers may already belong to a flow that came by another address. */
+		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
+
+		if (taken && !same_opener(taken, w))
+			w->snat = w->fwd.saddr;
+	}
+	if (!addr_is_zero(&w->snat)) {
+		w->f.flags |= FLOW_SNAT;
+		w->r.flags |= FLOW_SNAT;
+		w->rev.daddr = w->snat;
+		if (has_ports(w->fwd.proto) || w->fwd.proto == IPPROTO_ICMP || w->fwd.proto == IPPROTO_ICMPV6) {
+			/* An echo's id is in one of the two port fields; other ICMP messages have none. */
+			if (w->fwd.sport || has_ports(w->fwd.proto)) {
+				reason = claim_port(skb);
+				if (reason)
+					return reason;
+			}
+		}
+		w->f.saddr = w->rev.daddr;
+		w->f.sport = w->rev.dport;
+	}
+	finish_translation(&w->fwd, &w->f);
+	finish_translation(&w->rev, &w->r);
+	return DROP_NONE;
+}
+
+static __always_inline void forget(const struct flow_key *fwd, const struct flow_key *rev)
+{
+	bpf_map_delete_elem(&flows, fwd);
+	bpf_map_delete_elem(&flows, rev);
+}
+
+static __always_inline bool same_key(const struct flow_key *a, const struct flow_key *b)
+{
+	return addr_equal(&a->saddr, &b->saddr) && addr_equal(&a->daddr, &b->daddr) && a->sport == b->sport &&
+	       a->dport == b->dport && a->ifindex == b->ifindex;
+}
+
+/* Both directions into the main table; all or nothing. */
+static __always_inline int insert_pair(struct work *w)
+{
+	struct flow *e = w->reply ? &w->r : &w->f;
+	long err;
+
+	/* This packet: forward() only sees the copy. */
+	e->packets++;
+	e->bytes += w->len;
+	if (!w->f.created) {
+		w->f.created = bpf_jiffies64();
+		w->r.created = w->f.created;
+	}
+	err = bpf_map_update_elem(&flows, &w->rev, &w->r, BPF_ANY);
+	if (!err) {
+		err = bpf_map_update_elem(&flows, &w->fwd, &w->f, BPF_ANY);
+		if (!err)
+			return DROP_NONE;
+		bpf_map_delete_elem(&flows, &w->rev);
+	}
+	w->info.error = (__s32)err;
+	return DROP_FLOW_FULL;
+}
+
+/* Writes the decision. A TCP flow enters the main table when its handshake is complete. */
+__noinline int commit(__u32 in_half)
+{
+	struct work *w = work_area();
+	struct flow *h;
+
+	if (!w)
+		return DROP_INTERNAL;
+	if (w->fwd.proto != IPPROTO_TCP || (w->had_old && !in_half)) {
+		if (w->had_old) {
+			struct flow *old;
+
+			if (!same_key(&w->old_rev, &w->rev))
+				bpf_map_delete_elem(&flows, &w->old_rev);
+			/* Counters and state go on. */
+			old = bpf_map_lookup_elem(&flows, &w->fwd);
+			if (old) {
+				w->f.packets = old->packets;
+				w->f.bytes = old->bytes;
+				w->f.state = old->state;
+				w->f.created = old->created;
+			}
+			old = bpf_map_lookup_elem(&flows, &w->rev);
+			if (old) {
+				w->r.packets = old->packets;
+				w->r.bytes = old->bytes;
+				w->r.state = old->state;
+				w->r.created = old->created;
+			}
+		}
+		return insert_pair(w);
+	}
+	h = bpf_map_lookup_elem(&half, &w->rev);
+	if (h && h->state == FLOW_SYNACK && !in_half && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK) {
+		int reason;
+
+		w->r.packets = h->packets;
+		w->r.bytes = h->bytes;
+		w->f.packets = 1; /* the SYN */
+		w->f.state = FLOW_OPEN;
+		w->r.state = FLOW_OPEN;
+		reason = insert_pair(w);
+		if (!reason)
+			bpf_map_delete_elem(&half, &w->rev);
+		return reason;
+	}
+	if (h) {
+		w->r.state = h->state;
+		w->r.packets = h->packets;
+		w->r.bytes = h->bytes;
+	}
+	if (in_half && !same_key(&w->old_rev, &w->rev))
+		bpf_map_delete_elem(&half, &w->old_rev);
+	w->info.error = (__s32)bpf_map_update_elem(&half, &w->rev, &w->r, BPF_ANY);
+	return w->info.error ? DROP_FLOW_FULL : DROP_NONE;
+}
+
+/*
+ * Decides the flow of p and acts. `known`: an entry that was found but is of an older epoch (or
+ * NULL); in_half: it is in the half-open table.
+ */
+__noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *known, __u32 in_half,
+				const __u32 hook)
+{
+	const __u32 dir = hook == HOOK_CONTAINER ? DIR_EGRESS : DIR_INGRESS;
+	struct work *w = work_area();
+	struct node *node = node_state();
+	bool reply;
+	int reason;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	if (!w || !node)
+		return drop(p, NULL, DROP_INTERNAL, dir);
+	w->epoch = node->epoch;
+	w->jiffies = now();
+	w->tcp_flags = p->tcp_flags;
+	w->hook = hook;
+	w->pass = 0;
+	w->claimed = 0;
+	w->keep_port = 0;
+	w->had_old = 0;
+	w->len = p->len;
+	w->reply = known && (known->flags & FLOW_REPLY);
+	w->info.rule = 0;
+	w->info.error = 0;
+	w->info.src_identity = 0;
+	w->info.dst_identity = 0;
+	reply = w->reply;
+	if (known) {
+		w->known = *known;
+		w->had_old = 1;
+		/* The key of the other direction, from this one's translated tuple. */
+		w->old_rev.saddr = w->known.daddr;
+		w->old_rev.daddr = w->known.saddr;
+		w->old_rev.sport = w->known.dport;
+		w->old_rev.dport = w->known.sport;
+		w->old_rev.ifindex = w->known.peer_ifindex;
+		w->old_rev.proto = p->key.proto;
+		w->old_rev.pad[0] = 0;
+		w->old_rev.pad[1] = 0;
+		w->old_rev.pad[2] = 0;
+		if (reply) {
+			w->fwd = w->old_rev;
+			w->old_rev = p->key;
+		} else {
+			w->fwd = p->key;
+		}
+		if (w->known.flags & FLOW_SNAT)
+			w->keep_port = w->old_rev.dport;
+	} else {
+		w->fwd = p->key;
+	}
+	reason = decide(skb);
+	if (w->pass && !reason) {
+		if (w->had_old && !cfg_dry_run)
+			forget(&w->fwd, &w->old_rev);
+		return CONTINUE;
+	}
+	if (!reason && !cfg_dry_run)
+		reason = commit(in_half);
+	if (reason) {
+		if (w->had_old && !cfg_dry_run) {
+			forget(&w->fwd, &w->old_rev);
+			if (in_half)
+				bpf_map_delete_elem(&half, &w->old_rev);
+		}
+		return drop(p, &w->info, reason, w->direction);
+	}
+	if (reply && !same_key(&p->key, &w->rev)) {
+		/* The flow is translated in another way now; this answer belongs to the old one. */
+		return drop(p, &w->info, DROP_ICMP_UNRELATED, dir);
+	}
+	if (!cfg_dry_run && !w->had_old && node->trace)
+		emit_event(p, &w->info, EVENT_NEW_FLOW, 0, dir);
+	if (reply)
+		return forward(skb, p, &w->r, hook);
+	return forward(skb, p, &w->f, hook);
+}

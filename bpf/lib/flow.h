@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Carrying out what a flow entry says: the fast path. */
+#pragma once
+#include "nat.h"
+#include "icmp_reply.h"
+
+/* Rare: FIN, RST or SYN on an entry of the main table. Returns true if it must be decided anew. */
+__noinline int tcp_mark(struct packet *p, struct flow *e)
+{
+	struct flow_key k = {};
+	struct flow *other;
+
+	if (!p || !e)
+		return 0;
+	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return e->state == FLOW_CLOSING && !(e->flags & FLOW_REPLY); /* the tuple is used again */
+	if (cfg_dry_run)
+		return 0;
+	if (p->tcp_flags & (TCP_FIN | TCP_RST))
+		e->state = FLOW_CLOSING;
+	if (p->tcp_flags & TCP_RST) {
+		k.saddr = e->daddr;
+		k.daddr = e->saddr;
+		k.sport = e->dport;
+		k.dport = e->sport;
+		k.proto = e->proto;
+		k.ifindex = e->peer_ifindex;
+		other = bpf_map_lookup_elem(&flows, &k);
+		if (other)
+			other->state = FLOW_CLOSING;
+	}
+	return 0;
+}
+
+/* Is the packet, or a segment of it, larger than what the way out carries? */
+static __always_inline bool too_big(struct __sk_buff *skb, struct packet *p, const struct flow *e)
+{
+	__u32 size = p->len;
+
+	if (!e->mtu || size <= e->mtu)
+		return false;
+	if (skb->gso_size) {
+		/* Transport header: TCP with options is at most 60 bytes, UDP 8; options cost 12 as a rule. */
+		size = skb->gso_size + (p->l4_off - L3_OFF) + (p->key.proto == IPPROTO_TCP ? 20 : 8);
+	}
+	return size > e->mtu;
+}
+
+static __always_inline int report(struct packet *p, const struct flow *e)
+{
+	__u32 zero = 0;
+	struct trace *t = bpf_map_lookup_elem(&trace_map, &zero);
+
+	if (t) {
+		t->key = p->key;
+		t->flow = *e;
+		t->reason = DROP_NONE;
+		t->rule = 0;
+		t->src_identity = e->src_identity;
+		t->dst_identity = e->dst_identity;
+	}
+	return TC_ACT_OK;
+}
+
+/* Sends the packet on as e says. `hook` is a constant. */
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct flow *e, const __u32 hook)
+{
+	const __u32 dir = (hook == HOOK_CONTAINER || hook == HOOK_L2_EGRESS) ? DIR_EGRESS : DIR_INGRESS;
+	__u8 action = e->action;
+	__u32 oif = e->oif;
+	int reason;
+
+	if (cfg_dry_run)
+		return report(p, e);
+	if (hook == HOOK_CONTAINER || hook == HOOK_UPLINK) {
+		if (e->flags & FLOW_TTL) {
+			if (p->ttl <= 1) {
+				if (hook == HOOK_CONTAINER)
+					return reply_error(skb, p, DROP_TTL, 0);
+				return drop(p, NULL, DROP_TTL, dir);
+			}
+			if (hook == HOOK_CONTAINER && too_big(skb, p, e))
+				return reply_error(skb, p, DROP_TOO_BIG, e->mtu);
+		}
+	}
+	e->last = now();
+	e->packets++;
+	e->bytes += p->len;
+	count(dir, DROP_NONE, p->len);
+	if (hook == HOOK_HOST || hook == HOOK_L2_EGRESS || hook == HOOK_L2_INGRESS)
+		return CONTINUE;
+	if (action == ACTION_PEER) {
+		void *data = (void *)(long)skb->data;
+		void *end = (void *)(long)skb->data_end;
+
+		if (data + L3_OFF > end)
+			return drop(p, NULL, DROP_INVALID, dir);
+		/* Ethernet first: the checksum helpers below make the pointers stale. */
+		memcpy(data, e->dmac, ETH_ALEN);
+		memcpy(data + ETH_ALEN, e->smac, ETH_ALEN);
+	}
+	if (e->flags & (FLOW_NAT | FLOW_TTL)) {
+		reason = rewrite(skb, p, e);
+		if (reason)
+			return drop(p, NULL, reason, dir);
+	}
+	if (action == ACTION_PEER) {
+		if (skb->pkt_type != PACKET_HOST)
+			bpf_skb_change_type(skb, PACKET_HOST);
+		return (int)bpf_redirect_peer(oif, 0);
+	}
+	if (action == ACTION_NEIGH) {
+		struct bpf_redir_neigh nh = {};
+
+		if (p->v6) {
+			nh.nh_family = AF_INET6;
+			memcpy(nh.ipv6_nh, &e->nexthop, 16);
+		} else {
+			nh.nh_family = AF_INET;
+			nh.ipv4_nh = e->nexthop.w[3];
+		}
+		return (int)bpf_redirect_neigh(oif, &nh, sizeof(nh), 0);
+	}
+	return CONTINUE;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Every map. Sizes are defaults; the loader sets them before loading. */
+#pragma once
+#include "common.h"
+
+#define MAP(name, map_type, key_type, value_type, entries, flag_bits)                                    \
+	struct {                                                                                         \
+		__uint(type, map_type);                                                                  \
+		__type(key, key_type);                                                                   \
+		__type(value, value_type);                                                               \
+		__uint(max_entries, entries);                                                            \
+		__uint(map_flags, flag_bits);                                                            \
+	} name SEC(".maps")
+
+/* Flow table; also the table of claimed SNAT ports (by its reply keys). */
+MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 131072, 0);
+/* TCP flows that are not established, by the key of the replies. */
+MAP(half, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 16384, 0);
+/* Ports of fragmented packets. */
+MAP(frags, BPF_MAP_TYPE_LRU_HASH, struct frag_key, struct frag, 8192, 0);
+
+MAP(endpoints, BPF_MAP_TYPE_ARRAY, __u32, struct endpoint, 65536, 0);
+MAP(networks, BPF_MAP_TYPE_ARRAY, __u32, struct network, 4096, 0);
+MAP(uplinks, BPF_MAP_TYPE_HASH, __u32, struct uplink, 64, 0);
+MAP(addrs, BPF_MAP_TYPE_HASH, struct ip_addr, struct addr_info, 131072, BPF_F_NO_PREALLOC);
+MAP(cidrs, BPF_MAP_TYPE_LPM_TRIE, struct cidr_key, struct addr_info, 65536, BPF_F_NO_PREALLOC);
+MAP(policy_peers, BPF_MAP_TYPE_HASH, struct policy_peer_key, struct policy_peer, 262144, BPF_F_NO_PREALLOC);
+MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_port, 65536, BPF_F_NO_PREALLOC);
+MAP(hostports, BPF_MAP_TYPE_HASH, struct hostport_key, struct hostport, 16384, BPF_F_NO_PREALLOC);
+MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
+MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
+MAP(trace_map, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct trace, 1, 0);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+/* Only the ring buffer and BPF_PROG_TEST_RUN use these types: keep them in the object's BTF. */
+struct event *btf_export_event __attribute__((unused));
+struct gc_args *btf_export_gc_args __attribute__((unused));
+enum drop_reason btf_export_drop_reason __attribute__((unused));
+enum flow_action btf_export_flow_action __attribute__((unused));
+enum flow_flag btf_export_flow_flag __attribute__((unused));
+enum flow_state btf_export_flow_state __attribute__((unused));
+enum endpoint_flag btf_export_endpoint_flag __attribute__((unused));
+enum addr_flag btf_export_addr_flag __attribute__((unused));
+enum reserved_identity btf_export_reserved_identity __attribute__((unused));
+enum verdict btf_export_verdict __attribute__((unused));
+enum network_flag btf_export_network_flag __attribute__((unused));
+enum direction btf_export_direction __attribute__((unused));
+enum event_kind btf_export_event_kind __attribute__((unused));
+
+static __always_inline struct node *node_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&node_map, &zero);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Policy: one set per endpoint and direction.
+ *
+ *   set  peer entry                          port entry            verdict
+ *   0    -                                   -                     allow (not isolated)
+ *   n    {n, identity} ALLOW or DENY         -                     that one
+ *   n    {n, identity} PORTS                 longest prefix        that one
+ *   n    {n, identity} PORTS                 none                  deny (rule of the peer entry)
+ *   n    none: the same with {n, ANY}
+ *   n    none at all                                               deny (DROP_POLICY_MISSING)
+ *
+ * The compiler puts the rules for any peer into each peer's own entry, so one of the two decides.
+ */
+#pragma once
+#include "maps.h"
+
+/* Returns VERDICT_ALLOW, VERDICT_DENY, or VERDICT_NONE when the set is missing. Sets *rule. */
+__noinline int policy_verdict(__u32 set, __u32 identity, __u32 proto, __u32 dport_be, __u32 *rule)
+{
+	struct policy_peer_key pk = {.set = set, .identity = identity};
+	struct policy_port_key tk = {.prefixlen = 64};
+	struct policy_peer *peer;
+	struct policy_port *port;
+
+	if (!rule)
+		return VERDICT_NONE;
+	peer = bpf_map_lookup_elem(&policy_peers, &pk);
+	if (!peer) {
+		pk.identity = IDENTITY_ANY;
+		peer = bpf_map_lookup_elem(&policy_peers, &pk);
+		if (!peer)
+			return VERDICT_NONE;
+	}
+	*rule = peer->rule;
+	if (peer->verdict != VERDICT_PORTS)
+		return peer->verdict;
+	tk.profile = peer->profile;
+	tk.proto = (__u8)proto;
+	tk.port = (__be16)dport_be;
+	port = bpf_map_lookup_elem(&policy_ports, &tk);
+	if (!port)
+		return VERDICT_DENY;
+	*rule = port->rule;
+	return port->verdict;
+}

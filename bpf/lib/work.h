@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Working memory of the slow path: the stack is too small for two flow entries. One per CPU; TC
+ * programs do not interrupt each other on a CPU.
+ */
+#pragma once
+#include "maps.h"
+#include "metrics.h"
+
+struct work {
+	struct flow_key fwd; /* packets of the opener, as they arrive */
+	struct flow_key rev; /* packets of the answer, as they arrive */
+	struct flow_key old_rev; /* reply key before this decision, if had_old */
+	struct flow f; /* entry for fwd */
+	struct flow r; /* entry for rev */
+	struct flow known; /* the entry that was found, when it is decided again */
+	struct addr_info src;
+	struct addr_info dst;
+	struct ip_addr snat; /* address to translate the source to, zero: none */
+	struct verdict_info info;
+	__u32 epoch;
+	__u32 jiffies;
+	__u32 had_old; /* known is valid */
+	__u32 keep_port; /* known's SNAT port, network order in the low 16 bits, 0: none */
+	__u32 tcp_flags;
+	__u32 direction; /* enum direction, of the drop if there is one */
+	__u32 claimed; /* rev is in a table already */
+	__u32 hook; /* enum hook */
+	__u32 pass; /* not ours: let the stack have it, no entry */
+	__u32 len; /* of the packet, IP bytes */
+	__u32 reply; /* the packet belongs to rev */
+	__u32 pad;
+};
+
+enum hook {
+	HOOK_CONTAINER = 0, /* from a container */
+	HOOK_HOST = 1, /* from the host's stack to a container */
+	HOOK_UPLINK = 2,
+	HOOK_L2_EGRESS = 3, /* macvlan, inside the namespace */
+	HOOK_L2_INGRESS = 4,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct work);
+	__uint(max_entries, 1);
+} work_map SEC(".maps");
+
+static __always_inline struct work *work_area(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&work_map, &zero);
+}
