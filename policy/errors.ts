@@ -51,6 +51,8 @@ export const ERRORS = {
   SLU1312: 'parent device {parent} is already used by network {other} ({where})',
   SLU1313: '{address} is the gateway of network {network}: take another address',
   SLU1314: 'network {network} has room for {room} addresses and {wanted} containers: take a larger range',
+  SLU1315:
+    '{address} is an IPv{family} address, and the container has none: join a network with an IPv{family} range',
 
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',
@@ -59,10 +61,12 @@ export const ERRORS = {
   SLU2504: 'the state folder {path} cannot be used: {reason}',
   SLU2505: 'network {network} is still used by container {container}: delete the container first',
   SLU2506: 'the change could not be made and was taken back: {reason}',
-  SLU2507: 'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
+  SLU2507:
+    'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
 
   // 33xx: BPF objects of the running agent (src/dataplane)
-  SLU3301: 'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',
+  SLU3301:
+    'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',
   SLU3302: 'the BPF object {path} is missing: build or reinstall the package',
   SLU3303: 'the BPF programs could not be loaded: {reason}',
   SLU3304: '{path} is not a BPF file system: mount -t bpf bpf {path}',
@@ -74,7 +78,8 @@ export const ERRORS = {
   SLU4304: 'uplink device {device} does not exist: correct uplinks in the settings',
   SLU4305: 'no default route found, so there is no uplink: set uplinks in the settings or add a route',
   SLU4306: 'device {device} already exists in the network namespace of {container}: remove or rename it',
-  SLU4307: 'the network namespace of container {container} is the one of the agent: use a network of mode host',
+  SLU4307:
+    'the network namespace of container {container} is the one of the agent: use a network of mode host',
 
   // 50xx: addresses and leases (src/ipam)
   SLU5001: 'no free address left in the {network} ({used} in use): delete containers or take a larger range',
@@ -114,7 +119,7 @@ export const ERRORS = {
   SLU2403: 'the request is larger than {limit} bytes: split it',
   SLU2404: 'bad request: {reason}',
   SLU2405: 'the agent is stopping',
-  SLU2406: 'internal error: {reason}; the agent\'s log has more',
+  SLU2406: "internal error: {reason}; the agent's log has more",
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;
@@ -178,7 +183,8 @@ export class SluiceError extends Error {
 
   /** `file:line: field: message (CODE)`; parts that are unknown are left out. */
   toLine(): string {
-    const position = this.file === undefined ? '' : `${shown(this.file)}${this.line === undefined ? '' : `:${this.line}`}: `;
+    const position =
+      this.file === undefined ? '' : `${shown(this.file)}${this.line === undefined ? '' : `:${this.line}`}: `;
     const field = this.field === undefined ? '' : `${shown(this.field)}: `;
     return `${position}${field}${this.message} (${this.code})`;
   }
@@ -206,7 +212,9 @@ export function closest(word: string, candidates: Iterable<string>): string | un
   for (const candidate of candidates) {
     if (candidate === word) continue;
     const distance =
-      candidate.toLowerCase() === word.toLowerCase() ? 0 : editDistance(word.toLowerCase(), candidate.toLowerCase());
+      candidate.toLowerCase() === word.toLowerCase()
+        ? 0
+        : editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) {
       best = candidate;
       bestDistance = distance;
