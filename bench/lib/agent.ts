@@ -107,7 +107,7 @@ export class Agent {
 
   /** Runs the CLI against this agent and returns what it printed. */
   cli(...args: readonly string[]): string {
-    return run(process.execPath, ['bin/sluice', ...args, '--socket', this.socket]);
+    return run(process.execPath, ['bin/sluice', ...args], { env: { SLUICE_SOCKET: this.socket } });
   }
 
   /** Removes everything from the kernel and waits for the end of the agent. */
@@ -120,15 +120,15 @@ export class Agent {
   }
 
   #call<T>(method: string, path: string, body?: unknown): Promise<T> {
-    return new Promise((resolve, reject) => {
+    return new Promise<T>((resolve, reject) => {
       const call = request({ socketPath: this.socket, method, path, timeout: 60_000 }, (response) => {
         const chunks: Buffer[] = [];
         response.on('data', (chunk: Buffer) => chunks.push(chunk));
         response.on('end', () => {
           try {
             resolve(JSON.parse(Buffer.concat(chunks).toString('utf8')) as T);
-          } catch (error) {
-            reject(error as Error);
+          } catch {
+            reject(new Error(`${method} ${path}: the answer is not JSON`));
           }
         });
       });

@@ -1,0 +1,74 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+const DEMO = 'build/js/scripts/demo.js';
+
+/** What a run could leave on the machine. */
+function traces(): Readonly<Record<string, readonly string[]>> {
+  const lines = (command: string, ...args: string[]): string[] =>
+    spawnSync(command, args, { encoding: 'utf8' }).stdout.split('\n').filter(Boolean);
+  return {
+    netns: lines('ip', '-o', 'netns', 'list').filter((line) => line.includes('sluice-demo')),
+    links: lines('ip', '-o', 'link', 'show').filter((line) => /: (sl[0-9a-f]{8}|slbr|uplink0)/.test(line)),
+    mounts: readFileSync('/proc/self/mounts', 'utf8')
+      .split('\n')
+      .filter((line) => /\/sluice-\S+ bpf /.test(line)),
+    folders: readdirSync(tmpdir()).filter((name) => /^sluice-[A-Za-z0-9]{6}$/.test(name)),
+    processes: lines('ps', '-eo', 'args').filter((line) =>
+      /scripts\/demo\/resident|sluice agent .*sluice-demo/.test(line),
+    ),
+  };
+}
+
+describe.skipIf(!existsSync(DEMO))('make demo', () => {
+  let before: ReturnType<typeof traces>;
+
+  beforeEach(() => {
+    before = traces();
+  });
+
+  afterEach(() => {
+    expect(traces()).toEqual(before);
+  });
+
+  it('shows everything within 15 s and leaves nothing, twice in a row', () => {
+    for (let round = 0; round < 2; round++) {
+      const started = performance.now();
+      const { status, stdout, stderr } = spawnSync('node', [DEMO], { encoding: 'utf8' });
+      const seconds = (performance.now() - started) / 1000;
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      expect(seconds).toBeLessThan(15);
+      for (const shown of [
+        /stranger +yes +yes +yes +yes/, // before the policies
+        /stranger +yes +no +no +yes/, // and after
+        /api calls http:\/\/198\.51\.100\.2.*answers 198\.51\.100\.1 port/,
+        /api calls http:\/\/\[2001:db8:100::2\].*answers 2001:db8:100::1 port/,
+        /outside calls http:\/\/198\.51\.100\.1:8080.*web answers 198\.51\.100\.2/,
+        /outside calls http:\/\/\[2001:db8:100::1\]:8080.*web answers 2001:db8:100::2/,
+        /stranger → db: cut/,
+        /api → db: goes on; \d+ numbers so far, 0 missing/,
+        /rule +NetworkPolicy shop\//,
+        /sluice_\w+.* [1-9]/,
+      ]) {
+        expect(stdout).toMatch(shown);
+      }
+    }
+  });
+
+  it('cleans up when it is interrupted', async () => {
+    const demo = spawn('node', [DEMO], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const ended = new Promise<number | null>((resolve) => demo.once('exit', (code) => resolve(code)));
+    await new Promise<void>((resolve, reject) => {
+      let output = '';
+      demo.stdout.on('data', (chunk: Buffer) => {
+        output += chunk.toString();
+        if (output.includes('2. ')) resolve();
+      });
+      demo.once('exit', () => reject(new Error('the demo ended before it was interrupted')));
+    });
+    demo.kill('SIGINT');
+    expect(await ended).toBe(130);
+  });
+});
