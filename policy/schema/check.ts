@@ -45,9 +45,14 @@ interface Ranges {
   readonly ranges: { readonly 4?: Cidr; readonly 6?: Cidr };
 }
 
+/** Position of a field; if it is not written out, of what it would be part of. */
 function position(resource: Resource, field: string): ErrorPlace {
-  const { file, line, fields } = resource.origin;
-  return { file, line: fields?.[field] ?? line, field };
+  const { file, line, fields = {} } = resource.origin;
+  for (let known = field; known !== ''; known = known.replace(/(^|\.)[^.]*$/, '')) {
+    const at = fields[known];
+    if (at !== undefined) return { file, line: at, field };
+  }
+  return { file, line, field };
 }
 
 function where(resource: Resource, field = ''): string {

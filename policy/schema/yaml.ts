@@ -61,7 +61,9 @@ export function readYaml(source: SourceFile): { documents: YamlDocument[]; error
       errors.push(
         problem.code === 'TAB_AS_INDENT'
           ? SluiceError.of('SLU1006', {}, place)
-          : SluiceError.of('SLU1003', { reason: firstLine(problem.message) }, place),
+          : /call stack/.test(problem.message)
+            ? SluiceError.of('SLU1009', { limit: MAX_DEPTH }, place)
+            : SluiceError.of('SLU1003', { reason: firstLine(problem.message) }, place),
       );
       continue;
     }
