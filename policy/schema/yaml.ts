@@ -44,7 +44,6 @@ export function readYaml(source: SourceFile): { documents: YamlDocument[]; error
       lineCounter: lines,
       uniqueKeys: false,
       prettyErrors: false,
-      merge: true,
     });
     parsed = [...result] as Document.Parsed<ParsedNode>[];
   } catch (error) {
