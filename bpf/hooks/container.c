@@ -91,8 +91,6 @@ int sluice_from_container(struct __sk_buff *skb)
 				return slow_path(skb, &p, e, 0, HOOK_CONTAINER);
 			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
 				return forward(skb, &p, e, HOOK_CONTAINER);
-			if (!cfg_dry_run)
-				bpf_map_delete_elem(&flows, &p.key);
 			return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
 		}
 		if (p.key.proto == IPPROTO_TCP) {
@@ -191,8 +189,6 @@ int sluice_to_container(struct __sk_buff *skb)
 				return slow_path(skb, &p, e, 0, HOOK_HOST);
 			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
 				return forward(skb, &p, e, HOOK_HOST);
-			if (!cfg_dry_run)
-				bpf_map_delete_elem(&flows, &p.key);
 			return slow_path(skb, &p, NULL, 0, HOOK_HOST);
 		}
 		if (p.key.proto == IPPROTO_TCP) {

@@ -114,12 +114,12 @@ static __always_inline void socket6(struct bpf_sock_addr *ctx, bool outgoing)
 	ctx->user_port = port;
 }
 
-#define SOCKET_HOOK(name, section, family, outgoing)                                                     \
-	SEC(section)                                                                                     \
-	int name(struct bpf_sock_addr *ctx)                                                              \
-	{                                                                                                \
-		family(ctx, outgoing);                                                                   \
-		return 1;                                                                                \
+#define SOCKET_HOOK(name, section, family, outgoing)                                                         \
+	SEC(section)                                                                                         \
+	int name(struct bpf_sock_addr *ctx)                                                                  \
+	{                                                                                                    \
+		family(ctx, outgoing);                                                                       \
+		return 1;                                                                                    \
 	}
 
 SOCKET_HOOK(sluice_connect4, "cgroup/connect4", socket4, true)

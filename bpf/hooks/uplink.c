@@ -4,6 +4,30 @@
 #include "decide.h"
 #include "icmp_error.h"
 
+/* To the host itself and not to a published port: nothing to decide. */
+static __always_inline bool host_only(const struct packet *p)
+{
+	struct addr_info *info = bpf_map_lookup_elem(&addrs, &p->key.daddr);
+	struct hostport_key hk = {};
+
+	if (!info || !(info->flags & ADDR_HOST))
+		return false;
+	if (!has_ports(p->key.proto))
+		return true;
+	hk.addr = p->key.daddr;
+	hk.port = p->key.dport;
+	hk.proto = p->key.proto;
+	if (bpf_map_lookup_elem(&hostports, &hk))
+		return false;
+	hk.addr.w[3] = 0;
+	if (p->v6) {
+		hk.addr.w[0] = 0;
+		hk.addr.w[1] = 0;
+		hk.addr.w[2] = 0;
+	}
+	return !bpf_map_lookup_elem(&hostports, &hk);
+}
+
 SEC("tc")
 int sluice_from_uplink(struct __sk_buff *skb)
 {
@@ -33,8 +57,6 @@ int sluice_from_uplink(struct __sk_buff *skb)
 				return slow_path(skb, &p, e, 0, HOOK_UPLINK);
 			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
 				return forward(skb, &p, e, HOOK_UPLINK);
-			if (!cfg_dry_run)
-				bpf_map_delete_elem(&flows, &p.key);
 			return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 		}
 		if (p.key.proto == IPPROTO_TCP) {
@@ -47,6 +69,8 @@ int sluice_from_uplink(struct __sk_buff *skb)
 				return forward(skb, &p, e, HOOK_UPLINK);
 			}
 		}
+		if (host_only(&p))
+			return CONTINUE;
 		return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 	}
 	if (p.kind == PACKET_ICMP_ERROR)

@@ -101,6 +101,7 @@ struct frag {
 enum endpoint_flag {
 	EP_BRIDGE = 1, /* host side is a port of a bridge: broadcast and ARP pass */
 	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
+	EP_PUBLISHED = 4, /* host ports lead to it: answers of two flows can look the same */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */

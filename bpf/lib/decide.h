@@ -118,6 +118,17 @@ static __always_inline void reset_entry(struct flow *e, const struct work *w)
 	e->proto = w->fwd.proto;
 }
 
+/* A container's address as the source of a packet that did not come from that container. */
+static __always_inline bool source_is_local(const struct work *w)
+{
+	struct endpoint *ep;
+
+	if (w->src.ifindex <= FLOW_IF_HOST)
+		return false;
+	ep = endpoint_at(w->src.ifindex);
+	return ep && !(ep->flags & EP_L2);
+}
+
 /* Verified once and not once per caller: it takes the working memory from the map again. */
 __noinline int decide(struct __sk_buff *skb)
 {
@@ -167,8 +178,13 @@ __noinline int decide(struct __sk_buff *skb)
 	}
 	w->info.src_identity = w->src.identity;
 	w->info.dst_identity = w->dst.identity;
-	if (w->dst.ifindex > FLOW_IF_HOST)
+	if (w->dst.ifindex > FLOW_IF_HOST) {
 		dep = endpoint_at(w->dst.ifindex);
+		if (!dep && from_container(w))
+			return DROP_NO_ENDPOINT;
+		if (dep && (dep->flags & EP_L2))
+			dep = NULL; /* on the segment behind an uplink; judged where it is received */
+	}
 	if (!from_container(w) && !dep) {
 		/* Between the host and the outside: the host's own business. */
 		w->pass = 1;
@@ -176,10 +192,10 @@ __noinline int decide(struct __sk_buff *skb)
 	}
 	if (w->fwd.ifindex == FLOW_IF_UPLINK && (w->src.flags & ADDR_HOST))
 		return DROP_SOURCE_HOST;
+	if (!from_container(w) && ((w->src.flags & ADDR_RESERVED) || source_is_local(w)))
+		return DROP_SPOOFED_ADDR;
 	if (w->dst.flags & ADDR_RESERVED)
 		return DROP_RESERVED;
-	if (w->dst.ifindex > FLOW_IF_HOST && !dep)
-		return DROP_NO_ENDPOINT;
 	if (sep && dep && sep->network != dep->network && !(w->f.flags & FLOW_DNAT))
 		return DROP_NETWORK;
 
@@ -262,7 +278,7 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.dst_identity = w->dst.identity;
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
-	if (addr_is_zero(&w->snat)) {
+	if (addr_is_zero(&w->snat) && dep && (dep->flags & EP_PUBLISHED)) {
 		/* The same answers may already belong to a flow that came by another address. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 
@@ -273,13 +289,20 @@ __noinline int decide(struct __sk_buff *skb)
 		w->f.flags |= FLOW_SNAT;
 		w->r.flags |= FLOW_SNAT;
 		w->rev.daddr = w->snat;
-		if (has_ports(w->fwd.proto) || w->fwd.proto == IPPROTO_ICMP || w->fwd.proto == IPPROTO_ICMPV6) {
+		if (has_ports(w->fwd.proto) || w->fwd.proto == IPPROTO_ICMP ||
+		    w->fwd.proto == IPPROTO_ICMPV6) {
 			/* An echo's id is in one of the two port fields; other ICMP messages have none. */
 			if (w->fwd.sport || has_ports(w->fwd.proto)) {
 				reason = claim_port(skb);
 				if (reason)
 					return reason;
 			}
+		} else {
+			/* Without a port to choose, one opener at a time has this destination. */
+			struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
+
+			if (taken && !same_opener(taken, w))
+				return DROP_SNAT_PORTS;
 		}
 		w->f.saddr = w->rev.daddr;
 		w->f.sport = w->rev.dport;
@@ -357,6 +380,11 @@ __noinline int commit(__u32 in_half)
 		}
 		return insert_pair(w);
 	}
+	if (!w->had_old && !w->claimed && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN) {
+		w->r.state = FLOW_NEW;
+		if (!bpf_map_update_elem(&half, &w->rev, &w->r, BPF_NOEXIST))
+			return DROP_NONE;
+	}
 	h = bpf_map_lookup_elem(&half, &w->rev);
 	if (h && h->state == FLOW_SYNACK && !in_half && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK) {
 		int reason;
@@ -387,7 +415,7 @@ __noinline int commit(__u32 in_half)
  * NULL); in_half: it is in the half-open table.
  */
 __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *known, __u32 in_half,
-				const __u32 hook)
+			 const __u32 hook)
 {
 	const __u32 dir = hook == HOOK_CONTAINER ? DIR_EGRESS : DIR_INGRESS;
 	struct work *w = work_area();
@@ -417,16 +445,8 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (known) {
 		w->known = *known;
 		w->had_old = 1;
-		/* The key of the other direction, from this one's translated tuple. */
-		w->old_rev.saddr = w->known.daddr;
-		w->old_rev.daddr = w->known.saddr;
-		w->old_rev.sport = w->known.dport;
-		w->old_rev.dport = w->known.sport;
-		w->old_rev.ifindex = w->known.peer_ifindex;
+		other_key(&w->old_rev, &w->known);
 		w->old_rev.proto = p->key.proto;
-		w->old_rev.pad[0] = 0;
-		w->old_rev.pad[1] = 0;
-		w->old_rev.pad[2] = 0;
 		if (reply) {
 			w->fwd = w->old_rev;
 			w->old_rev = p->key;

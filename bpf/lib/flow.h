@@ -4,27 +4,47 @@
 #include "nat.h"
 #include "icmp_reply.h"
 
-/* Rare: FIN, RST or SYN on an entry of the main table. Returns true if it must be decided anew. */
+/* The key of the other direction, from e's translated tuple. */
+static __always_inline void other_key(struct flow_key *k, const struct flow *e)
+{
+	k->saddr = e->daddr;
+	k->daddr = e->saddr;
+	k->sport = e->dport;
+	k->dport = e->sport;
+	k->proto = e->proto;
+	k->ifindex = e->peer_ifindex;
+	k->pad[0] = 0;
+	k->pad[1] = 0;
+	k->pad[2] = 0;
+}
+
+/*
+ * Rare: FIN, RST or SYN on an entry of the main table. Returns 1 if the tuple is used for a new
+ * connection: both entries are gone then.
+ */
 __noinline int tcp_mark(struct packet *p, struct flow *e)
 {
-	struct flow_key k = {};
+	struct flow_key k;
 	struct flow *other;
 
 	if (!p || !e)
 		return 0;
-	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		return e->state == FLOW_CLOSING && !(e->flags & FLOW_REPLY); /* the tuple is used again */
+	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+		if (e->state != FLOW_CLOSING || (e->flags & FLOW_REPLY))
+			return 0;
+		if (!cfg_dry_run) {
+			other_key(&k, e);
+			bpf_map_delete_elem(&flows, &k);
+			bpf_map_delete_elem(&flows, &p->key);
+		}
+		return 1;
+	}
 	if (cfg_dry_run)
 		return 0;
 	if (p->tcp_flags & (TCP_FIN | TCP_RST))
 		e->state = FLOW_CLOSING;
 	if (p->tcp_flags & TCP_RST) {
-		k.saddr = e->daddr;
-		k.daddr = e->saddr;
-		k.sport = e->dport;
-		k.dport = e->sport;
-		k.proto = e->proto;
-		k.ifindex = e->peer_ifindex;
+		other_key(&k, e);
 		other = bpf_map_lookup_elem(&flows, &k);
 		if (other)
 			other->state = FLOW_CLOSING;

@@ -77,7 +77,8 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct f
 	    store_address(skb, p, L3_OFF + daddr_off, &outer_d))
 		return DROP_INVALID;
 	diff = (__u32)bpf_csum_diff((__be32 *)&p->outer_saddr, 16, (__be32 *)&outer_s, 16, 0);
-	diff = fold(fold((__u32)bpf_csum_diff((__be32 *)&p->outer_daddr, 16, (__be32 *)&outer_d, 16, 0)) + fold(diff));
+	diff = fold(fold((__u32)bpf_csum_diff((__be32 *)&p->outer_daddr, 16, (__be32 *)&outer_d, 16, 0)) +
+		    fold(diff));
 	if (p->v6) {
 		if (bpf_l4_csum_replace(skb, icmp_check, 0, diff, BPF_F_PSEUDO_HDR | cfg_csum6_flags))
 			return DROP_CSUM;

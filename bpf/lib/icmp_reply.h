@@ -50,8 +50,8 @@ static __always_inline __u64 sum_of(void *from, __u32 size)
 }
 
 /* Cuts the packet to its quote, puts the new headers before it and turns it around. */
-static __always_inline int turn_around(struct __sk_buff *skb, struct icmp_scratch *s, void *head, __u32 head_size,
-				       __u32 keep)
+static __always_inline int turn_around(struct __sk_buff *skb, struct icmp_scratch *s, void *head,
+				       __u32 head_size, __u32 keep)
 {
 	if (bpf_skb_change_tail(skb, L3_OFF + keep, 0) ||
 	    bpf_skb_adjust_room(skb, (__s32)head_size, BPF_ADJ_ROOM_MAC, 0) ||
@@ -74,8 +74,8 @@ __noinline int icmp4_reply(struct __sk_buff *skb, const struct ip_addr *from, __
 	memset(s, 0, sizeof(*s));
 	if (bpf_skb_load_bytes(skb, 0, &s->eth, sizeof(s->eth)))
 		return DROP_INVALID;
-	if (whole ? bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE4_LONG) :
-		    bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE4))
+	if (whole ? bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE4_LONG)
+		  : bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE4))
 		return DROP_INVALID;
 	s->head4.ip.version = 4;
 	s->head4.ip.ihl = 5;
@@ -88,8 +88,8 @@ __noinline int icmp4_reply(struct __sk_buff *skb, const struct ip_addr *from, __
 	s->head4.icmp.type = (__u8)(type_code >> 8);
 	s->head4.icmp.code = (__u8)type_code;
 	s->head4.icmp.un.frag.mtu = bpf_htons((__u16)mtu);
-	s->head4.icmp.checksum =
-		finish_checksum(sum_of(s->quote, QUOTE4_LONG) + sum_of(&s->head4.icmp, sizeof(s->head4.icmp)));
+	s->head4.icmp.checksum = finish_checksum(sum_of(s->quote, QUOTE4_LONG) +
+						 sum_of(&s->head4.icmp, sizeof(s->head4.icmp)));
 	return turn_around(skb, s, &s->head4, sizeof(s->head4), keep);
 }
 
@@ -106,8 +106,8 @@ __noinline int icmp6_reply(struct __sk_buff *skb, const struct ip_addr *from, __
 	memset(s, 0, sizeof(*s));
 	if (bpf_skb_load_bytes(skb, 0, &s->eth, sizeof(s->eth)))
 		return DROP_INVALID;
-	if (whole ? bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE6_LONG) :
-		    bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE6))
+	if (whole ? bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE6_LONG)
+		  : bpf_skb_load_bytes(skb, L3_OFF, s->quote, QUOTE6))
 		return DROP_INVALID;
 	s->head6.ip6.version = 6;
 	s->head6.ip6.payload_len = bpf_htons((__u16)(sizeof(s->head6.icmp) + keep));
@@ -157,8 +157,8 @@ __noinline int reply_error(struct __sk_buff *skb, struct packet *p, __u32 reason
 		if (addr_is_zero(&net->gateway4))
 			return TC_ACT_SHOT;
 		failed = icmp4_reply(skb, &net->gateway4,
-				     reason == DROP_TTL ? ICMP_TIME_EXCEEDED << 8 :
-							  (ICMP_DEST_UNREACH << 8) | ICMP_FRAG_NEEDED,
+				     reason == DROP_TTL ? ICMP_TIME_EXCEEDED << 8
+							: (ICMP_DEST_UNREACH << 8) | ICMP_FRAG_NEEDED,
 				     reason == DROP_TTL ? 0 : mtu);
 	}
 	if (failed)

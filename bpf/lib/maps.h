@@ -3,13 +3,13 @@
 #pragma once
 #include "common.h"
 
-#define MAP(name, map_type, key_type, value_type, entries, flag_bits)                                    \
-	struct {                                                                                         \
-		__uint(type, map_type);                                                                  \
-		__type(key, key_type);                                                                   \
-		__type(value, value_type);                                                               \
-		__uint(max_entries, entries);                                                            \
-		__uint(map_flags, flag_bits);                                                            \
+#define MAP(name, map_type, key_type, value_type, entries, flag_bits)                                        \
+	struct {                                                                                             \
+		__uint(type, map_type);                                                                      \
+		__type(key, key_type);                                                                       \
+		__type(value, value_type);                                                                   \
+		__uint(max_entries, entries);                                                                \
+		__uint(map_flags, flag_bits);                                                                \
 	} name SEC(".maps")
 
 /* Flow table; also the table of claimed SNAT ports (by its reply keys). */
@@ -25,7 +25,8 @@ MAP(uplinks, BPF_MAP_TYPE_HASH, __u32, struct uplink, 64, 0);
 MAP(addrs, BPF_MAP_TYPE_HASH, struct ip_addr, struct addr_info, 131072, BPF_F_NO_PREALLOC);
 MAP(cidrs, BPF_MAP_TYPE_LPM_TRIE, struct cidr_key, struct addr_info, 65536, BPF_F_NO_PREALLOC);
 MAP(policy_peers, BPF_MAP_TYPE_HASH, struct policy_peer_key, struct policy_peer, 262144, BPF_F_NO_PREALLOC);
-MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_port, 65536, BPF_F_NO_PREALLOC);
+MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_port, 65536,
+    BPF_F_NO_PREALLOC);
 MAP(hostports, BPF_MAP_TYPE_HASH, struct hostport_key, struct hostport, 16384, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
 MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);

@@ -38,7 +38,7 @@ struct verdict_info {
 };
 
 __noinline int emit_event(struct packet *p, const struct verdict_info *info, __u32 kind, __u32 reason,
-				 __u32 direction)
+			  __u32 direction)
 {
 	__u32 zero = 0;
 	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);

@@ -114,7 +114,8 @@ __noinline int answer_solicitation(struct __sk_buff *skb, struct packet *p, stru
 
 		if (bpf_skb_store_bytes(skb, p->l4_off, &m, sizeof(m), 0) ||
 		    bpf_skb_store_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, saddr), &ips, 32, 0) ||
-		    bpf_skb_store_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, payload_len), &payload, 2, 0) ||
+		    bpf_skb_store_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, payload_len), &payload, 2,
+					0) ||
 		    bpf_skb_store_bytes(skb, 0, eth, sizeof(eth), 0))
 			return DROP_INVALID;
 	}

@@ -8,7 +8,7 @@
  * are left to the stack. Returns the reason to drop.
  */
 __noinline int route_out(struct __sk_buff *skb, struct flow *e, const struct ip_addr *src,
-				const struct ip_addr *dst)
+			 const struct ip_addr *dst)
 {
 	struct bpf_fib_lookup fib = {};
 	struct uplink *up;
