@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
-import { type Document, isMap, LineCounter, parseDocument } from 'yaml';
+import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
 import { type AgentConfig, CONFIG_DEFAULTS, defaultSocket } from './config.js';
@@ -12,12 +12,27 @@ const MAX_SOCKET_PATH = 107;
 
 const path = z.string().refine((text) => isAbsolute(text) && !text.includes('\0'), { error: 'an absolute path' });
 const pathOrOff = z.string().refine((text) => text === '' || isAbsolute(text), { error: 'an absolute path, or "" for none' });
-const device = z.string().regex(/^[^\s/:]{1,15}$/u, { error: 'a device name' });
-const port = wholeNumber(1, 65535);
+
+function isWholeNumber(value: unknown, min: number, max: number): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max;
+}
 
 function wholeNumber(min: number, max: number) {
-  const error = `a whole number from ${min} to ${max}`;
-  return z.int({ error }).min(min, { error }).max(max, { error });
+  return z.custom<number>((value) => isWholeNumber(value, min, max), { error: `a whole number from ${min} to ${max}` });
+}
+
+/** One error text for the whole value, whichever of its forms comes closest. */
+function autoOr<T>(isValue: (value: unknown) => boolean, text: string) {
+  return z.custom<'auto' | T>((value) => value === 'auto' || isValue(value), { error: `"auto" or ${text}` });
+}
+
+const isDeviceList = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((name) => typeof name === 'string' && /^[^\s/:]{1,15}$/u.test(name));
+
+function isPortRange(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { min, max, ...rest } = value as Record<string, unknown>;
+  return isWholeNumber(min, 1, 65535) && isWholeNumber(max, min, 65535) && Object.keys(rest).length === 0;
 }
 
 const settings = z.strictObject({
@@ -34,7 +49,7 @@ const settings = z.strictObject({
     .optional(),
   pinPath: path.optional(),
   cgroupRoot: pathOrOff.optional(),
-  uplinks: z.union([z.literal('auto'), z.array(device)], { error: '"auto" or a list of device names' }).optional(),
+  uplinks: autoOr<readonly string[]>(isDeviceList, 'a list of device names').optional(),
   definitions: pathOrOff.optional(),
   metricsAddress: z
     .string()
@@ -42,20 +57,17 @@ const settings = z.strictObject({
       error: 'HOST:PORT such as 127.0.0.1:9644, or "" for none',
     })
     .optional(),
-  flowEntries: z
-    .union([z.literal('auto'), wholeNumber(1024, 67_108_864)], { error: '"auto" or a whole number from 1024 to 67108864' })
-    .optional(),
+  flowEntries: autoOr<number>(
+    (value) => isWholeNumber(value, 1024, 67_108_864),
+    'a whole number from 1024 to 67108864',
+  ).optional(),
   maxEndpointIndex: wholeNumber(1024, 1_048_576).optional(),
   policyPeerEntries: wholeNumber(1024, 16_777_216).optional(),
   policyPortEntries: wholeNumber(1024, 16_777_216).optional(),
   addressEntries: wholeNumber(1024, 16_777_216).optional(),
   cidrEntries: wholeNumber(1024, 16_777_216).optional(),
   hostPortEntries: wholeNumber(256, 1_048_576).optional(),
-  snatPorts: z
-    .union([z.literal('auto'), z.strictObject({ min: port, max: port }).refine(({ min, max }) => min <= max)], {
-      error: '"auto" or {min, max} with 1 <= min <= max <= 65535',
-    })
-    .optional(),
+  snatPorts: autoOr<AgentConfig['snatPorts']>(isPortRange, '{min, max} with 1 <= min <= max <= 65535').optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),
@@ -96,7 +108,9 @@ export function parseConfig(file: string, text: string, mounts: string): ParsedC
     );
     return { ok: false, errors };
   }
-  if (document.contents === null) return { ok: true, config: withDefaults({}, mounts) };
+  if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) {
+    return { ok: true, config: withDefaults({}, mounts) };
+  }
   if (!isMap(document.contents)) return { ok: false, errors: [SluiceError.of('SLU2005', {}, { file, line: 1 })] };
 
   let content: unknown;
@@ -163,7 +177,8 @@ export function findCgroup2(mounts: string): string {
   return '';
 }
 
-function readMounts(): string {
+/** The mounts of this process, as /proc/mounts shows them. */
+export function readMounts(): string {
   try {
     return readFileSync('/proc/self/mounts', 'utf8');
   } catch {

@@ -1,4 +1,16 @@
-import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../policy/errors.js';
 import type { AgentConfig } from './config.js';
@@ -7,27 +19,42 @@ import { reasonOf } from './http/api.js';
 /** Takes an exclusive flock(2) on `fd` without waiting; false if another open file has it. */
 export type TryLock = (fd: number) => boolean;
 
+/** In the lock file after the pid: the run folder was made by an agent, so `down` removes it. */
+const FOLDER_MADE = 'folder made by sluice';
+
 /**
  * One agent at a time for a run folder and for a pin path: flock(2) on `<runDir>/agent.lock` (which
  * holds the owner's pid) and on the pin folder itself. The kernel lets go of them when the process
  * ends, however it ends, so there are no stale locks.
  */
 export class InstanceLock {
+  readonly #runDir: string;
   readonly #fds: number[] = [];
 
-  private constructor() {}
+  private constructor(runDir: string) {
+    this.#runDir = runDir;
+  }
 
-  /** Creates both folders if needed. Throws SLU2104 if another agent has one, SLU2107, SLU2109. */
-  static acquire(config: Pick<AgentConfig, 'runDir' | 'pinPath'>, tryLock: TryLock): InstanceLock {
-    makeFolder(config.runDir, 0o755);
-    makeFolder(config.pinPath, 0o700);
-    const self = new InstanceLock();
+  /**
+   * Creates the run folder and, unless told otherwise, the pin folder if needed. Throws SLU2104 if
+   * another agent has one of them, SLU2107, SLU2109.
+   */
+  static acquire(
+    config: Pick<AgentConfig, 'runDir' | 'pinPath'>,
+    tryLock: TryLock,
+    options: { readonly makePinPath: boolean } = { makePinPath: true },
+  ): InstanceLock {
+    const { runDir, pinPath } = config;
+    const made = makeFolder(runDir, 0o755);
+    const self = new InstanceLock(runDir);
     try {
-      const file = join(config.runDir, 'agent.lock');
-      const fd = self.#take(file, constants.O_RDWR | constants.O_CREAT, tryLock, 'run folder', config.runDir, 'runDir');
-      self.#take(config.pinPath, constants.O_RDONLY | constants.O_DIRECTORY, tryLock, 'pin path', config.pinPath, 'pinPath');
+      const fd = self.#take(lockFile(runDir), constants.O_RDWR | constants.O_CREAT, tryLock, `the run folder ${runDir}`, 'runDir');
+      const wasMade = made || readFileSync(fd, 'utf8').includes(FOLDER_MADE);
       ftruncateSync(fd, 0);
-      writeSync(fd, `${process.pid}\n`, 0);
+      writeSync(fd, `${process.pid}\n${wasMade ? `${FOLDER_MADE}\n` : ''}`, 0);
+      if (options.makePinPath) makeFolder(pinPath, 0o700);
+      else if (!existsSync(pinPath)) return self;
+      self.#take(pinPath, constants.O_RDONLY | constants.O_DIRECTORY, tryLock, `the pin path ${pinPath}`, 'pinPath');
     } catch (error) {
       self.release();
       throw error;
@@ -39,19 +66,33 @@ export class InstanceLock {
     for (const fd of this.#fds.splice(0)) closeSync(fd);
   }
 
-  #take(path: string, flags: number, tryLock: TryLock, what: string, shownPath: string, settings: string): number {
+  /** Removes the lock file and, if an agent made it and nothing else is in it, the run folder. */
+  remove(): void {
+    const file = lockFile(this.#runDir);
+    const made = readFileSync(file, 'utf8').includes(FOLDER_MADE);
+    rmSync(file, { force: true });
+    this.release();
+    if (!made) return;
+    try {
+      rmdirSync(this.#runDir);
+    } catch (error) {
+      if (!['ENOTEMPTY', 'ENOENT', 'EBUSY'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    }
+  }
+
+  #take(path: string, flags: number, tryLock: TryLock, what: string, settings: string): number {
+    let fd: number;
     let free: boolean;
     try {
-      const fd = openSync(path, flags, 0o600);
+      fd = openSync(path, flags, 0o600);
       this.#fds.push(fd);
       free = tryLock(fd);
-      if (free) return fd;
     } catch (error) {
       throw SluiceError.of('SLU2109', { path, reason: reasonOf(error) });
     }
+    if (free) return fd;
     const owner = lockOwner(path);
-    const pid = owner === undefined ? '' : ` (pid ${owner})`;
-    throw SluiceError.of('SLU2104', { pid, what: `the ${what} ${shownPath}`, settings: `${settings}` });
+    throw SluiceError.of('SLU2104', { pid: owner === undefined ? '' : ` (pid ${owner})`, what, settings });
   }
 }
 
@@ -70,9 +111,14 @@ export function lockOwner(path: string): number | undefined {
   return undefined;
 }
 
-function makeFolder(path: string, mode: number): void {
+function lockFile(runDir: string): string {
+  return join(runDir, 'agent.lock');
+}
+
+/** True if it was not there before. */
+function makeFolder(path: string, mode: number): boolean {
   try {
-    mkdirSync(path, { recursive: true, mode });
+    return mkdirSync(path, { recursive: true, mode }) !== undefined;
   } catch (error) {
     throw SluiceError.of('SLU2107', { path, reason: reasonOf(error) });
   }

@@ -17,13 +17,13 @@ const NEEDED_CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_SYS_ADMIN: 21 } as const;
  * not: rights (SLU2101), kernel (SLU2102), BPF file system (SLU2103). Uses no library of the kernel.
  */
 export function preflight(pinPath: string): void {
-  checkRights(readFileSync('/proc/self/status', 'utf8'));
+  checkRights();
   checkKernel(release());
   checkBpfFs(pinPath);
 }
 
-/** `status` is the text of /proc/self/status. */
-export function checkRights(status: string): void {
+/** Throws SLU2101. `status` is the text of /proc/self/status. */
+export function checkRights(status: string = readFileSync('/proc/self/status', 'utf8')): void {
   const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
   const missing = Object.entries(NEEDED_CAPABILITIES)
     .filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)

@@ -104,9 +104,13 @@ export class ApiServer {
   async #down(response: ServerResponse): Promise<void> {
     if (this.#stopping) throw SluiceError.of('SLU2405', {});
     this.#stopping = true;
-    response.once('close', this.#host.stopped);
-    await this.#host.down();
-    sendJson(response, 200, { ok: true });
+    const answered = new Promise<void>((resolve) => response.once('close', resolve));
+    try {
+      await this.#host.down();
+      sendJson(response, 200, { ok: true });
+    } finally {
+      void answered.then(this.#host.stopped);
+    }
   }
 
   #status(): Status {

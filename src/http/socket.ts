@@ -1,6 +1,5 @@
-import { lstatSync, unlinkSync } from 'node:fs';
-import type { Server } from 'node:net';
-import { connect } from 'node:net';
+import { lstatSync, rmSync } from 'node:fs';
+import { connect, type Server } from 'node:net';
 import { SluiceError } from '../../policy/errors.js';
 import { reasonOf } from './api.js';
 
@@ -18,19 +17,21 @@ export function isAlive(path: string): Promise<boolean> {
   });
 }
 
+/** Throws SLU2104 if a process listens on `path`, SLU2108 if something else than a socket is there. */
+export async function checkSocketFree(path: string): Promise<void> {
+  const existing = lstatSync(path, { throwIfNoEntry: false });
+  if (existing === undefined) return;
+  if (!existing.isSocket()) throw SluiceError.of('SLU2108', { path });
+  if (await isAlive(path)) throw SluiceError.of('SLU2104', { pid: '', what: `the socket ${path}`, settings: 'socket' });
+}
+
 /**
  * Listens on a Unix socket that only its owner can open: mode 0600 from the moment it exists. The
  * socket of a dead process is replaced; a live one is SLU2104, another kind of file SLU2108.
  */
 export async function listenPrivately(server: Server, path: string): Promise<void> {
-  const existing = lstatSync(path, { throwIfNoEntry: false });
-  if (existing !== undefined) {
-    if (!existing.isSocket()) throw SluiceError.of('SLU2108', { path });
-    if (await isAlive(path)) {
-      throw SluiceError.of('SLU2104', { pid: '', what: `the socket ${path}`, settings: 'socket' });
-    }
-    unlinkSync(path);
-  }
+  await checkSocketFree(path);
+  rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {
     const failed = (error: Error): void =>
       reject(SluiceError.of('SLU2106', { address: path, reason: reasonOf(error) }));

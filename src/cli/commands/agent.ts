@@ -1,0 +1,64 @@
+import { Command } from 'commander';
+import type { CliContext } from '../context.js';
+import { CONFIG_FILES, sections } from '../help.js';
+
+/** `sluice agent`. */
+export function agentCommand(context: CliContext): Command {
+  return new Command('agent')
+    .summary('run the agent in the foreground')
+    .description(
+      "Runs the agent: it loads the BPF programs, applies the definitions' folder, watches it, and serves " +
+        'the commands and the metrics. What an earlier agent left in the kernel is adopted. When the agent ' +
+        'ends, networks and policies stay in force; only "sluice down" removes them.',
+    )
+    .option('--config <file>', 'configuration file')
+    .addHelpText(
+      'after',
+      sections({
+        notes: [
+          'Signals:\n  SIGTERM, SIGINT  stop, leaving the kernel as it is\n  SIGHUP           read the definitions\' folder again now',
+          'Configuration (YAML; every setting may be left out):\n' +
+            '  apiVersion: sluice.dev/v1alpha1\n' +
+            '  kind: AgentConfig\n' +
+            '  instance: default                    # tells agents on one machine apart\n' +
+            '  stateDir: /var/lib/sluice\n' +
+            '  runDir: /run/sluice\n' +
+            '  socket: /run/sluice/sluice.sock      # default: sluice.sock in runDir\n' +
+            '  pinPath: /sys/fs/bpf/sluice\n' +
+            '  cgroupRoot: /sys/fs/cgroup           # default: the cgroup2 mount; "" for none\n' +
+            '  uplinks: auto                        # or a list of devices\n' +
+            '  definitions: /etc/sluice/definitions # "" for none\n' +
+            '  metricsAddress: 127.0.0.1:9644       # "" for none\n' +
+            '  flowEntries: auto                    # or a number; two for each flow\n' +
+            '  maxEndpointIndex: 65536\n' +
+            '  policyPeerEntries: 262144\n' +
+            '  policyPortEntries: 65536\n' +
+            '  addressEntries: 131072\n' +
+            '  cidrEntries: 65536\n' +
+            '  hostPortEntries: 16384\n' +
+            '  snatPorts: auto                      # or {min: 30000, max: 39999}\n' +
+            '  logLevel: info                       # trace, debug, info, warn, error\n' +
+            '  hooks: auto                          # or tcx, clsact',
+        ],
+        examples: [
+          ['sluice agent', 'with the default settings'],
+          ['sluice agent --config /etc/sluice/blue.yaml', 'a second agent with its own settings'],
+        ],
+        failed: 'not started: one line says why',
+        exit: [[70, 'internal error: the log has it']],
+        files: [
+          ...CONFIG_FILES,
+          ['/etc/sluice/definitions', 'definitions that are watched'],
+          ['/run/sluice/sluice.sock', 'socket for the commands, for root only'],
+          ['/var/lib/sluice', 'address leases and the applied definitions'],
+          ['/sys/fs/bpf/sluice', 'pinned programs and maps'],
+        ],
+      }),
+    )
+    .action(
+      context.action<{ readonly config?: string }>(async (options) => {
+        const { runAgent } = await import('../../main.js');
+        return runAgent(options);
+      }),
+    );
+}

@@ -1,0 +1,48 @@
+import { existsSync } from 'node:fs';
+import type { Command } from 'commander';
+import { CONFIG_DEFAULTS, DEFAULT_CONFIG_FILE, defaultSocket } from '../config.js';
+import { AgentClient } from './client.js';
+import { EXIT, type ExitCode, type Io, RefusedError } from './io.js';
+
+/** Options that every command has. */
+export interface GlobalOptions {
+  readonly socket?: string;
+}
+
+/** What the commands share: the process around them and the exit status so far. */
+export class CliContext {
+  readonly io: Io;
+  exitCode: ExitCode = EXIT.ok;
+
+  constructor(io: Io) {
+    this.io = io;
+  }
+
+  /** Wraps a command's work: its result is the exit status. */
+  action<O extends object>(
+    work: (options: O & GlobalOptions, args: readonly string[]) => Promise<ExitCode> | ExitCode,
+  ): (...given: unknown[]) => Promise<void> {
+    return async (...given) => {
+      const command = given.at(-1) as Command;
+      this.exitCode = await work(command.optsWithGlobals<O & GlobalOptions>(), command.args);
+    };
+  }
+
+  /** A client for the socket of --socket, SLUICE_SOCKET, the default configuration file, or the default. */
+  async client(options: GlobalOptions): Promise<AgentClient> {
+    return new AgentClient(options.socket ?? this.io.env['SLUICE_SOCKET'] ?? (await configuredSocket()));
+  }
+}
+
+async function configuredSocket(): Promise<string> {
+  if (!existsSync(DEFAULT_CONFIG_FILE)) return defaultSocket(CONFIG_DEFAULTS.runDir);
+  const { readConfigFile } = await import('../config-file.js');
+  const parsed = readConfigFile(DEFAULT_CONFIG_FILE);
+  if (!parsed.ok) throw new RefusedError(parsed.errors);
+  return parsed.config.socket;
+}
+
+/** For options that may be given more than once. */
+export function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}

@@ -1,0 +1,206 @@
+/**
+ * The agent process: everything is constructed and wired here. The order matters: first what can
+ * refuse without having touched anything, then the engine (which adopts what an earlier agent left
+ * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
+ */
+import { existsSync, statfsSync } from 'node:fs';
+import { tryFlock } from '../loader/ffi/libc.js';
+import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
+import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
+import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
+import type { Engine } from './engine.js';
+import { ApiServer } from './http/server.js';
+import { checkSocketFree } from './http/socket.js';
+import { InstanceLock } from './lock.js';
+import { createLogger, type Logger } from './log.js';
+import { Metrics } from './metrics/metrics.js';
+import { MetricsServer } from './metrics/server.js';
+import { checkRights, preflight } from './preflight.js';
+import { DefinitionsFolder } from './sources/folder.js';
+import { notifyManager } from './systemd.js';
+import { version } from './version.js';
+
+/** f_type of a cgroup v2 file system (linux/magic.h). */
+const CGROUP2_MAGIC = 0x63677270;
+
+/** Milliseconds after which a process that should have ended by itself is ended. */
+const EXIT_GRACE = 3_000;
+
+/**
+ * The settings in `file`, or in the default file if it exists, or the defaults. Throws RefusedError
+ * with every error in the file.
+ */
+export function loadConfig(file: string | undefined): AgentConfig {
+  const path = file ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined);
+  if (path === undefined) return defaultConfig();
+  const parsed = readConfigFile(path);
+  if (!parsed.ok) throw new RefusedError(parsed.errors);
+  return parsed.config;
+}
+
+/**
+ * `sluice agent`: runs until a signal or `sluice down`. Throws SluiceError or RefusedError when it
+ * cannot start.
+ */
+export async function runAgent(options: { readonly config?: string }): Promise<ExitCode> {
+  const config = loadConfig(options.config);
+  preflight(config.pinPath);
+  const lock = InstanceLock.acquire(config, tryFlock);
+  const log = createLogger(config.logLevel);
+  let removed = false;
+  try {
+    await checkSocketFree(config.socket);
+    exitOnBug(log);
+    removed = await serve(withUsableCgroup(config, log), log);
+  } finally {
+    if (removed) lock.remove();
+    else lock.release();
+  }
+  log.info(removed ? 'everything is removed' : 'stopped; networks and policies stay in force');
+  setTimeout(() => process.exit(EXIT.ok), EXIT_GRACE).unref();
+  return EXIT.ok;
+}
+
+/** `sluice down` when no agent runs. */
+export async function downWithoutAgent(config: AgentConfig): Promise<void> {
+  checkRights();
+  const lock = InstanceLock.acquire(config, tryFlock, { makePinPath: false });
+  try {
+    const { removeEverything } = await import('./dataplane/remove.js');
+    await removeEverything(config, createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel));
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+  lock.remove();
+}
+
+/** Runs the parts until it is told to stop; true if everything was removed (`sluice down`). */
+async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
+  const stop = stopSignal(log);
+  const closers: (() => Promise<void>)[] = [];
+  let engine: Engine | undefined;
+  let ready = false;
+  let removed = false;
+  try {
+    const metrics = new Metrics(() => engine?.snapshot(), version());
+    const healthy = (): boolean => ready && !stop.requested;
+    if (config.metricsAddress !== '') {
+      const server = await MetricsServer.listen(config.metricsAddress, metrics, healthy, log);
+      closers.push(() => server.close());
+      log.info({ address: server.address }, 'serving metrics');
+    }
+    log.info({ version: version(), node: process.version, config }, 'starting');
+
+    const { createEngine } = await import('./engine-impl.js');
+    const running = await createEngine(config, log);
+    engine = running;
+    closers.push(async () => {
+      if (!removed) await running.close();
+    });
+    running.onApplied((change) => metrics.applied(change));
+
+    const folder = config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
+    if (folder !== undefined) {
+      closers.push(() => folder.close());
+      if (!stop.requested) await folder.start();
+      stop.onReload(() => void folder.reload());
+    }
+    if (stop.requested) return removed;
+
+    const api = await ApiServer.listen(config.socket, {
+      engine: running,
+      log,
+      problems: () => folder?.problems() ?? [],
+      down: async () => {
+        await folder?.close();
+        await running.down();
+        removed = true;
+      },
+      stopped: () => stop.request(),
+    });
+    closers.push(() => api.close());
+    ready = true;
+    notifyManager('READY=1');
+    log.info({ socket: config.socket, uptime: process.uptime() }, 'ready');
+    await stop.promise;
+    notifyManager('STOPPING=1');
+  } finally {
+    for (const close of closers.reverse()) {
+      await close().catch((err: unknown) => log.error({ err }, 'while stopping'));
+    }
+    stop.release();
+  }
+  return removed;
+}
+
+function definitionsFolder(path: string, engine: Engine, metrics: Metrics, log: Logger): DefinitionsFolder {
+  return new DefinitionsFolder({
+    path,
+    log,
+    apply: (sources) => engine.replaceFolder(sources),
+    onUnreadable: (seconds) => metrics.applied({ ok: false, seconds, source: 'folder' }),
+  });
+}
+
+/** Without a cgroup v2 folder everything works but host ports from the host itself. */
+function withUsableCgroup(config: AgentConfig, log: Logger): AgentConfig {
+  if (config.cgroupRoot === '') {
+    if (findCgroup2(readMounts()) === '') {
+      log.warn('no cgroup2 file system is mounted: processes of the host itself do not reach host ports');
+    }
+    return config;
+  }
+  if (existsSync(config.cgroupRoot) && statfsSync(config.cgroupRoot).type === CGROUP2_MAGIC) return config;
+  log.warn({ cgroupRoot: config.cgroupRoot }, 'not a cgroup2 folder: processes of the host itself do not reach host ports');
+  return { ...config, cgroupRoot: '' };
+}
+
+interface StopSignal {
+  readonly requested: boolean;
+  readonly promise: Promise<void>;
+  request(): void;
+  onReload(listener: () => void): void;
+  release(): void;
+}
+
+/** SIGTERM and SIGINT ask to stop, once more ends the process at once; SIGHUP reads the folder again. */
+function stopSignal(log: Logger): StopSignal {
+  let requested = false;
+  let resolve: () => void = () => {};
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  const request = (): void => {
+    requested = true;
+    resolve();
+  };
+  const onStop = (signal: NodeJS.Signals): void => {
+    if (requested) process.exit(EXIT.failed);
+    log.info({ signal }, 'stopping');
+    request();
+  };
+  let reload = (): void => log.info('SIGHUP ignored: nothing to read again');
+  const onHangup = (): void => reload();
+  process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onHangup);
+  return {
+    get requested() {
+      return requested;
+    },
+    promise,
+    request,
+    onReload: (listener) => {
+      reload = listener;
+    },
+    release: () => void process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onHangup),
+  };
+}
+
+/** A bug ends the process with one line; what it made in the kernel goes on working. */
+function exitOnBug(log: Logger): void {
+  const exit = (err: unknown): void => {
+    log.fatal({ err }, 'internal error');
+    process.exit(EXIT.crash);
+  };
+  process.on('uncaughtException', exit).on('unhandledRejection', exit);
+}
