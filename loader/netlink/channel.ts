@@ -1,5 +1,5 @@
 import { NLM_F, NLMSG } from './constants.js';
-import { decodeAcknowledgement, decodeDone, NetlinkError } from './errors.js';
+import { decodeAcknowledgement, decodeDone, NetlinkError, requestError } from './errors.js';
 import { forEachMessage, MessageBuilder } from './message.js';
 import { type NetlinkSocket, RECEIVE_SIZE } from './socket.js';
 
@@ -8,6 +8,7 @@ export type Reply = (buffer: Buffer, start: number, end: number, type: number) =
 
 interface Pending {
   readonly operation: string;
+  readonly type: number;
   readonly reply: Reply | undefined;
 }
 
@@ -55,7 +56,7 @@ export class NetlinkChannel {
       throw error;
     }
     this.#builder.end();
-    this.#pending.push({ operation, reply });
+    this.#pending.push({ operation, type, reply });
   }
 
   /**
@@ -103,7 +104,7 @@ export class NetlinkChannel {
         }
         missing--;
         const { errno, text } = decodeAcknowledgement(receiveBuffer, flags, start, end);
-        if (errno !== 0) this.#errors.push(new NetlinkError(request.operation, errno, text));
+        if (errno !== 0) this.#errors.push(requestError(request.operation, request.type, errno, text));
       });
     }
   }

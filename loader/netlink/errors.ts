@@ -1,5 +1,5 @@
 import { SystemError } from '../errors.js';
-import { NLM_F, NLMSGERR_ATTR } from './constants.js';
+import { NLM_F, NLMSGERR_ATTR, RTM } from './constants.js';
 import { align4, forEachAttribute, stringAttribute } from './message.js';
 
 /**
@@ -30,6 +30,20 @@ const ABSENT: ReadonlySet<string> = new Set(['ENODEV', 'EADDRNOTAVAIL', 'ESRCH',
 /** True if an operation failed because what it was to delete or to change is not there. */
 export function isAbsent(error: unknown): boolean {
   return error instanceof NetlinkError && ABSENT.has(error.code);
+}
+
+/** What an error number means where the kernel adds no text and its usual text misleads ("no such process"). */
+const MEANINGS: ReadonlyMap<number, Readonly<Record<number, string>>> = new Map([
+  [RTM.NEWROUTE as number, { 17: 'there is a route to this destination with this metric already' }],
+  [RTM.DELROUTE, { 3: 'there is no such route' }],
+  [RTM.NEWADDR, { 17: 'the device has this address already' }],
+  [RTM.DELADDR, { 99: 'the device does not have this address' }],
+  [RTM.DELNEIGH, { 2: 'there is no such entry' }],
+]);
+
+/** The error of a request of a message type. `text` is the kernel's extended acknowledgement. */
+export function requestError(operation: string, type: number, errno: number, text?: string): NetlinkError {
+  return new NetlinkError(operation, errno, text ?? MEANINGS.get(type)?.[errno]);
 }
 
 /** What an NLMSG_ERROR message says. `errno` 0: the request was carried out. */

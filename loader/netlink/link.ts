@@ -50,6 +50,8 @@ export interface LinkAttributes {
   /** ifindex of the new master; 0: none. */
   readonly master?: number | undefined;
   readonly group?: number | undefined;
+  /** Send and receive queues; only when a device is made. */
+  readonly queues?: number | undefined;
   /** Descriptor of the namespace that the device is to be in. */
   readonly netnsFd?: number | undefined;
   /** true: the kernel gives the device no link-local IPv6 address. Ignored when a device is made. */
@@ -113,6 +115,9 @@ export function encodeLinkAttributes(operation: string, message: MessageBuilder,
   }
   if (link.master !== undefined) message.attribute32(IFLA.MASTER, link.master);
   if (link.group !== undefined) message.attribute32(IFLA.GROUP, link.group);
+  if (link.queues !== undefined) {
+    message.attribute32(IFLA.NUM_TX_QUEUES, link.queues).attribute32(IFLA.NUM_RX_QUEUES, link.queues);
+  }
   if (link.netnsFd !== undefined) message.attribute32(IFLA.NET_NS_FD, link.netnsFd);
   if (link.noIpv6LinkLocal !== undefined) {
     const mode = link.noIpv6LinkLocal ? IN6_ADDR_GEN_MODE.NONE : IN6_ADDR_GEN_MODE.EUI64;

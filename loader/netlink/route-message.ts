@@ -20,7 +20,7 @@ export type RouteType = keyof typeof ROUTE_TYPES;
 export interface RouteInput {
   /** `a.b.c.d/n`, `x::/n`, an address (a host route), or `default`. */
   readonly destination: string;
-  /** Needed with `default`, else it follows from the destination. */
+  /** Needed with `default` without a gateway, else it follows from the addresses. */
   readonly family?: Family | undefined;
   readonly type?: RouteType | undefined;
   /** May be IPv6 for an IPv4 destination. */
@@ -159,7 +159,13 @@ function encode(
   route: RouteInput,
   defaults: { type?: RouteType; protocol: number; scope: Scope },
 ): void {
-  const { family, prefix, bytes } = parseDestination(operation, route.destination, route.family);
+  const gateway = route.gateway === undefined ? undefined : ipBytes(operation, route.gateway);
+  const { family, prefix, bytes } = parseDestination(
+    operation,
+    route.destination,
+    route.family ??
+      (route.destination === 'default' && gateway !== undefined ? familyOf(gateway) : undefined),
+  );
   const table = route.table ?? RT_TABLE.MAIN;
   const type = route.type ?? defaults.type;
   encodeHeader(message, {
@@ -172,8 +178,7 @@ function encode(
     flags: route.onLink === true ? RTNH_F.ONLINK : 0,
   });
   if (bytes !== undefined) message.attributeBytes(RTA.DST, bytes);
-  if (route.gateway !== undefined) {
-    const gateway = ipBytes(operation, route.gateway);
+  if (gateway !== undefined) {
     if (familyOf(gateway) === family) message.attributeBytes(RTA.GATEWAY, gateway);
     else
       message.nested(RTA.VIA, () =>
