@@ -13,15 +13,19 @@
 #define QUOTE6_LONG 128
 
 /* The error's headers and the quote; too large for the stack. */
+struct icmp_head4 {
+	struct iphdr ip;
+	struct icmphdr icmp;
+};
+
+struct icmp_head6 {
+	struct ipv6hdr ip6;
+	struct icmp6hdr icmp;
+};
+
 struct icmp_scratch {
-	struct {
-		struct iphdr ip;
-		struct icmphdr icmp;
-	} head4;
-	struct {
-		struct ipv6hdr ip6;
-		struct icmp6hdr icmp;
-	} head6;
+	struct icmp_head4 head4;
+	struct icmp_head6 head6;
 	__u8 quote[QUOTE6_LONG];
 	struct ethhdr eth;
 	__u8 pad[2];
@@ -29,8 +33,8 @@ struct icmp_scratch {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct icmp_scratch);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct icmp_scratch)); /* private: its type is not exported */
 	__uint(max_entries, 1);
 } icmp_scratch_map SEC(".maps");
 

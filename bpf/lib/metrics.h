@@ -25,8 +25,8 @@ struct event_budget {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct event_budget);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct event_budget)); /* private: its type is not exported */
 	__uint(max_entries, 1);
 } event_budgets SEC(".maps");
 

@@ -42,8 +42,8 @@ enum hook {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct work);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct work)); /* private: its type is not exported */
 	__uint(max_entries, 1);
 } work_map SEC(".maps");
 

@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '6d764f8ea1c82dc7';
+export const LAYOUT_HASH = '74cfe0f1a922f508';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -563,6 +563,49 @@ export const policyPortKeyCodec: Codec<PolicyPortKey> = {
   },
 };
 
+/** struct socket_key, 32 bytes. */
+export interface SocketKey {
+  readonly cookie: bigint;
+  readonly addr: IpAddr;
+  readonly port: number;
+}
+export const socketKeyCodec: Codec<SocketKey> = {
+  size: 32,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.cookie, offset);
+    putBytes(value.addr, into, offset + 8, 16, 'socket_key.addr');
+    into.writeUInt16BE(value.port, offset + 24);
+    into.fill(0, offset + 26, offset + 32);
+  },
+  decode(from, offset) {
+    return {
+      cookie: from.readBigUInt64LE(offset),
+      addr: takeBytes(from, offset + 8, 16),
+      port: from.readUInt16BE(offset + 24),
+    };
+  },
+};
+
+/** struct socket_origin, 20 bytes. */
+export interface SocketOrigin {
+  readonly addr: IpAddr;
+  readonly port: number;
+}
+export const socketOriginCodec: Codec<SocketOrigin> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'socket_origin.addr');
+    into.writeUInt16BE(value.port, offset + 16);
+    into.fill(0, offset + 18, offset + 20);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      port: from.readUInt16BE(offset + 16),
+    };
+  },
+};
+
 /** struct trace, 216 bytes. */
 export interface Trace {
   readonly key: FlowKey;
@@ -720,12 +763,14 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
 export const EndpointFlag = {
   Bridge: 1,
   L2: 2,
+  Published: 4,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
 export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag>> = {
   1: 'Bridge',
   2: 'L2',
+  4: 'Published',
 };
 
 /** enum event_kind. */
@@ -854,6 +899,7 @@ export const MAPS = {
   node_map: { key: u32Codec, value: nodeCodec },
   policy_peers: { key: policyPeerKeyCodec, value: policyPeerCodec },
   policy_ports: { key: policyPortKeyCodec, value: policyPortCodec },
+  sockets: { key: socketKeyCodec, value: socketOriginCodec },
   trace_map: { key: u32Codec, value: traceCodec },
   uplinks: { key: u32Codec, value: uplinkCodec },
 } as const;
