@@ -64,6 +64,7 @@ function prepare() {
     mount: nativeFunction(libc, 'mount', 'i32', ['ptr', 'ptr', 'ptr', 'u64', 'ptr']),
     umount2: nativeFunction(libc, 'umount2', 'i32', ['ptr', 'i32']),
     syscall: nativeFunction(libc, 'syscall', 'i64', ['i64', 'i64', 'i64', 'i64', 'i64', 'i64', 'i64']),
+    fcntl: nativeFunction(libc, 'fcntl', 'i32', ['i32', 'i32', 'i64']),
     flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
     getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []) as NativeFunction<'i32'>,
   };
@@ -100,6 +101,13 @@ export function open(path: string, flags: number, mode = 0): number {
 /** close(2). Errors are ignored: the descriptor is gone in any case. */
 export function close(fd: number): void {
   c().close(fd);
+}
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/** A second descriptor of the same open file. */
+export function duplicate(fd: number): number {
+  return checked('duplicate descriptor', () => c().fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /** read(2) into the buffer. Returns the number of bytes. */
