@@ -31,7 +31,10 @@ function readHere(key: string): string {
   try {
     const fd = openSync(path(operation, key), 'r');
     try {
-      return buffer.toString('utf8', 0, readSync(fd, buffer, 0, buffer.length, 0)).trim();
+      return buffer
+        .toString('utf8', 0, readSync(fd, buffer, 0, buffer.length, 0))
+        .trim()
+        .replace(/\s+/g, ' ');
     } finally {
       closeSync(fd);
     }
@@ -58,7 +61,7 @@ function inside<T>(ns: Netns | undefined, action: () => T): T {
   return ns === undefined ? action() : insideNetns(ns, action);
 }
 
-/** The value without the newline. Throws NetlinkError (ENOENT: no such setting). */
+/** The value without the newline; several values have one space between them. Throws NetlinkError (ENOENT: no such setting). */
 export function readSysctl(key: string, ns?: Netns): string {
   return inside(ns, () => readHere(key));
 }

@@ -14,7 +14,7 @@ export interface AddressInput {
   readonly noDad?: boolean | undefined;
   /** No route to the prefix. */
   readonly noPrefixRoute?: boolean | undefined;
-  readonly scope?: Scope | undefined;
+  readonly scope?: Scope | number | undefined;
 }
 
 /** An address of a device. */
@@ -39,6 +39,11 @@ export function scopeName(scope: number): Scope | number {
   return SCOPE_NAMES.get(scope) ?? scope;
 }
 
+/** Number of a scope. */
+export function scopeNumber(scope: Scope | number): number {
+  return typeof scope === 'number' ? scope : SCOPES[scope];
+}
+
 /** Payload of RTM_NEWADDR and RTM_DELADDR. Throws NetlinkError for values that can't be encoded. */
 export function encodeAddress(
   operation: string,
@@ -56,7 +61,7 @@ export function encodeAddress(
     family: familyOf(bytes),
     prefix: input.prefix,
     flags: flags & 0xff,
-    scope: SCOPES[input.scope ?? 'universe'],
+    scope: scopeNumber(input.scope ?? 'universe'),
     ifindex,
   });
   message.attributeBytes(IFA.LOCAL, bytes).attributeBytes(IFA.ADDRESS, bytes);

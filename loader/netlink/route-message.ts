@@ -1,15 +1,5 @@
-import { type Scope, scopeName } from './address.js';
-import {
-  AF,
-  ROUTE_TYPES,
-  RT_TABLE,
-  RTA,
-  RTAX_MTU,
-  RTM_F_CLONED,
-  RTNH_F,
-  RTPROT,
-  SCOPES,
-} from './constants.js';
+import { type Scope, scopeName, scopeNumber } from './address.js';
+import { AF, ROUTE_TYPES, RT_TABLE, RTA, RTAX_MTU, RTM_F_CLONED, RTNH_F, RTPROT } from './constants.js';
 import { NetlinkError } from './errors.js';
 import { forEachAttribute, type MessageBuilder } from './message.js';
 import { type Family, familyOf, ipBytes, ipText } from './text.js';
@@ -30,7 +20,7 @@ export interface RouteInput {
   readonly source?: string | undefined;
   /** The gateway is on the link, whatever the other routes say. */
   readonly onLink?: boolean | undefined;
-  readonly scope?: Scope | undefined;
+  readonly scope?: Scope | number | undefined;
   readonly metric?: number | undefined;
   /** Who made the route, 0 to 255. Default when adding: 4 (static); when deleting: any. */
   readonly protocol?: number | undefined;
@@ -173,7 +163,7 @@ function encode(
     prefix,
     table,
     protocol: route.protocol ?? defaults.protocol,
-    scope: family === 4 ? SCOPES[route.scope ?? defaults.scope] : 0, // IPv6 routes have none
+    scope: family === 4 ? scopeNumber(route.scope ?? defaults.scope) : 0, // IPv6 routes have none
     type: type === undefined ? 0 : ROUTE_TYPES[type],
     flags: route.onLink === true ? RTNH_F.ONLINK : 0,
   });
