@@ -15,6 +15,7 @@ ARCH_INCLUDE := /usr/include/$(shell uname -m)-linux-gnu
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -std=gnu11 -Wall -Wextra -Werror \
 	-Ibpf/include -Ibpf/lib -I$(ARCH_INCLUDE)
 
+BPF_HEADERS := $(wildcard bpf/include/*.h bpf/lib/*.h bpf/hooks/*.[ch])
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,build/%.bpf.o,$(wildcard bpf/*.bpf.c))
 BPF_DIST := $(patsubst build/%,dist/bpf/%,$(BPF_OBJECTS))
 TS_SOURCES := $(shell find loader policy src -name '*.ts' ! -name '*.test.ts' 2>/dev/null)
@@ -35,16 +36,14 @@ need-root:
 
 bpf: $(BPF_DIST) ## compile the BPF programs (clang-19)
 
-build/%.bpf.o: bpf/%.bpf.c
+build/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS)
 	@mkdir -p build
-	$(CLANG) $(BPF_CFLAGS) -MMD -MP -MF build/$*.bpf.d -c $< -o $@
+	$(CLANG) $(BPF_CFLAGS) -c $< -o $@
 
 # The shipped objects keep their BTF and lose the DWARF sections.
 dist/bpf/%.bpf.o: build/%.bpf.o
 	@mkdir -p dist/bpf
 	@$(LLVM_STRIP) -g $< -o $@
-
--include $(wildcard build/*.bpf.d)
 
 # The generator is compiled on its own, unchecked: the rest may not type-check before it has run.
 GENERATE = $(BIN)/tsc -p tsconfig.build.json --noCheck --outDir build/gen && node build/gen/loader/abi/generate.js

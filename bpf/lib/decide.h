@@ -296,6 +296,7 @@ __noinline int decide(struct __sk_buff *skb)
 				reason = claim_port(skb);
 				if (reason)
 					return reason;
+				w->r.epoch = w->epoch; /* the claim itself was made with 0 */
 			}
 		} else {
 			/* Without a port to choose, one opener at a time has this destination. */
@@ -400,7 +401,7 @@ __noinline int commit(__u32 in_half)
 		return reason;
 	}
 	if (h) {
-		w->r.state = h->state;
+		w->r.state = w->reply ? FLOW_SYNACK : h->state;
 		w->r.packets = h->packets;
 		w->r.bytes = h->bytes;
 	}

@@ -1,0 +1,246 @@
+/**
+ * The real BPF object with maps of its own, filled as the agent fills them, and BPF_PROG_TEST_RUN on it. Runs in
+ * a network namespace that is the process's own (see bench/datapath.ts): packets go nowhere.
+ *
+ * A test run changes its packet, and a repeat gets what the run before it made. So the bed has one MAC address for
+ * every device: a packet that was sent on to another container is a valid packet of the first one again.
+ */
+
+import { bytesCodec, u32Codec } from '../../loader/abi/codec.js';
+import { MAPS, NetworkFlag, Verdict } from '../../loader/abi/gen/types.gen.js';
+import { BpfObject } from '../../loader/object.js';
+import { objectPath } from '../../loader/paths.js';
+import type { BpfProgram } from '../../loader/program.js';
+import { parseAddress } from '../../policy/address.js';
+import { sh } from './command.js';
+import { TCP, tcpFrame, tupleOf } from './packet.js';
+
+export const MAC = Buffer.from('020000000001', 'hex');
+const NONE = new Uint8Array(16);
+
+/** Devices by index, addresses and identities of the bed. */
+export const CLIENT = { ifindex: 101, address: '10.1.0.2', identity: 256 } as const;
+export const SERVER = { ifindex: 102, address: '10.1.0.3', identity: 257, port: 8080 } as const;
+export const UPLINK = { ifindex: 103, address: '198.51.100.1' } as const;
+export const OUTSIDE = { address: '203.0.113.9', port: 443 } as const;
+
+const SET = { clientEgress: 1, serverIngress: 2 } as const;
+const TC_ACT_REDIRECT = 7;
+const EPOCH = 1;
+
+/** struct __sk_buff as far as a test run takes it: the device that the packet came in by. */
+function context(ifindex: number): Buffer {
+  const skb = Buffer.alloc(192);
+  skb.writeUInt32LE(ifindex, 40);
+  return skb;
+}
+
+/** The devices behind the indexes; once per namespace. */
+export function makeDevices(): void {
+  for (const [name, { ifindex }] of Object.entries({ client: CLIENT, server: SERVER, uplink: UPLINK })) {
+    sh(`ip link add name ${name} index ${ifindex} address 02:00:00:00:00:01 type veth peer name ${name}-p`);
+    sh(`ip link set ${name}-p up`);
+    sh(`ip link set ${name} up`);
+  }
+  sh('sysctl -qw net.ipv4.ip_forward=1');
+  sh(`ip address add ${UPLINK.address}/24 dev uplink`);
+  sh('ip route add default via 198.51.100.2');
+  sh('ip neighbour add 198.51.100.2 lladdr 02:00:00:00:00:02 dev uplink');
+}
+
+export class DatapathBed {
+  readonly #object: BpfObject;
+  readonly fromContainer: BpfProgram;
+  readonly fromUplink: BpfProgram;
+
+  /** Loads the object; `rules`: how many rules of policy are in force for the server. */
+  constructor(rules: number) {
+    this.#object = BpfObject.open(objectPath());
+    this.#object.load();
+    this.fromContainer = this.#object.program('sluice_from_container');
+    this.fromUplink = this.#object.program('sluice_from_uplink');
+    this.#fill(rules);
+  }
+
+  map<N extends keyof typeof MAPS>(name: N) {
+    const { key, value } = MAPS[name];
+    return this.#object.map(name, key as never, value as never) as unknown as ReturnType<
+      typeof BpfObject.prototype.map<Decoded<(typeof MAPS)[N]['key']>, Decoded<(typeof MAPS)[N]['value']>>
+    >;
+  }
+
+  #fill(rules: number): void {
+    const endpoint = { network: 1, identity6: 0, flags: 0, mtu: 1500, mac: MAC, hostMac: MAC, addr6: NONE };
+    const endpoints = this.map('endpoints');
+    const addrs = this.map('addrs');
+    for (const [at, setEgress, setIngress] of [
+      [CLIENT, SET.clientEgress, 0],
+      [SERVER, 0, SET.serverIngress],
+    ] as const) {
+      const addr4 = parseAddress(at.address);
+      const { ifindex, identity } = at;
+      endpoints.set(ifindex, { ...endpoint, ifindex, setEgress, setIngress, identity4: identity, addr4 });
+      addrs.set(addr4, { identity, ifindex, network: 1, flags: 0 });
+    }
+    this.map('networks').set(1, {
+      flags: NetworkFlag.Masquerade4,
+      gateway4: parseAddress('10.1.0.1'),
+      gateway6: NONE,
+    });
+    this.map('uplinks').set(UPLINK.ifindex, { snat4: parseAddress(UPLINK.address), snat6: NONE, mtu: 1500 });
+    this.#fillPolicy(rules);
+    this.map('node_map').set(0, { epoch: EPOCH, trace: 0, gcScanned: 0n, gcExpired: 0n });
+  }
+
+  /**
+   * The client may open connections to the server and to the world; of the server's rules one lets the client
+   * in. Each rule has another peer, with two ports and a range; a few are for blocks of addresses.
+   */
+  #fillPolicy(rules: number): void {
+    const peers = this.map('policy_peers');
+    const ports = this.map('policy_ports');
+    const cidrs = this.map('cidrs');
+    const deny = { profile: 0, rule: 0, verdict: Verdict.Deny };
+    peers.set({ set: SET.clientEgress, identity: 0 }, deny);
+    peers.set({ set: SET.serverIngress, identity: 0 }, deny);
+    peers.set({ set: SET.clientEgress, identity: 2 }, { profile: 0, rule: 1, verdict: Verdict.Allow });
+    peers.set(
+      { set: SET.clientEgress, identity: SERVER.identity },
+      { profile: 1, rule: 1, verdict: Verdict.Ports },
+    );
+    for (let rule = 1; rule <= rules; rule++) {
+      const identity = rule === 1 ? CLIENT.identity : 1000 + rule;
+      peers.set({ set: SET.serverIngress, identity }, { profile: rule, rule, verdict: Verdict.Ports });
+      for (const [port, bits] of [
+        [SERVER.port, 16],
+        [SERVER.port + rule, 16],
+        [32768, 4],
+      ] as const) {
+        ports.set(
+          { prefixlen: 48 + bits, profile: rule, proto: 6, port },
+          {
+            rule,
+            verdict: Verdict.Allow,
+          },
+        );
+      }
+      if (rule % 10 === 0) {
+        const addr = parseAddress(`172.16.${rule >> 8}.${rule & 255}`);
+        cidrs.set({ prefixlen: 128, addr }, { identity, ifindex: 0, network: 0, flags: 0 });
+      }
+    }
+  }
+
+  /** Runs the hook of a device once; throws if the packet is not sent on. Returns it as it leaves. */
+  pass(program: BpfProgram, ifindex: number, frame: Buffer): Buffer {
+    const { retval, dataOut } = program.testRun({ data: frame, ctxIn: context(ifindex) });
+    if (retval !== TC_ACT_REDIRECT) throw new Error(`${program.name} answers ${retval}, not a redirect`);
+    return dataOut;
+  }
+
+  /** Opens a TCP connection by its handshake; returns a later packet of the client. */
+  establish(to: 'server' | 'outside', sourcePort: number): Buffer {
+    const target = to === 'server' ? SERVER : OUTSIDE;
+    const packet = {
+      sourceMac: MAC,
+      destinationMac: MAC,
+      source: CLIENT.address,
+      destination: target.address,
+      sourcePort,
+      destinationPort: target.port,
+      ttl: 255,
+    };
+    const arrived = tupleOf(
+      this.pass(this.fromContainer, CLIENT.ifindex, tcpFrame({ ...packet, flags: TCP.syn })),
+    );
+    const answer = tcpFrame({
+      ...packet,
+      source: arrived.destination,
+      destination: arrived.source,
+      sourcePort: arrived.destinationPort,
+      destinationPort: arrived.sourcePort,
+      flags: TCP.syn | TCP.ack,
+    });
+    if (to === 'server') this.pass(this.fromContainer, SERVER.ifindex, answer);
+    else this.pass(this.fromUplink, UPLINK.ifindex, answer);
+    this.pass(this.fromContainer, CLIENT.ifindex, tcpFrame({ ...packet, flags: TCP.ack }));
+    return tcpFrame({ ...packet, flags: TCP.ack | TCP.psh, payload: 64 });
+  }
+
+  /**
+   * Adds the flow that undoes the masquerade of `frame`'s flow: a packet that was translated and is given to
+   * the program again is translated back, at the same cost.
+   */
+  mirrorMasquerade(frame: Buffer): void {
+    const out = tupleOf(this.pass(this.fromContainer, CLIENT.ifindex, frame));
+    const own = tupleOf(frame);
+    const flows = this.map('flows');
+    const key = {
+      saddr: parseAddress(own.source),
+      daddr: parseAddress(own.destination),
+      sport: own.sourcePort,
+      dport: own.destinationPort,
+      ifindex: CLIENT.ifindex,
+      proto: 6,
+    };
+    const flow = flows.get(key);
+    if (flow === undefined) throw new Error('the masqueraded connection is not in the flow table');
+    flows.set(
+      { ...key, saddr: parseAddress(out.source), sport: out.sourcePort },
+      {
+        ...flow,
+        saddr: key.saddr,
+        sport: key.sport,
+        csumAddr: ~flow.csumAddr & 0xffff,
+        csumPort: ~flow.csumPort & 0xffff,
+      },
+    );
+  }
+
+  /** Nanoseconds a run of `program` with a packet of the client takes, the mean of `repeat` runs. */
+  time(program: BpfProgram, frame: Buffer, repeat: number): number {
+    return program.testRun({ data: frame, ctxIn: context(CLIENT.ifindex), repeat }).durationNs;
+  }
+
+  /** Forgets half-open connections. */
+  clearHalfOpen(): void {
+    const half = this.map('half');
+    half.deleteBatch([...half.entries()].map(([key]) => key));
+  }
+}
+
+type Decoded<C> = C extends { decode(from: Buffer, offset: number): infer T } ? T : never;
+
+/** The program of a small object that has only one, such as bench_empty. */
+export function loadSingle(object: string, program: string): BpfProgram {
+  const loaded = BpfObject.open(objectPath(object));
+  loaded.load();
+  return loaded.program(program);
+}
+
+/** bench_vary: gives `target` another source port at each run. */
+export function varying(target: BpfProgram): BpfProgram {
+  const loaded = BpfObject.open(objectPath('bench_vary.bpf.o'));
+  loaded.load();
+  loaded.map('bench_target', u32Codec, u32Codec).set(0, target.fd);
+  return loaded.program('bench_vary');
+}
+
+/** bench_lookup with the client's flow to the server in its table. */
+export function bareLookup(sourcePort: number): BpfProgram {
+  const loaded = BpfObject.open(objectPath('bench_lookup.bpf.o'));
+  loaded.load();
+  const key = Buffer.alloc(44);
+  key.set(parseAddress(CLIENT.address), 0);
+  key.set(parseAddress(SERVER.address), 16);
+  key.writeUInt16BE(sourcePort, 32);
+  key.writeUInt16BE(SERVER.port, 34);
+  key.writeUInt32LE(CLIENT.ifindex, 36);
+  key.writeUInt32LE(6, 40);
+  const flow = Buffer.alloc(40);
+  flow.writeUInt32LE(SERVER.ifindex, 24);
+  flow.set(MAC, 28);
+  flow.set(MAC, 34);
+  loaded.map('bench_flows', bytesCodec(44), bytesCodec(40)).set(key, flow);
+  return loaded.program('bench_lookup');
+}
