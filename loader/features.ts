@@ -115,7 +115,9 @@ export const bpfFeature = feature('bpf', `Linux ${MINIMUM_KERNEL} with CONFIG_BP
   try {
     return withEmptyProgram(() => ({ supported: true, detail: 'programs can be loaded' }));
   } catch (error) {
-    return { supported: error instanceof BpfError ? false : undefined, detail: (error as Error).message };
+    // Without privileges it can't be told.
+    const conclusive = error instanceof BpfError && error.code !== 'EPERM';
+    return { supported: conclusive ? false : undefined, detail: (error as Error).message };
   }
 });
 

@@ -272,7 +272,11 @@ export class BpfMap<K, V> {
   }
 
   #error(what: string, error: number): BpfError {
-    const full = FULL.has(error) && what === 'update' ? `it is full (${this.maxEntries} entries)` : undefined;
+    const isArray = this.type === BpfMapType.Array || this.type === BpfMapType.PercpuArray;
+    const reason = isArray
+      ? `its keys go from 0 to ${this.maxEntries - 1}`
+      : `it is full (${this.maxEntries} entries)`;
+    const full = FULL.has(error) && what === 'update' ? reason : undefined;
     return new BpfError(`${what} map ${this.name}`, error, full);
   }
 }

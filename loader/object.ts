@@ -12,6 +12,8 @@ import { verifierSummaryText } from './verifier-log.js';
 
 /** The kernel writes the verifier's log here when a program is rejected; untouched memory costs nothing. */
 const LOG_SIZE = 16 << 20;
+const EPERM = 1;
+const NOT_PERMITTED = 'loading programs needs root (CAP_BPF and CAP_NET_ADMIN)';
 const EINVAL = 22;
 const ENOENT = 2;
 
@@ -146,7 +148,8 @@ export class BpfObject {
       throw new VerifierError(program, -result, verifierSummaryText(log), log);
     }
     const what = program === undefined ? `load ${this.path}` : `load program ${program}`;
-    throw new BpfError(what, -result, decisiveMessage(messages));
+    const detail = result === -EPERM ? NOT_PERMITTED : decisiveMessage(messages);
+    throw new BpfError(what, -result, detail);
   }
 
   /** A typed map of the loaded object. Throws BpfError when the codecs' sizes are not the map's. */

@@ -22,7 +22,7 @@ function ring(start = 0) {
     consumed: () => Number(consumer.readBigUInt64LE(0)),
     header,
     /** Puts a record and returns where its header is. */
-    put(bytes: readonly number[], flags = 0): number {
+    put: (bytes: readonly number[], flags = 0): number => {
       const at = position;
       header(at, bytes.length + flags);
       bytes.forEach((byte, i) => {

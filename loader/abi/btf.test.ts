@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { BtfBuilder } from '../../test/loader/btf-builder.js';
 import { Btf } from './btf.js';
+import { BtfBuilder } from './btf-builder.js';
 
 describe('Btf', () => {
   it('reads every kind, and resolves through typedefs and qualifiers', () => {

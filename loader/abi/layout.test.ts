@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { BtfBuilder } from '../../test/loader/btf-builder.js';
 import { Btf } from './btf.js';
+import { BtfBuilder } from './btf-builder.js';
 import { emitTypes, memberNames } from './emit.js';
 import { type Layout, layoutHash, mergeLayouts, readLayout } from './layout.js';
 

@@ -116,7 +116,7 @@ function printCallback(): NativeCallback {
     // A va_list argument is a pointer on x86-64 and arm64, and is passed on as it came.
     printer = nativeCallback('i32', ['u32', 'ptr', 'ptr'], (level, format, args) => {
       if (level === undefined || level >= LEVEL_DEBUG) return 0;
-      vsnprintf(text, MESSAGE_SIZE, format as bigint, args as bigint);
+      vsnprintf(text, MESSAGE_SIZE, format, args);
       const line = text.toString('utf8', 0, text.indexOf(0)).trim();
       collected.push(line.replace(/^libbpf: /, ''));
       return 0;

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SystemError } from '../errors.js';
-import { bufferAt, cString, Library, type NativeFunction, nativeFunction } from './native.js';
+import { bufferAt, cString, Library, nativeFunction } from './native.js';
 
 /**
  * The C library's functions that the loader needs. All are synchronous. A call that fails throws
@@ -66,7 +66,7 @@ function prepare() {
     syscall: nativeFunction(libc, 'syscall', 'i64', ['i64', 'i64', 'i64', 'i64', 'i64', 'i64', 'i64']),
     fcntl: nativeFunction(libc, 'fcntl', 'i32', ['i32', 'i32', 'i64']),
     flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
-    getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []) as NativeFunction<'i32'>,
+    getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []),
   };
 }
 

@@ -56,7 +56,7 @@ describe('native calls', () => {
     const qsort = nativeFunction(libc, 'qsort', 'void', ['ptr', 'u64', 'u64', 'ptr']);
     const abs = nativeFunction(libc, 'abs', 'i32', ['i32']);
     const compare = nativeCallback('i32', ['ptr', 'ptr'], (a, b) => {
-      const [x, y] = [copyFrom(a as bigint, 4).readInt32LE(0), copyFrom(b as bigint, 4).readInt32LE(0)];
+      const [x, y] = [copyFrom(a, 4).readInt32LE(0), copyFrom(b, 4).readInt32LE(0)];
       return abs(x) - abs(y);
     });
     const numbers = new Int32Array([-9, 3, -1, 7, 0, -5]);

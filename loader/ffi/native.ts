@@ -30,7 +30,7 @@ export type NativeResult<R extends NativeType> = R extends 'void'
 export type NativeFunction<R extends NativeType> = (...args: NativeArgument[]) => NativeResult<R>;
 
 interface Bindings {
-  ffi_call(cif: Buffer, fn: Buffer, result: Buffer, argv: Buffer): void;
+  readonly ffi_call: (cif: Buffer, fn: Buffer, result: Buffer, argv: Buffer) => void;
 }
 
 interface DynamicLibrary {

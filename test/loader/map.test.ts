@@ -168,6 +168,17 @@ describe('batches', () => {
     opened.close();
   });
 
+  it('work one by one where the kernel has no batch for the type', () => {
+    withMap('cpu_map', u32Codec, u32Codec, (map) => {
+      map.setBatch([[0, 192]]);
+      expect([...map.entries()]).toEqual([[0, 192]]);
+      expect(map.count()).toBe(1);
+      expect(map.deleteBatch([0])).toBe(1);
+      expect(map.count()).toBe(0);
+      expect(caught(() => map.setBatch([[64, 192]]))).toMatchObject({ code: 'E2BIG' });
+    });
+  });
+
   it('work on an iteration that deletes what it reads', () => {
     withMap('lru_map', u32Codec, u64Codec, (map) => {
       map.setBatch(Array.from({ length: 500 }, (_, i) => [i, 1n] as const));

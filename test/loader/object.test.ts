@@ -37,6 +37,7 @@ describe('BpfObject', () => {
     const opened = BpfObject.open(object);
     expect([...opened.mapNames].sort()).toEqual([
       'array_map',
+      'cpu_map',
       'hash_map',
       'lpm_map',
       'lru_map',
