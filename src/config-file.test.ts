@@ -50,33 +50,70 @@ describe('parseConfig', () => {
       logLevel: 'debug',
       hooks: 'clsact',
     };
-    const text = HEAD + Object.entries(given).map(([key, value]) => `${key}: ${JSON.stringify(value)}\n`).join('');
-    expect(parseConfig('agent.yaml', text, MOUNTS)).toEqual({ ok: true, config: { ...given, socket: '/b/sluice.sock' } });
+    const text =
+      HEAD +
+      Object.entries(given)
+        .map(([key, value]) => `${key}: ${JSON.stringify(value)}\n`)
+        .join('');
+    expect(parseConfig('agent.yaml', text, MOUNTS)).toEqual({
+      ok: true,
+      config: { ...given, socket: '/b/sluice.sock' },
+    });
   });
 
   it.each([
-    ['- a\n', 'agent.yaml:1: a configuration file is one mapping with apiVersion: sluice.dev/v1alpha1 and kind: AgentConfig (SLU2005)'],
-    ['logLevel: info\n', /^agent\.yaml:1: (apiVersion|kind): a configuration file is one mapping .*\(SLU2005\)$/],
+    [
+      '- a\n',
+      'agent.yaml:1: a configuration file is one mapping with apiVersion: sluice.dev/v1alpha1 and kind: AgentConfig (SLU2005)',
+    ],
+    [
+      'logLevel: info\n',
+      /^agent\.yaml:1: (apiVersion|kind): a configuration file is one mapping .*\(SLU2005\)$/,
+    ],
     [`${HEAD}runDri: /x\n`, 'agent.yaml:3: runDri: unknown setting: did you mean "runDir"? (SLU2003)'],
     [`${HEAD}qqqqqqqq: 1\n`, 'agent.yaml:3: qqqqqqqq: unknown setting (SLU2003)'],
     [`${HEAD}\nrunDir: run\n`, 'agent.yaml:4: runDir: must be an absolute path, not "run" (SLU2004)'],
-    [`${HEAD}socket: /${'x'.repeat(107)}\n`, /^agent\.yaml:3: socket: must be a path of at most 107 bytes, not /],
-    [`${HEAD}flowEntries: 12\n`, 'agent.yaml:3: flowEntries: must be "auto" or a whole number from 1024 to 67108864, not 12 (SLU2004)'],
-    [`${HEAD}addressEntries: 1e99\n`, 'agent.yaml:3: addressEntries: must be a whole number from 1024 to 16777216, not 1e+99 (SLU2004)'],
-    [`${HEAD}hostPortEntries: many\n`, 'agent.yaml:3: hostPortEntries: must be a whole number from 256 to 1048576, not "many" (SLU2004)'],
+    [
+      `${HEAD}socket: /${'x'.repeat(107)}\n`,
+      /^agent\.yaml:3: socket: must be a path of at most 107 bytes, not /,
+    ],
+    [
+      `${HEAD}flowEntries: 12\n`,
+      'agent.yaml:3: flowEntries: must be "auto" or a whole number from 1024 to 67108864, not 12 (SLU2004)',
+    ],
+    [
+      `${HEAD}addressEntries: 1e99\n`,
+      'agent.yaml:3: addressEntries: must be a whole number from 1024 to 16777216, not 1e+99 (SLU2004)',
+    ],
+    [
+      `${HEAD}hostPortEntries: many\n`,
+      'agent.yaml:3: hostPortEntries: must be a whole number from 256 to 1048576, not "many" (SLU2004)',
+    ],
     [`${HEAD}metricsAddress: 9644\n`, /^agent\.yaml:3: metricsAddress: must be .*, not 9644 \(SLU2004\)$/],
     [`${HEAD}metricsAddress: ::1:9644\n`, /^agent\.yaml:3: metricsAddress: must be HOST:PORT /],
     [`${HEAD}metricsAddress: 127.0.0.1:99999\n`, /^agent\.yaml:3: metricsAddress: must be HOST:PORT /],
-    [`${HEAD}uplinks: eth0\n`, 'agent.yaml:3: uplinks: must be "auto" or a list of device names, not "eth0" (SLU2004)'],
-    [`${HEAD}uplinks:\n  - eth0\n  - a/b\n`, /^agent\.yaml:\d: uplinks: must be "auto" or a list of device names/],
+    [
+      `${HEAD}uplinks: eth0\n`,
+      'agent.yaml:3: uplinks: must be "auto" or a list of device names, not "eth0" (SLU2004)',
+    ],
+    [
+      `${HEAD}uplinks:\n  - eth0\n  - a/b\n`,
+      /^agent\.yaml:\d: uplinks: must be "auto" or a list of device names/,
+    ],
     [`${HEAD}snatPorts: {min: 9, max: 3}\n`, /^agent\.yaml:3: snatPorts: must be "auto" or \{min, max\}/],
     [`${HEAD}snatPorts: {min: 9}\n`, /^agent\.yaml:3: snatPorts: must be "auto" or \{min, max\}/],
     [`${HEAD}instance: Blue\n`, /^agent\.yaml:3: instance: must be at most 32 lower case/],
     [`${HEAD}hooks: xdp\n`, 'agent.yaml:3: hooks: must be one of auto, tcx, clsact, not "xdp" (SLU2004)'],
     [`${HEAD}hooks: tcx\nhooks: tcx\n`, /^agent\.yaml:4: not valid YAML: .*unique/],
     [`${HEAD}runDir: [\n`, /^agent\.yaml:\d: not valid YAML: /],
-    ['apiVersion: v1\nkind: AgentConfig\n', 'agent.yaml:1: apiVersion: must be "sluice.dev/v1alpha1", not "v1" (SLU2004)'],
-    ['apiVersion: sluice.dev/v1alpha1\nkind: Network\n', 'agent.yaml:2: kind: must be "AgentConfig", not "Network" (SLU2004)'],
+    [
+      'apiVersion: v1\nkind: AgentConfig\n',
+      'agent.yaml:1: apiVersion: must be "sluice.dev/v1alpha1", not "v1" (SLU2004)',
+    ],
+    [
+      'apiVersion: sluice.dev/v1alpha1\nkind: Network\n',
+      'agent.yaml:2: kind: must be "AgentConfig", not "Network" (SLU2004)',
+    ],
     [`${HEAD}---\nkind: AgentConfig\n`, /^agent\.yaml:\d: not valid YAML: /],
   ])('refuses %j with one line that names the place', (text, expected) => {
     const [line = '', ...more] = errorsOf(text);

@@ -10,15 +10,21 @@ import { parseHostPort } from './metrics/server.js';
 /** Longest path of a Unix socket, bytes (sun_path without its final zero; unix(7)). */
 const MAX_SOCKET_PATH = 107;
 
-const path = z.string().refine((text) => isAbsolute(text) && !text.includes('\0'), { error: 'an absolute path' });
-const pathOrOff = z.string().refine((text) => text === '' || isAbsolute(text), { error: 'an absolute path, or "" for none' });
+const path = z
+  .string()
+  .refine((text) => isAbsolute(text) && !text.includes('\0'), { error: 'an absolute path' });
+const pathOrOff = z
+  .string()
+  .refine((text) => text === '' || isAbsolute(text), { error: 'an absolute path, or "" for none' });
 
 function isWholeNumber(value: unknown, min: number, max: number): value is number {
   return Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max;
 }
 
 function wholeNumber(min: number, max: number) {
-  return z.custom<number>((value) => isWholeNumber(value, min, max), { error: `a whole number from ${min} to ${max}` });
+  return z.custom<number>((value) => isWholeNumber(value, min, max), {
+    error: `a whole number from ${min} to ${max}`,
+  });
 }
 
 /** One error text for the whole value, whichever of its forms comes closest. */
@@ -45,7 +51,9 @@ const settings = z.strictObject({
   stateDir: path.optional(),
   runDir: path.optional(),
   socket: path
-    .refine((text) => Buffer.byteLength(text) <= MAX_SOCKET_PATH, { error: `a path of at most ${MAX_SOCKET_PATH} bytes` })
+    .refine((text) => Buffer.byteLength(text) <= MAX_SOCKET_PATH, {
+      error: `a path of at most ${MAX_SOCKET_PATH} bytes`,
+    })
     .optional(),
   pinPath: path.optional(),
   cgroupRoot: pathOrOff.optional(),
@@ -67,7 +75,10 @@ const settings = z.strictObject({
   addressEntries: wholeNumber(1024, 16_777_216).optional(),
   cidrEntries: wholeNumber(1024, 16_777_216).optional(),
   hostPortEntries: wholeNumber(256, 1_048_576).optional(),
-  snatPorts: autoOr<AgentConfig['snatPorts']>(isPortRange, '{min, max} with 1 <= min <= max <= 65535').optional(),
+  snatPorts: autoOr<AgentConfig['snatPorts']>(
+    isPortRange,
+    '{min, max} with 1 <= min <= max <= 65535',
+  ).optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),
@@ -111,13 +122,17 @@ export function parseConfig(file: string, text: string, mounts: string): ParsedC
   if (document.contents === null || (isScalar(document.contents) && document.contents.value === null)) {
     return { ok: true, config: withDefaults({}, mounts) };
   }
-  if (!isMap(document.contents)) return { ok: false, errors: [SluiceError.of('SLU2005', {}, { file, line: 1 })] };
+  if (!isMap(document.contents))
+    return { ok: false, errors: [SluiceError.of('SLU2005', {}, { file, line: 1 })] };
 
   let content: unknown;
   try {
     content = document.toJS();
   } catch (error) {
-    return { ok: false, errors: [SluiceError.of('SLU2002', { reason: (error as Error).message }, { file, line: 1 })] };
+    return {
+      ok: false,
+      errors: [SluiceError.of('SLU2002', { reason: (error as Error).message }, { file, line: 1 })],
+    };
   }
   const result = settings.safeParse(content);
   if (result.success) return { ok: true, config: withDefaults(result.data, mounts) };
@@ -135,16 +150,29 @@ function toErrors(
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => {
       const hint = didYouMean(key, Object.keys(settings.shape)).replace(/^; /, ': ');
-      return SluiceError.of('SLU2003', { hint }, { file, line: lineOf(document, lines, [...issue.path, key]), field: key });
+      return SluiceError.of(
+        'SLU2003',
+        { hint },
+        { file, line: lineOf(document, lines, [...issue.path, key]), field: key },
+      );
     });
   }
   const [name] = issue.path;
   if ((name === 'apiVersion' || name === 'kind') && !(name in (content as object))) {
     return [SluiceError.of('SLU2005', {}, { file, line: 1, field: name })];
   }
-  const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], content);
+  const value = issue.path.reduce<unknown>(
+    (at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key],
+    content,
+  );
   const place = { file, line: lineOf(document, lines, issue.path), field: issue.path.join('.') };
-  return [SluiceError.of('SLU2004', { expected: issue.message, got: shown(JSON.stringify(value) ?? 'nothing') }, place)];
+  return [
+    SluiceError.of(
+      'SLU2004',
+      { expected: issue.message, got: shown(JSON.stringify(value) ?? 'nothing') },
+      place,
+    ),
+  ];
 }
 
 /** Line of the key at `path`, or of the closest thing above it. */
@@ -172,7 +200,9 @@ export function findCgroup2(mounts: string): string {
   for (const line of mounts.split('\n')) {
     const [, target, type] = line.split(' ');
     if (type !== 'cgroup2' || target === undefined) continue;
-    return target.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    return target.replace(/\\([0-7]{3})/g, (_, octal: string) =>
+      String.fromCharCode(Number.parseInt(octal, 8)),
+    );
   }
   return '';
 }

@@ -26,7 +26,9 @@ describe('InstanceLock', () => {
 
   it('keeps a second agent from the same pin path, and lets go of the run folder then', () => {
     const lock = InstanceLock.acquire(paths('run', 'pins'), tryFlock);
-    expect(() => InstanceLock.acquire(paths('run2', 'pins'), tryFlock)).toThrow(`uses the pin path ${join(folder, 'pins')}`);
+    expect(() => InstanceLock.acquire(paths('run2', 'pins'), tryFlock)).toThrow(
+      `uses the pin path ${join(folder, 'pins')}`,
+    );
     InstanceLock.acquire(paths('run2', 'pins2'), tryFlock).release();
     lock.release();
   });

@@ -48,13 +48,25 @@ export class InstanceLock {
     const made = makeFolder(runDir, 0o755);
     const self = new InstanceLock(runDir);
     try {
-      const fd = self.#take(lockFile(runDir), constants.O_RDWR | constants.O_CREAT, tryLock, `the run folder ${runDir}`, 'runDir');
+      const fd = self.#take(
+        lockFile(runDir),
+        constants.O_RDWR | constants.O_CREAT,
+        tryLock,
+        `the run folder ${runDir}`,
+        'runDir',
+      );
       const wasMade = made || readFileSync(fd, 'utf8').includes(FOLDER_MADE);
       ftruncateSync(fd, 0);
       writeSync(fd, `${process.pid}\n${wasMade ? `${FOLDER_MADE}\n` : ''}`, 0);
       if (options.makePinPath) makeFolder(pinPath, 0o700);
       else if (!existsSync(pinPath)) return self;
-      self.#take(pinPath, constants.O_RDONLY | constants.O_DIRECTORY, tryLock, `the pin path ${pinPath}`, 'pinPath');
+      self.#take(
+        pinPath,
+        constants.O_RDONLY | constants.O_DIRECTORY,
+        tryLock,
+        `the pin path ${pinPath}`,
+        'pinPath',
+      );
     } catch (error) {
       self.release();
       throw error;
@@ -76,7 +88,8 @@ export class InstanceLock {
     try {
       rmdirSync(this.#runDir);
     } catch (error) {
-      if (!['ENOTEMPTY', 'ENOENT', 'EBUSY'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      if (!['ENOTEMPTY', 'ENOENT', 'EBUSY'].includes((error as NodeJS.ErrnoException).code ?? ''))
+        throw error;
     }
   }
 

@@ -8,7 +8,11 @@ const folder = mkdtempSync(join(tmpdir(), 'sluice-log-'));
 let count = 0;
 afterAll(() => rmSync(folder, { recursive: true }));
 
-function written(level: LogLevel, isTTY: boolean, write: (log: ReturnType<typeof createLogger>) => void): string {
+function written(
+  level: LogLevel,
+  isTTY: boolean,
+  write: (log: ReturnType<typeof createLogger>) => void,
+): string {
   const file = join(folder, `${count++}.log`);
   const fd = openSync(file, 'w');
   write(createLogger(level, { fd, isTTY }));
@@ -23,9 +27,17 @@ describe('createLogger', () => {
       log.info({ container: 'shop/web' }, 'network ready');
       log.error({ err: Object.assign(new Error('it broke'), { code: 'EIO' }) }, 'failed');
     });
-    const [first, second, ...more] = text.trimEnd().split('\n').map((line) => JSON.parse(line));
+    const [first, second, ...more] = text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
     expect(more).toEqual([]);
-    expect(first).toMatchObject({ level: 'info', container: 'shop/web', msg: 'network ready', pid: process.pid });
+    expect(first).toMatchObject({
+      level: 'info',
+      container: 'shop/web',
+      msg: 'network ready',
+      pid: process.pid,
+    });
     expect(second).toMatchObject({ level: 'error', err: { message: 'it broke', code: 'EIO' } });
     expect(second.err.stack).toBeUndefined();
   });
@@ -43,7 +55,13 @@ describe('createLogger', () => {
 
 describe('formatRecord', () => {
   it('shows the message of an error and its stack below', () => {
-    const record = { level: 'error', time: '2026-01-02T03:04:05.678Z', pid: 1, msg: 'x', err: { message: 'no', stack: 'Error: no\n  at y' } };
+    const record = {
+      level: 'error',
+      time: '2026-01-02T03:04:05.678Z',
+      pid: 1,
+      msg: 'x',
+      err: { message: 'no', stack: 'Error: no\n  at y' },
+    };
     expect(formatRecord(JSON.stringify(record))).toBe('03:04:05.678 ERROR x err=no\nError: no\n  at y\n');
   });
 });

@@ -60,7 +60,7 @@ export function formatRecord(line: string): string {
     if (typeof stack === 'string') tail = `${stack}\n`;
   }
   const name = String(level).toUpperCase().padEnd(5);
-  return `${[clock, name, String(msg ?? ''), ...fields].join(' ')}\n${tail}`;
+  return `${[clock, name, typeof msg === 'string' ? msg : '', ...fields].join(' ')}\n${tail}`;
 }
 
 function formatValue(value: unknown): string {

@@ -100,7 +100,8 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     });
     running.onApplied((change) => metrics.applied(change));
 
-    const folder = config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
+    const folder =
+      config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
     if (folder !== undefined) {
       closers.push(() => folder.close());
       if (!stop.requested) await folder.start();
@@ -152,7 +153,10 @@ function withUsableCgroup(config: AgentConfig, log: Logger): AgentConfig {
     return config;
   }
   if (existsSync(config.cgroupRoot) && statfsSync(config.cgroupRoot).type === CGROUP2_MAGIC) return config;
-  log.warn({ cgroupRoot: config.cgroupRoot }, 'not a cgroup2 folder: processes of the host itself do not reach host ports');
+  log.warn(
+    { cgroupRoot: config.cgroupRoot },
+    'not a cgroup2 folder: processes of the host itself do not reach host ports',
+  );
   return { ...config, cgroupRoot: '' };
 }
 

@@ -7,7 +7,9 @@ import { checkBpfFs, checkKernel, checkRights } from './preflight.js';
 describe('checkRights', () => {
   it('accepts all capabilities, and just the needed ones', () => {
     expect(() => checkRights('Name:\tx\nCapEff:\t000001ffffffffff\n')).not.toThrow();
-    expect(() => checkRights(`CapEff:\t${((1n << 12n) | (1n << 21n)).toString(16).padStart(16, '0')}\n`)).not.toThrow();
+    expect(() =>
+      checkRights(`CapEff:\t${((1n << 12n) | (1n << 21n)).toString(16).padStart(16, '0')}\n`),
+    ).not.toThrow();
   });
 
   it('names the missing ones', () => {

@@ -7,7 +7,10 @@ const AF_UNIX = 1;
  * Tells the service manager a state such as `READY=1` or `STOPPING=1` (sd_notify(3)); does nothing
  * without `NOTIFY_SOCKET`. Never throws: a manager that is gone must not stop the agent.
  */
-export function notifyManager(state: string, notifySocket: string | undefined = process.env['NOTIFY_SOCKET']): boolean {
+export function notifyManager(
+  state: string,
+  notifySocket: string | undefined = process.env.NOTIFY_SOCKET,
+): boolean {
   if (notifySocket === undefined || !/^[/@]./.test(notifySocket)) return false;
   const path = Buffer.from(notifySocket);
   if (path.length > 107) return false;

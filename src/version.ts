@@ -6,18 +6,18 @@ let cached: string | undefined;
 
 /** Version of the package, from its package.json (the first one above this file). */
 export function version(): string {
-  if (cached !== undefined) return cached;
-  let folder = dirname(fileURLToPath(import.meta.url));
-  for (;;) {
-    try {
-      const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version?: string };
-      cached = manifest.version ?? 'unknown';
-      return cached;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    }
-    const parent = dirname(folder);
-    if (parent === folder) return (cached = 'unknown');
-    folder = parent;
+  cached ??= read(dirname(fileURLToPath(import.meta.url)));
+  return cached;
+}
+
+function read(folder: string): string {
+  try {
+    const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+      readonly version?: string;
+    };
+    return manifest.version ?? 'unknown';
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || folder === dirname(folder)) return 'unknown';
+    return read(dirname(folder));
   }
 }

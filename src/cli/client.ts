@@ -1,5 +1,4 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { createInterface } from 'node:readline';
 import { SluiceError } from '../../policy/errors.js';
 import type { ErrorLine } from '../engine.js';
 import { MAX_BODY, reasonOf } from '../http/api.js';
@@ -30,24 +29,28 @@ export class AgentClient {
   }
 
   /** The records of a stream (application/x-ndjson), until it ends or the loop is left. */
-  async *stream<T>(path: string): AsyncGenerator<T> {
+  async stream<T>(path: string): Promise<AsyncIterable<T>> {
     const response = await this.#send('GET', path, undefined, 0);
-    if (response.statusCode !== 200) {
-      await this.#parse(response);
-      return;
-    }
-    const lines = createInterface({ input: response, crlfDelay: Infinity });
-    let failure: Error | undefined;
-    response.once('error', (error) => {
-      failure = error;
-      lines.close();
-    });
+    if (response.statusCode !== 200) await this.#parse(response);
+    return this.#records<T>(response);
+  }
+
+  async *#records<T>(response: IncomingMessage): AsyncGenerator<T> {
+    const chunks = response.setEncoding('utf8')[Symbol.asyncIterator]() as AsyncIterableIterator<string>;
+    let rest = '';
     try {
-      for await (const line of lines) if (line !== '') yield this.#json<T>(line);
+      for (;;) {
+        const next = await chunks.next().catch((error: unknown) => {
+          throw this.#failure(error);
+        });
+        if (next.done === true) break;
+        const lines = (rest + next.value).split('\n');
+        rest = lines.pop() ?? '';
+        for (const line of lines) yield this.#json<T>(line);
+      }
     } finally {
       response.destroy();
     }
-    if (failure !== undefined) throw this.#failure(failure);
   }
 
   #send(method: string, path: string, body: Buffer | undefined, timeout: number): Promise<IncomingMessage> {
@@ -59,7 +62,8 @@ export class AgentClient {
         path,
         timeout,
         agent: false,
-        headers: body === undefined ? {} : { 'content-type': 'application/json', 'content-length': body.length },
+        headers:
+          body === undefined ? {} : { 'content-type': 'application/json', 'content-length': body.length },
       });
       request.once('timeout', () => request.destroy(new Error(`no answer within ${timeout / 1000} s`)));
       request.once('error', (error) => reject(this.#failure(error)));
@@ -77,7 +81,8 @@ export class AgentClient {
     }
     const value = this.#json<T & { readonly errors?: unknown }>(Buffer.concat(chunks).toString('utf8'));
     if ((response.statusCode ?? 0) < 400) return value;
-    if (Array.isArray(value.errors) && value.errors.length > 0) throw new RefusedError(value.errors as ErrorLine[]);
+    if (Array.isArray(value.errors) && value.errors.length > 0)
+      throw new RefusedError(value.errors as ErrorLine[]);
     throw SluiceError.of('SLU2204', { socket: this.socket, reason: `status ${response.statusCode}` });
   }
 
@@ -96,6 +101,9 @@ export class AgentClient {
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (['ENOENT', 'ECONNREFUSED', 'ENOTDIR'].includes(code)) return SluiceError.of('SLU2201', { socket });
     if (['EACCES', 'EPERM'].includes(code)) return SluiceError.of('SLU2202', { socket });
-    return SluiceError.of('SLU2203', { socket, reason: code === 'ECONNRESET' ? 'the agent went away' : reasonOf(error) });
+    return SluiceError.of('SLU2203', {
+      socket,
+      reason: code === 'ECONNRESET' ? 'the agent went away' : reasonOf(error),
+    });
   }
 }

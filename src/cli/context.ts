@@ -28,9 +28,10 @@ export class CliContext {
     };
   }
 
-  /** A client for the socket of --socket, SLUICE_SOCKET, the default configuration file, or the default. */
-  async client(options: GlobalOptions): Promise<AgentClient> {
-    return new AgentClient(options.socket ?? this.io.env['SLUICE_SOCKET'] ?? (await configuredSocket()));
+  /** A client for the socket of --socket, SLUICE_SOCKET, the configuration (read by the caller or the default one). */
+  async client(options: GlobalOptions, configured?: string): Promise<AgentClient> {
+    const { socket = this.io.env.SLUICE_SOCKET ?? configured ?? (await configuredSocket()) } = options;
+    return new AgentClient(socket);
   }
 }
 

@@ -10,8 +10,12 @@ export interface HelpSections {
   readonly notes?: readonly string[];
 }
 
-export const CONFIG_FILES: NonNullable<HelpSections['files']> = [[DEFAULT_CONFIG_FILE, 'configuration, read if it exists and --config is not given']];
-export const SOCKET_FILES: NonNullable<HelpSections['files']> = [['/run/sluice/sluice.sock', "the agent's socket, if nothing else is set"]];
+export const CONFIG_FILES: NonNullable<HelpSections['files']> = [
+  [DEFAULT_CONFIG_FILE, 'configuration, read if it exists and --config is not given'],
+];
+export const SOCKET_FILES: NonNullable<HelpSections['files']> = [
+  ['/run/sluice/sluice.sock', "the agent's socket, if nothing else is set"],
+];
 
 /** Renders the sections in the layout of commander's own help. */
 export function sections(help: HelpSections): string {

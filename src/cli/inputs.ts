@@ -16,7 +16,8 @@ export const STDIN = 'stdin';
  */
 export async function readInputs(paths: readonly string[] | undefined, io: Io): Promise<SourceText[]> {
   if (paths === undefined) throw new UsageError('give -f with a file, a folder or - for standard input');
-  if (paths.filter((path) => path === '-').length > 1) throw new UsageError('standard input (-f -) can be read only once');
+  if (paths.filter((path) => path === '-').length > 1)
+    throw new UsageError('standard input (-f -) can be read only once');
   const sources: SourceText[] = [];
   const errors: SluiceError[] = [];
   const add = (file: string, read: () => Buffer | SluiceError): void => {
@@ -74,7 +75,8 @@ async function readStream(io: Io): Promise<Buffer | SluiceError> {
   for await (const chunk of io.stdin as AsyncIterable<Buffer | string>) {
     const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
     size += bytes.length;
-    if (size > MAX_FILE_BYTES) return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: STDIN });
+    if (size > MAX_FILE_BYTES)
+      return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: STDIN });
     chunks.push(bytes);
   }
   return Buffer.concat(chunks);

@@ -38,5 +38,8 @@ export function print(stream: Writable, ...lines: readonly string[]): void {
 
 /** Writes errors, one line each: `file:line: field: message (CODE)`, without a file `sluice: message (CODE)`. */
 export function printErrors(stream: Writable, errors: readonly ErrorLine[]): void {
-  print(stream, ...errors.map((error) => `${error.file === undefined ? 'sluice: ' : ''}${formatErrorLine(error)}`));
+  print(
+    stream,
+    ...errors.map((error) => `${error.file === undefined ? 'sluice: ' : ''}${formatErrorLine(error)}`),
+  );
 }

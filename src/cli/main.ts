@@ -15,8 +15,13 @@ export async function main(args: readonly string[], io: Io): Promise<ExitCode> {
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help, --version
     if (error instanceof CommanderError || error instanceof UsageError) {
-      const named = program.commands.find((command) => command.name() === args.find((word) => !word.startsWith('-')));
-      print(io.stderr, `sluice: ${usageMessage(error)}; see "sluice ${named === undefined ? '' : `${named.name()} `}--help"`);
+      const named = program.commands.find(
+        (command) => command.name() === args.find((word) => !word.startsWith('-')),
+      );
+      print(
+        io.stderr,
+        `sluice: ${usageMessage(error)}; see "sluice ${named === undefined ? '' : `${named.name()} `}--help"`,
+      );
       return EXIT.usage;
     }
     explain(error, io);
@@ -35,8 +40,11 @@ function explain(error: unknown, io: Io): void {
   if (error instanceof RefusedError) printErrors(io.stderr, error.errors);
   else if (error instanceof SluiceError) printErrors(io.stderr, [toErrorLine(error)]);
   else {
-    print(io.stderr, `sluice: ${error instanceof Error ? error.message : String(error)}`.replace(/\s*\n\s*/g, ' '));
-    if (io.env['SLUICE_DEBUG'] !== undefined && error instanceof Error) print(io.stderr, String(error.stack));
+    print(
+      io.stderr,
+      `sluice: ${error instanceof Error ? error.message : String(error)}`.replace(/\s*\n\s*/g, ' '),
+    );
+    if (io.env.SLUICE_DEBUG !== undefined && error instanceof Error) print(io.stderr, String(error.stack));
   }
 }
 

@@ -30,14 +30,20 @@ export interface ObjectReference {
 /** Reads KIND and [NAMESPACE/]NAME. Throws UsageError. */
 export function parseReference(kindText: string, nameText: string): ObjectReference {
   const wanted = kindText.toLowerCase();
-  const found = (Object.entries(KINDS) as [ResourceKind, KindInfo][]).find(([, info]) => info.aliases.includes(wanted));
+  const found = (Object.entries(KINDS) as [ResourceKind, KindInfo][]).find(([, info]) =>
+    info.aliases.includes(wanted),
+  );
   if (found === undefined) {
-    const hint = didYouMean(wanted, Object.values(KINDS).flatMap((info) => info.aliases));
+    const hint = didYouMean(
+      wanted,
+      Object.values(KINDS).flatMap((info) => info.aliases),
+    );
     throw new UsageError(`unknown kind '${kindText}'${hint}`);
   }
   const [kind, { namespaced }] = found;
   const parts = nameText.split('/');
-  if (parts.includes('') || parts.length > 2) throw new UsageError(`'${nameText}' is not a name or NAMESPACE/NAME`);
+  if (parts.includes('') || parts.length > 2)
+    throw new UsageError(`'${nameText}' is not a name or NAMESPACE/NAME`);
   const name = parts.at(-1) ?? '';
   if (!namespaced) {
     if (parts.length === 2) throw new UsageError(`a ${kind} has no namespace: write '${name}'`);

@@ -46,7 +46,8 @@ export function toErrorLine(error: SluiceError): ErrorLine {
 
 /** `file:line: field: message (CODE)`, the same text as SluiceError.toLine(). */
 export function formatErrorLine(error: ErrorLine): string {
-  const position = error.file === undefined ? '' : `${error.file}${error.line === undefined ? '' : `:${error.line}`}: `;
+  const position =
+    error.file === undefined ? '' : `${error.file}${error.line === undefined ? '' : `:${error.line}`}: `;
   const field = error.field === undefined || error.field === '' ? '' : `${error.field}: `;
   return `${position}${field}${error.message} (${error.code})`.replace(/[\r\n]+/g, ' ');
 }

@@ -27,19 +27,28 @@ export function parseApplyRequest(body: Buffer): ApplyRequest {
   } catch {
     throw SluiceError.of('SLU2404', { reason: 'the body is not JSON in UTF-8' });
   }
-  if (typeof value !== 'object' || value === null || !Array.isArray((value as { sources?: unknown }).sources)) {
+  if (
+    typeof value !== 'object' ||
+    value === null ||
+    !Array.isArray((value as { sources?: unknown }).sources)
+  ) {
     throw SluiceError.of('SLU2404', { reason: 'the body must be {"sources": [{"file", "text"}, …]}' });
   }
   const sources = (value as { sources: unknown[] }).sources;
-  if (sources.length > MAX_SOURCES) throw SluiceError.of('SLU2404', { reason: `more than ${MAX_SOURCES} sources` });
+  if (sources.length > MAX_SOURCES)
+    throw SluiceError.of('SLU2404', { reason: `more than ${MAX_SOURCES} sources` });
   return { sources: sources.map(checkSource) };
 }
 
 function checkSource(value: unknown, index: number): SourceText {
-  const { file, text } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  const { file, text } = (typeof value === 'object' && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
   if (typeof file !== 'string' || file === '' || file.length > MAX_FILE_NAME) {
     throw SluiceError.of('SLU2404', { reason: `sources[${index}].file must be a file name` });
   }
-  if (typeof text !== 'string') throw SluiceError.of('SLU2404', { reason: `sources[${index}].text must be a string` });
+  if (typeof text !== 'string')
+    throw SluiceError.of('SLU2404', { reason: `sources[${index}].text must be a string` });
   return { file, text };
 }

@@ -10,7 +10,11 @@ const MAX_BACKLOG = 1024 * 1024;
  * Answers /v1/drops: the latest events and, with `follow=1`, those that come, until the client goes
  * away. A client that reads too slowly loses events and is told how many; nobody waits for it.
  */
-export function streamDrops(engine: Pick<Engine, 'drops' | 'onDrop'>, response: ServerResponse, query: URLSearchParams): void {
+export function streamDrops(
+  engine: Pick<Engine, 'drops' | 'onDrop'>,
+  response: ServerResponse,
+  query: URLSearchParams,
+): void {
   const limit = readLimit(query.get('limit'));
   const follow = query.get('follow') === '1' || query.get('follow') === 'true';
   response.writeHead(200, { 'content-type': 'application/x-ndjson' });

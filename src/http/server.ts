@@ -19,7 +19,11 @@ export interface ApiHost {
   readonly stopped: () => void;
 }
 
-type Handler = (request: IncomingMessage, response: ServerResponse, url: URL) => Promise<void> | void;
+type Handler = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  query: URLSearchParams,
+) => Promise<void> | void;
 
 /** The API that api.ts describes. Each request is handled on its own; no client waits for another. */
 export class ApiServer {
@@ -32,16 +36,25 @@ export class ApiServer {
     this.#host = host;
     const { engine } = host;
     this.#routes = new Map<string, Readonly<Record<string, Handler>>>([
-      ['/v1/apply', { POST: (request, response) => this.#change(request, response, (sources) => engine.apply(sources)) }],
-      ['/v1/delete', { POST: (request, response) => this.#change(request, response, (sources) => engine.delete(sources)) }],
+      [
+        '/v1/apply',
+        { POST: (request, response) => this.#change(request, response, (sources) => engine.apply(sources)) },
+      ],
+      [
+        '/v1/delete',
+        { POST: (request, response) => this.#change(request, response, (sources) => engine.delete(sources)) },
+      ],
       ['/v1/down', { POST: (_, response) => this.#down(response) }],
       ['/v1/status', { GET: (_, response) => sendJson(response, 200, this.#status()) }],
-      ['/v1/drops', { GET: (_, response, url) => streamDrops(engine, response, url.searchParams) }],
+      ['/v1/drops', { GET: (_, response, query) => streamDrops(engine, response, query) }],
       ...LISTINGS.map(
         (name) =>
           [
             `/v1/list/${name}`,
-            { GET: async (_: IncomingMessage, response: ServerResponse) => sendJson(response, 200, await engine.list(name)) },
+            {
+              GET: async (_: IncomingMessage, response: ServerResponse) =>
+                sendJson(response, 200, await engine.list(name)),
+            },
           ] as const,
       ),
     ]);
@@ -71,21 +84,23 @@ export class ApiServer {
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
-      const url = new URL(request.url ?? '/', 'http://agent');
-      const methods = this.#routes.get(url.pathname);
-      if (methods === undefined) return this.#fail(request, response, 404, SluiceError.of('SLU2401', { path: url.pathname }));
+      const [path = '/', query] = (request.url ?? '/').split('?', 2);
+      const methods = this.#routes.get(path);
+      if (methods === undefined)
+        return this.#fail(request, response, 404, SluiceError.of('SLU2401', { path }));
       const method = request.method ?? 'GET';
       const handler = Object.hasOwn(methods, method) ? methods[method] : undefined;
       if (handler === undefined) {
         const allowed = Object.keys(methods).join(', ');
         response.setHeader('allow', allowed);
-        return this.#fail(request, response, 405, SluiceError.of('SLU2402', { method, path: url.pathname, allowed }));
+        return this.#fail(request, response, 405, SluiceError.of('SLU2402', { method, path, allowed }));
       }
-      await handler(request, response, url);
+      await handler(request, response, new URLSearchParams(query));
     } catch (error) {
       if (request.destroyed && !request.complete) return; // the client went away
       const known = asSluiceError(error);
-      if (!(error instanceof SluiceError)) this.#host.log.error({ err: error, url: request.url }, 'API request failed');
+      if (!(error instanceof SluiceError))
+        this.#host.log.error({ err: error, url: request.url }, 'API request failed');
       this.#fail(request, response, STATUS_OF[known.code] ?? 500, known);
     }
   }

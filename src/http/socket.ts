@@ -22,7 +22,8 @@ export async function checkSocketFree(path: string): Promise<void> {
   const existing = lstatSync(path, { throwIfNoEntry: false });
   if (existing === undefined) return;
   if (!existing.isSocket()) throw SluiceError.of('SLU2108', { path });
-  if (await isAlive(path)) throw SluiceError.of('SLU2104', { pid: '', what: `the socket ${path}`, settings: 'socket' });
+  if (await isAlive(path))
+    throw SluiceError.of('SLU2104', { pid: '', what: `the socket ${path}`, settings: 'socket' });
 }
 
 /**

@@ -1,4 +1,4 @@
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { MetricsSnapshot } from '../engine.js';
 
 /** A finished change, as the engine or a source reports it. */
@@ -18,22 +18,54 @@ export class Metrics {
   readonly #registry = new Registry();
   readonly #snapshot: () => MetricsSnapshot | undefined;
 
-  readonly #forwardedPackets = this.#counter('sluice_forwarded_packets_total', 'Packets forwarded.', ['direction']);
-  readonly #forwardedBytes = this.#counter('sluice_forwarded_bytes_total', 'IP bytes forwarded.', ['direction']);
-  readonly #droppedPackets = this.#counter('sluice_dropped_packets_total', 'Packets dropped.', ['direction', 'reason']);
-  readonly #droppedBytes = this.#counter('sluice_dropped_bytes_total', 'IP bytes dropped.', ['direction', 'reason']);
-  readonly #flowEntries = this.#gauge('sluice_flow_table_entries', 'Entries in the flow table (two for each flow).');
-  readonly #flowCapacity = this.#gauge('sluice_flow_table_capacity', 'Entries that the flow table has room for.');
-  readonly #flowFailures = this.#counter('sluice_flow_insert_failures_total', 'Flows that found no room in the flow table.');
+  readonly #forwardedPackets = this.#counter('sluice_forwarded_packets_total', 'Packets forwarded.', [
+    'direction',
+  ]);
+  readonly #forwardedBytes = this.#counter('sluice_forwarded_bytes_total', 'IP bytes forwarded.', [
+    'direction',
+  ]);
+  readonly #droppedPackets = this.#counter('sluice_dropped_packets_total', 'Packets dropped.', [
+    'direction',
+    'reason',
+  ]);
+  readonly #droppedBytes = this.#counter('sluice_dropped_bytes_total', 'IP bytes dropped.', [
+    'direction',
+    'reason',
+  ]);
+  readonly #flowEntries = this.#gauge(
+    'sluice_flow_table_entries',
+    'Entries in the flow table (two for each flow).',
+  );
+  readonly #flowCapacity = this.#gauge(
+    'sluice_flow_table_capacity',
+    'Entries that the flow table has room for.',
+  );
+  readonly #flowFailures = this.#counter(
+    'sluice_flow_insert_failures_total',
+    'Flows that found no room in the flow table.',
+  );
   readonly #mapEntries = this.#gauge('sluice_map_entries', 'Entries in a BPF map.', ['map']);
   readonly #mapCapacity = this.#gauge('sluice_map_capacity', 'Entries that a BPF map has room for.', ['map']);
-  readonly #mapPressure = this.#gauge('sluice_map_pressure_ratio', 'Entries of a BPF map divided by its capacity.', ['map']);
+  readonly #mapPressure = this.#gauge(
+    'sluice_map_pressure_ratio',
+    'Entries of a BPF map divided by its capacity.',
+    ['map'],
+  );
   readonly #mapMemory = this.#gauge('sluice_map_memory_bytes', 'Kernel memory of a BPF map.', ['map']);
   readonly #endpoints = this.#gauge('sluice_endpoints', 'Container interfaces in force.');
   readonly #policySets = this.#gauge('sluice_policy_sets', 'Distinct policy sets in force.');
-  readonly #identities = this.#gauge('sluice_identities', 'Identities (sets of labels or of addresses) in use.');
-  readonly #epoch = this.#gauge('sluice_policy_epoch', 'Epoch of the decisions in force; grows with each change of policy.');
-  readonly #lostEvents = this.#counter('sluice_events_lost_total', 'Kernel events lost because their buffer was full.');
+  readonly #identities = this.#gauge(
+    'sluice_identities',
+    'Identities (sets of labels or of addresses) in use.',
+  );
+  readonly #epoch = this.#gauge(
+    'sluice_policy_epoch',
+    'Epoch of the decisions in force; grows with each change of policy.',
+  );
+  readonly #lostEvents = this.#counter(
+    'sluice_events_lost_total',
+    'Kernel events lost because their buffer was full.',
+  );
 
   readonly #applyDuration = new Histogram({
     name: 'sluice_apply_duration_seconds',
@@ -42,8 +74,14 @@ export class Metrics {
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     registers: [this.#registry],
   });
-  readonly #applies = this.#counter('sluice_apply_total', 'Changes, by where they came from and how they ended.', ['source', 'result']);
-  readonly #applyFailures = this.#counter('sluice_apply_failures_total', 'Changes that were refused.', ['source']);
+  readonly #applies = this.#counter(
+    'sluice_apply_total',
+    'Changes, by where they came from and how they ended.',
+    ['source', 'result'],
+  );
+  readonly #applyFailures = this.#counter('sluice_apply_failures_total', 'Changes that were refused.', [
+    'source',
+  ]);
   readonly #lastApply = this.#gauge(
     'sluice_last_apply_success',
     '1 if the latest change is in force, 0 if it was refused and the last good state stays in force.',
@@ -53,10 +91,10 @@ export class Metrics {
   constructor(snapshot: () => MetricsSnapshot | undefined, version: string) {
     this.#snapshot = snapshot;
     collectDefaultMetrics({ register: this.#registry });
-    this.#gauge('sluice_build_info', 'Always 1; the version is in the label.', ['version', 'node_version']).set(
-      { version, node_version: process.version },
-      1,
-    );
+    this.#gauge('sluice_build_info', 'Always 1; the version is in the label.', [
+      'version',
+      'node_version',
+    ]).set({ version, node_version: process.version }, 1);
     for (const source of SOURCES) {
       this.#applyFailures.inc({ source }, 0);
       for (const result of ['success', 'failure']) this.#applies.inc({ source, result }, 0);
@@ -84,7 +122,12 @@ export class Metrics {
   }
 
   #read(snapshot: MetricsSnapshot): void {
-    for (const metric of [this.#forwardedPackets, this.#forwardedBytes, this.#droppedPackets, this.#droppedBytes]) {
+    for (const metric of [
+      this.#forwardedPackets,
+      this.#forwardedBytes,
+      this.#droppedPackets,
+      this.#droppedBytes,
+    ]) {
       metric.reset();
     }
     for (const { direction, reason, packets, bytes } of snapshot.packets) {
@@ -99,7 +142,8 @@ export class Metrics {
     this.#flowEntries.set(snapshot.flowEntries);
     this.#flowCapacity.set(snapshot.flowCapacity);
     setCounter(this.#flowFailures, snapshot.flowInsertFailures);
-    for (const metric of [this.#mapEntries, this.#mapCapacity, this.#mapPressure, this.#mapMemory]) metric.reset();
+    for (const metric of [this.#mapEntries, this.#mapCapacity, this.#mapPressure, this.#mapMemory])
+      metric.reset();
     for (const { name, entries, capacity, bytes } of snapshot.maps) {
       const map = { map: name };
       this.#mapEntries.set(map, entries);

@@ -31,7 +31,12 @@ export class MetricsServer {
   }
 
   /** Throws SLU2105 (address in use) or SLU2106. */
-  static async listen(address: string, metrics: Metrics, healthy: () => boolean, log: Logger): Promise<MetricsServer> {
+  static async listen(
+    address: string,
+    metrics: Metrics,
+    healthy: () => boolean,
+    log: Logger,
+  ): Promise<MetricsServer> {
     const at = parseHostPort(address);
     if (at === undefined) throw SluiceError.of('SLU2106', { address, reason: 'not host:port' });
     const self = new MetricsServer(metrics, healthy, log);
@@ -80,12 +85,17 @@ export class MetricsServer {
     } catch (err) {
       this.#log.error({ err }, 'metrics could not be read');
       if (response.headersSent) response.destroy();
-      else reply(response, 500, 'the metrics could not be read; the agent\'s log has more\n');
+      else reply(response, 500, "the metrics could not be read; the agent's log has more\n");
     }
   }
 }
 
-function reply(response: ServerResponse, status: number, body: string, type = 'text/plain; charset=utf-8'): void {
+function reply(
+  response: ServerResponse,
+  status: number,
+  body: string,
+  type = 'text/plain; charset=utf-8',
+): void {
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) });
   response.end(body);
 }

@@ -172,7 +172,8 @@ export class DefinitionsFolder {
     this.#applied = { key: state.key, ok: errors.length === 0, at: started };
     if (errors.length > 0) this.#fail(errors);
     else {
-      if (this.#problems.length > 0) this.#options.log.info({ path: this.#options.path }, 'definitions are good again');
+      if (this.#problems.length > 0)
+        this.#options.log.info({ path: this.#options.path }, 'definitions are good again');
       this.#problems = [];
       this.#logged.clear();
     }
@@ -191,7 +192,10 @@ export class DefinitionsFolder {
       const line = formatErrorLine(error);
       if (this.#logged.has(line)) continue;
       this.#logged.add(line);
-      this.#options.log.error({ code: error.code }, `definitions refused, the last good state stays: ${line}`);
+      this.#options.log.error(
+        { code: error.code },
+        `definitions refused, the last good state stays: ${line}`,
+      );
     }
   }
 
@@ -206,12 +210,14 @@ export class DefinitionsFolder {
       if (code !== 'ENOENT') throw error;
     }
     if (stats === undefined) {
-      if (!this.#missing) log.warn({ path }, 'definitions folder does not exist; it is read as soon as it does');
+      if (!this.#missing)
+        log.warn({ path }, 'definitions folder does not exist; it is read as soon as it does');
       this.#missing = true;
       this.#unwatch();
       return false;
     }
-    if (!stats.isDirectory()) throw Object.assign(new Error('ENOTDIR: not a directory, scandir'), { code: 'ENOTDIR' });
+    if (!stats.isDirectory())
+      throw Object.assign(new Error('ENOTDIR: not a directory, scandir'), { code: 'ENOTDIR' });
     this.#missing = false;
     const inode = `${stats.dev}:${stats.ino}`;
     if (this.#watcher?.inode === inode || this.#closed) return true;
@@ -299,7 +305,8 @@ async function statFile(file: string): Promise<BigIntStats | undefined> {
 
 /** The text of a file, or why it is refused. One that is too large is refused before it takes memory. */
 async function readSource(file: string, size: bigint): Promise<string | SluiceError> {
-  if (size > BigInt(MAX_FILE_BYTES)) return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size: Number(size) }, { file });
+  if (size > BigInt(MAX_FILE_BYTES))
+    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size: Number(size) }, { file });
   try {
     return decodeText({ file, text: await readFile(file) });
   } catch (error) {
@@ -309,5 +316,9 @@ async function readSource(file: string, size: bigint): Promise<string | SluiceEr
 
 function unreadable(fallback: string, error: unknown): SluiceError {
   const file = (error as { path?: unknown }).path;
-  return SluiceError.of('SLU2205', { reason: reasonOf(error) }, { file: typeof file === 'string' ? file : fallback });
+  return SluiceError.of(
+    'SLU2205',
+    { reason: reasonOf(error) },
+    { file: typeof file === 'string' ? file : fallback },
+  );
 }

@@ -61,7 +61,11 @@ export class MemoryEngine implements Engine {
   async list(name: ListingName): Promise<Listing> {
     if (name === 'flows') throw new Error('the map is gone');
     const rows = name === 'networks' ? [...this.objects].map(([key, file]) => [key, file]) : [];
-    return { columns: ['NAME', 'FILE'], rows, objects: rows.map(([key]) => ({ kind: 'Network', metadata: { name: key } })) };
+    return {
+      columns: ['NAME', 'FILE'],
+      rows,
+      objects: rows.map(([key]) => ({ kind: 'Network', metadata: { name: key } })),
+    };
   }
 
   status(): Status {
@@ -118,13 +122,24 @@ export class MemoryEngine implements Engine {
     for (const listener of this.listeners) listener(event);
   }
 
-  async #change(call: string, sources: readonly SourceText[], source: 'api' | 'folder'): Promise<ApplyResult> {
+  async #change(
+    call: string,
+    sources: readonly SourceText[],
+    source: 'api' | 'folder',
+  ): Promise<ApplyResult> {
     this.calls.push({ call, sources });
     await this.gate;
     const errors: ErrorLine[] = [];
     for (const { file, text } of sources) {
       const line = text.split('\n').findIndex((content) => content.includes('BAD'));
-      if (line >= 0) errors.push({ code: 'SLU1105', message: 'must be good, not BAD', file, line: line + 1, field: 'spec.mode' });
+      if (line >= 0)
+        errors.push({
+          code: 'SLU1105',
+          message: 'must be good, not BAD',
+          file,
+          line: line + 1,
+          field: 'spec.mode',
+        });
     }
     const ok = errors.length === 0;
     for (const listener of this.appliedListeners) listener({ ok, seconds: 0.004, source });
@@ -139,7 +154,9 @@ export class MemoryEngine implements Engine {
     const action = call === 'delete' ? 'deleted' : 'created';
     return {
       ok,
-      changes: sources.map(({ text }) => ({ kind: 'Container', namespace: 'shop', name: text.trim(), action }) as const),
+      changes: sources.map(
+        ({ text }) => ({ kind: 'Container', namespace: 'shop', name: text.trim(), action }) as const,
+      ),
       milliseconds: 4,
     };
   }

@@ -16,7 +16,7 @@ export function agentCommand(context: CliContext): Command {
       'after',
       sections({
         notes: [
-          'Signals:\n  SIGTERM, SIGINT  stop, leaving the kernel as it is\n  SIGHUP           read the definitions\' folder again now',
+          "Signals:\n  SIGTERM, SIGINT  stop, leaving the kernel as it is\n  SIGHUP           read the definitions' folder again now",
           'Configuration (YAML; every setting may be left out):\n' +
             '  apiVersion: sluice.dev/v1alpha1\n' +
             '  kind: AgentConfig\n' +

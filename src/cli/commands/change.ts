@@ -6,7 +6,10 @@ import { readInputs } from '../inputs.js';
 import { EXIT, type ExitCode, print, UsageError } from '../io.js';
 import { parseReference, referenceText } from '../references.js';
 
-const FILE_OPTION = ['-f, --file <path>', 'file, folder (its *.yaml, *.yml and *.json) or - for standard input; repeatable'] as const;
+const FILE_OPTION = [
+  '-f, --file <path>',
+  'file, folder (its *.yaml, *.yml and *.json) or - for standard input; repeatable',
+] as const;
 
 interface ChangeOptions {
   readonly file?: readonly string[];
@@ -52,7 +55,12 @@ export function deleteCommand(context: CliContext): Command {
       'Deletes the objects that the files define, or one object by kind and name. Only kind, namespace ' +
         'and name of a document matter. All or nothing: an object that does not exist is an error.',
     )
-    .addArgument(new Argument('[kind]', 'network, container, networkpolicy or namespace (short: net, policy, netpol, ns)'))
+    .addArgument(
+      new Argument(
+        '[kind]',
+        'network, container, networkpolicy or namespace (short: net, policy, netpol, ns)',
+      ),
+    )
     .addArgument(new Argument('[name]', 'NAME, or NAMESPACE/NAME (without it the namespace is "default")'))
     .option(...FILE_OPTION, collect)
     .option('-q, --quiet', 'print nothing when it succeeds')
@@ -77,7 +85,11 @@ export function deleteCommand(context: CliContext): Command {
     );
 }
 
-async function deleteSources(context: CliContext, options: ChangeOptions, args: readonly string[]): Promise<SourceText[]> {
+async function deleteSources(
+  context: CliContext,
+  options: ChangeOptions,
+  args: readonly string[],
+): Promise<SourceText[]> {
   const [kind, name] = args;
   if (options.file !== undefined) {
     if (kind !== undefined) throw new UsageError('give either -f or a kind and a name, not both');

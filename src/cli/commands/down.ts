@@ -1,6 +1,5 @@
 import { Command } from 'commander';
 import { SluiceError } from '../../../policy/errors.js';
-import { AgentClient } from '../client.js';
 import type { CliContext } from '../context.js';
 import { CONFIG_FILES, sections } from '../help.js';
 import { EXIT, print } from '../io.js';
@@ -30,7 +29,7 @@ export function downCommand(context: CliContext): Command {
       context.action<{ readonly config?: string }>(async (options) => {
         const { loadConfig, downWithoutAgent } = await import('../../main.js');
         const config = loadConfig(options.config);
-        const client = new AgentClient(options.socket ?? context.io.env['SLUICE_SOCKET'] ?? config.socket);
+        const client = await context.client(options, config.socket);
         try {
           await client.post('/v1/down');
           print(context.io.stdout, 'Everything is removed; the agent has ended.');

@@ -13,13 +13,17 @@ interface DropsOptions {
   readonly output: 'table' | 'json';
 }
 
-const OUTPUT = new Option('-o, --output <format>', 'format; json is one object a line').choices(['table', 'json']).default('table');
+const OUTPUT = new Option('-o, --output <format>', 'format; json is one object a line')
+  .choices(['table', 'json'])
+  .default('table');
 
 /** `sluice drops`. */
 export function dropsCommand(context: CliContext): Command {
   return new Command('drops')
     .summary('recently dropped packets, each with its reason and rule')
-    .description('Lists the packets that were dropped most recently, oldest first, each with the reason and the rule that decided.')
+    .description(
+      'Lists the packets that were dropped most recently, oldest first, each with the reason and the rule that decided.',
+    )
     .option('-n, --limit <count>', `how many at most (0 to ${MAX_DROPS})`, parseLimit, DEFAULT_DROPS)
     .option('--follow', 'go on with new ones until interrupted')
     .addOption(OUTPUT)
@@ -34,14 +38,20 @@ export function dropsCommand(context: CliContext): Command {
         files: SOCKET_FILES,
       }),
     )
-    .action(context.action<DropsOptions>(async (options) => show(context.io, await context.client(options), options)));
+    .action(
+      context.action<DropsOptions>(async (options) =>
+        show(context.io, await context.client(options), options),
+      ),
+    );
 }
 
 /** `sluice monitor`: short for `drops -n 0 --follow`. */
 export function monitorCommand(context: CliContext): Command {
   return new Command('monitor')
     .summary('dropped packets as they happen')
-    .description('Prints dropped packets as they happen, until interrupted. The same as: sluice drops -n 0 --follow')
+    .description(
+      'Prints dropped packets as they happen, until interrupted. The same as: sluice drops -n 0 --follow',
+    )
     .addOption(OUTPUT)
     .addHelpText(
       'after',
@@ -59,12 +69,15 @@ export function monitorCommand(context: CliContext): Command {
 }
 
 async function show(io: Io, client: AgentClient, options: DropsOptions): Promise<ExitCode> {
-  const records = client.stream<DropRecord>(`/v1/drops?limit=${options.limit}${options.follow === true ? '&follow=1' : ''}`);
+  const records = await client.stream<DropRecord>(
+    `/v1/drops?limit=${options.limit}${options.follow === true ? '&follow=1' : ''}`,
+  );
   if (options.output === 'json') {
     for await (const record of records) print(io.stdout, JSON.stringify(record));
   } else if (options.follow === true) {
     print(io.stdout, followLine(HEADER));
-    for await (const record of records) print(io.stdout, 'lost' in record ? lostLine(record.lost) : followLine(dropCells(record)));
+    for await (const record of records)
+      print(io.stdout, 'lost' in record ? lostLine(record.lost) : followLine(dropCells(record)));
   } else {
     const rows: string[][] = [];
     for await (const record of records) if (!('lost' in record)) rows.push(dropCells(record));

@@ -21,7 +21,7 @@ export function getCommand(context: CliContext): Command {
       'after',
       sections({
         examples: [
-          ['sluice get endpoints', "every container interface with its addresses and policy"],
+          ['sluice get endpoints', 'every container interface with its addresses and policy'],
           ['sluice get flows', 'connections in the flow table'],
           ["sluice get containers -o json | jq '.items[].metadata.name'", 'for scripts'],
         ],
@@ -34,9 +34,17 @@ export function getCommand(context: CliContext): Command {
         const what = args[0] as ListingName;
         const listing = await (await context.client(options)).get<Listing>(`/v1/list/${what}`);
         if (options.output !== 'table') {
-          await printValue(context.io, options.output, { apiVersion: 'v1', kind: 'List', items: listing.objects });
+          await printValue(context.io, options.output, {
+            apiVersion: 'v1',
+            kind: 'List',
+            items: listing.objects,
+          });
         } else if (listing.rows.length === 0) print(context.io.stderr, `No ${what}.`);
-        else print(context.io.stdout, ...formatTable(listing.columns, listing.rows).slice(options.headers ? 0 : 1));
+        else
+          print(
+            context.io.stdout,
+            ...formatTable(listing.columns, listing.rows).slice(options.headers ? 0 : 1),
+          );
         return EXIT.ok;
       }),
     );

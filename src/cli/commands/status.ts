@@ -20,7 +20,7 @@ export function statusCommand(context: CliContext): Command {
       sections({
         examples: [
           ['sluice status', 'for people'],
-          ["sluice status -o json | jq -e '.state == \"ready\"'", 'for scripts'],
+          ['sluice status -o json | jq -e \'.state == "ready"\'', 'for scripts'],
         ],
         failed: 'the agent cannot be reached',
         files: SOCKET_FILES,
@@ -44,13 +44,24 @@ export function statusLines(status: Status): string[] {
   const lines = formatFields([
     ['State', status.state],
     ['Version', `${status.version}, pid ${status.pid}, running for ${formatDuration(status.uptimeSeconds)}`],
-    ['Kernel', `${status.kernel}, ${status.hooks} hooks${status.adopted ? ', state of an earlier agent adopted' : ''}`],
+    [
+      'Kernel',
+      `${status.kernel}, ${status.hooks} hooks${status.adopted ? ', state of an earlier agent adopted' : ''}`,
+    ],
     ['Uplinks', status.uplinks.length === 0 ? 'none' : status.uplinks.join(', ')],
     ['Networks', String(status.networks)],
     ['Containers', `${status.containers} (${status.endpoints} endpoints)`],
-    ['Policies', `${status.policies} (${status.policySets} sets, ${status.identities} identities, epoch ${status.epoch})`],
+    [
+      'Policies',
+      `${status.policies} (${status.policySets} sets, ${status.identities} identities, epoch ${status.epoch})`,
+    ],
     ['Flow table', `${entries} of ${capacity} entries${share}`],
-    ['Last change', last === undefined ? 'none' : `${last.at}, ${last.ok ? 'in force' : 'refused'}, ${last.milliseconds.toFixed(1)} ms`],
+    [
+      'Last change',
+      last === undefined
+        ? 'none'
+        : `${last.at}, ${last.ok ? 'in force' : 'refused'}, ${last.milliseconds.toFixed(1)} ms`,
+    ],
     ['Problems', status.problems.length === 0 ? 'none' : String(status.problems.length)],
   ]);
   return [...lines, ...status.problems.map((problem) => `  ${formatErrorLine(problem)}`)];

@@ -13,7 +13,11 @@ export function validateCommand(context: CliContext): Command {
       'Checks definitions as a whole, as if nothing else were defined. Needs no agent and no root. ' +
         'What only the running machine can tell (such as whether a network namespace exists) is not checked.',
     )
-    .option('-f, --file <path>', 'file, folder (its *.yaml, *.yml and *.json) or - for standard input; repeatable', collect)
+    .option(
+      '-f, --file <path>',
+      'file, folder (its *.yaml, *.yml and *.json) or - for standard input; repeatable',
+      collect,
+    )
     .option('-q, --quiet', 'print nothing when everything is valid')
     .addHelpText(
       'after',
@@ -36,7 +40,8 @@ export function validateCommand(context: CliContext): Command {
         const all = [...errors, ...checkResources(resources)].sort(compareErrors);
         if (all.length > 0) throw new RefusedError(all);
         if (options.quiet === true) return EXIT.ok;
-        const documents = resources.length === 1 ? '1 document is valid' : `${resources.length} documents are valid`;
+        const documents =
+          resources.length === 1 ? '1 document is valid' : `${resources.length} documents are valid`;
         print(context.io.stdout, `${documents}.`);
         return EXIT.ok;
       }),
