@@ -6,8 +6,9 @@
  * every device: a packet that was sent on to another container is a valid packet of the first one again.
  */
 
-import { bytesCodec, u32Codec } from '../../loader/abi/codec.js';
+import { bytesCodec, type Codec, u32Codec } from '../../loader/abi/codec.js';
 import { MAPS, NetworkFlag, Verdict } from '../../loader/abi/gen/types.gen.js';
+import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import type { BpfProgram } from '../../loader/program.js';
@@ -48,6 +49,9 @@ export function makeDevices(): void {
   sh('ip neighbour add 198.51.100.2 lladdr 02:00:00:00:00:02 dev uplink');
 }
 
+type Codecs = typeof MAPS;
+type Decoded<C> = C extends Codec<infer T> ? T : never;
+
 export class DatapathBed {
   readonly #object: BpfObject;
   readonly fromContainer: BpfProgram;
@@ -62,11 +66,12 @@ export class DatapathBed {
     this.#fill(rules);
   }
 
-  map<N extends keyof typeof MAPS>(name: N) {
-    const { key, value } = MAPS[name];
-    return this.#object.map(name, key as never, value as never) as unknown as ReturnType<
-      typeof BpfObject.prototype.map<Decoded<(typeof MAPS)[N]['key']>, Decoded<(typeof MAPS)[N]['value']>>
-    >;
+  map<N extends keyof Codecs>(name: N): BpfMap<Decoded<Codecs[N]['key']>, Decoded<Codecs[N]['value']>> {
+    const { key, value } = MAPS[name] as {
+      key: Codec<Decoded<Codecs[N]['key']>>;
+      value: Codec<Decoded<Codecs[N]['value']>>;
+    };
+    return this.#object.map(name, key, value);
   }
 
   #fill(rules: number): void {
@@ -208,8 +213,6 @@ export class DatapathBed {
     half.deleteBatch([...half.entries()].map(([key]) => key));
   }
 }
-
-type Decoded<C> = C extends { decode(from: Buffer, offset: number): infer T } ? T : never;
 
 /** The program of a small object that has only one, such as bench_empty. */
 export function loadSingle(object: string, program: string): BpfProgram {
