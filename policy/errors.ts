@@ -95,8 +95,8 @@ export const ERRORS = {
   SLU2005: 'a configuration file is one mapping with apiVersion: sluice.dev/v1alpha1 and kind: AgentConfig',
 
   // 21xx: start of the agent
-  SLU2101: 'not enough rights: run as root (missing {capabilities})',
-  SLU2102: 'Linux {release} is too old: Sluice needs {minimum} or newer',
+  SLU2101: 'not enough rights: {reason}',
+  SLU2102: 'the kernel is too old: {reason}',
   SLU2103: 'no BPF file system at {path}: mount one with "mount -t bpf bpf {mountPoint}" or set pinPath',
   SLU2104: 'another agent is running{pid} and uses {what}: stop it, or give this one its own {settings}',
   SLU2105: 'the metrics address {address} is in use: stop the other process or set metricsAddress',
@@ -104,6 +104,7 @@ export const ERRORS = {
   SLU2107: 'cannot create the folder {path}: {reason}',
   SLU2108: '{path} exists and is not a socket: remove it or set socket',
   SLU2109: 'cannot lock {path}: {reason}',
+  SLU2110: 'libbpf cannot be used: {reason}',
 
   // 22xx: commands
   SLU2201: 'the agent is not running (nobody listens on {socket}): start it with "sluice agent"',

@@ -15,7 +15,7 @@ import { InstanceLock } from './lock.js';
 import { createLogger, type Logger } from './log.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
-import { checkRights, preflight } from './preflight.js';
+import { checkRights, preflight, warnAboutMachine } from './preflight.js';
 import { DefinitionsFolder } from './sources/folder.js';
 import { notifyManager } from './systemd.js';
 import { version } from './version.js';
@@ -51,6 +51,7 @@ export async function runAgent(options: { readonly config?: string }): Promise<E
   try {
     await checkSocketFree(config.socket);
     exitOnBug(log);
+    warnAboutMachine(log);
     removed = await serve(withUsableCgroup(config, log), log);
   } finally {
     if (removed) lock.remove();

@@ -1,50 +1,48 @@
-import { existsSync, readFileSync, statfsSync } from 'node:fs';
-import { release } from 'node:os';
 import { dirname } from 'node:path';
+import {
+  bpfFileSystemFeature,
+  type Feature,
+  jitFeature,
+  kernelFeature,
+  libbpfFeature,
+  privilegeFeature,
+} from '../loader/features.js';
 import { SluiceError } from '../policy/errors.js';
-
-/** Oldest kernel, because of bpf_for_each_map_elem and what the programs' helpers need. */
-export const MINIMUM_KERNEL = '5.15';
-
-/** f_type of the BPF file system (linux/magic.h). */
-const BPF_FS_MAGIC = 0xcafe4a11;
-
-/** Bit numbers in linux/capability.h. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
-const NEEDED_CAPABILITIES = { CAP_NET_ADMIN: 12, CAP_SYS_ADMIN: 21 } as const;
+import type { Logger } from './log.js';
 
 /**
  * What must be true before anything is touched, cheapest first; throws the first thing that is
- * not: rights (SLU2101), kernel (SLU2102), BPF file system (SLU2103). Uses no library of the kernel.
+ * not: rights (SLU2101), kernel (SLU2102), libbpf (SLU2110), BPF file system (SLU2103).
  */
 export function preflight(pinPath: string): void {
   checkRights();
-  checkKernel(release());
+  checkKernel();
+  const { supported, detail } = libbpfFeature.probe();
+  if (supported === false) throw SluiceError.of('SLU2110', { reason: detail });
   checkBpfFs(pinPath);
 }
 
-/** Throws SLU2101. `status` is the text of /proc/self/status. */
-export function checkRights(status: string = readFileSync('/proc/self/status', 'utf8')): void {
-  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
-  const missing = Object.entries(NEEDED_CAPABILITIES)
-    .filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)
-    .map(([name]) => name);
-  if (missing.length > 0) throw SluiceError.of('SLU2101', { capabilities: missing.join(', ') });
+/** Throws SLU2101. */
+export function checkRights(privileges: Feature = privilegeFeature()): void {
+  const { supported, detail } = privileges.probe();
+  if (supported === false) throw SluiceError.of('SLU2101', { reason: detail });
 }
 
-/** `kernelRelease` as uname -r prints it, such as `6.1.0-18-amd64`. */
-export function checkKernel(kernelRelease: string): void {
-  const [major = 0, minor = 0] = kernelRelease.split(/[.-]/).map(Number);
-  const [wantMajor = 0, wantMinor = 0] = MINIMUM_KERNEL.split('.').map(Number);
-  if (major > wantMajor || (major === wantMajor && minor >= wantMinor)) return;
-  throw SluiceError.of('SLU2102', { release: kernelRelease, minimum: MINIMUM_KERNEL });
+/** Throws SLU2102. */
+export function checkKernel(kernel: Feature = kernelFeature()): void {
+  const { supported, detail } = kernel.probe();
+  if (supported === false) throw SluiceError.of('SLU2102', { reason: detail });
 }
 
-/** The pin path or the closest folder above it that exists must be on a BPF file system. */
+/** The pin path or the closest folder above it that exists must be on a BPF file system: SLU2103. */
 export function checkBpfFs(pinPath: string): void {
-  let folder = pinPath;
-  while (!existsSync(folder) && folder !== dirname(folder)) folder = dirname(folder);
-  // f_type is signed on some architectures.
-  if (existsSync(folder) && statfsSync(folder).type >>> 0 === BPF_FS_MAGIC) return;
+  if (bpfFileSystemFeature(pinPath).probe().supported === true) return;
   const mountPoint = pinPath.startsWith('/sys/fs/bpf') ? '/sys/fs/bpf' : dirname(pinPath);
   throw SluiceError.of('SLU2103', { path: pinPath, mountPoint });
+}
+
+/** What works but costs: says it in the log. */
+export function warnAboutMachine(log: Logger): void {
+  const { supported, detail } = jitFeature.probe();
+  if (supported === false) log.warn(`the BPF compiler of the kernel is ${detail}`);
 }

@@ -40,7 +40,7 @@ describe('an agent that cannot start', () => {
     must('chmod', '755', place.root);
     const unprivileged = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--inh-caps=-all'];
     expect(refused(place.inside(...unprivileged, SLUICE, 'agent', '--config', place.config))).toBe(
-      'sluice: not enough rights: run as root (missing CAP_NET_ADMIN, CAP_SYS_ADMIN) (SLU2101)',
+      'sluice: not enough rights: this process lacks CAP_NET_ADMIN and CAP_SYS_ADMIN: run it as root (SLU2101)',
     );
     untouched();
   });
@@ -49,7 +49,9 @@ describe('an agent that cannot start', () => {
     const line = refused(
       place.inside('setpriv', '--bounding-set=-sys_admin', SLUICE, 'agent', '--config', place.config),
     );
-    expect(line).toBe('sluice: not enough rights: run as root (missing CAP_SYS_ADMIN) (SLU2101)');
+    expect(line).toBe(
+      'sluice: not enough rights: this process lacks CAP_SYS_ADMIN: run it as root (SLU2101)',
+    );
     untouched();
   });
 
@@ -71,7 +73,7 @@ describe('an agent that cannot start', () => {
     );
     must('gcc', '-shared', '-fPIC', '-o', library, source);
     expect(refused(agent(), { LD_PRELOAD: library })).toBe(
-      'sluice: Linux 5.10.0-28-amd64 is too old: Sluice needs 5.15 or newer (SLU2102)',
+      'sluice: the kernel is too old: this is Linux 5.10.0-28-amd64, Sluice needs Linux 5.15 or newer (SLU2102)',
     );
     untouched();
   });
@@ -173,7 +175,7 @@ describe('the command as an ordinary user', () => {
     expect(asUser('down', '--config', config)).toEqual({
       code: 1,
       out: '',
-      err: 'sluice: not enough rights: run as root (missing CAP_NET_ADMIN, CAP_SYS_ADMIN) (SLU2101)\n',
+      err: 'sluice: not enough rights: this process lacks CAP_NET_ADMIN and CAP_SYS_ADMIN: run it as root (SLU2101)\n',
     });
   });
 
