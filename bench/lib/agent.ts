@@ -87,6 +87,15 @@ export class Agent {
     }
   }
 
+  /** Ends the agent without giving it a chance to do anything, and waits until it is gone. */
+  async kill(): Promise<void> {
+    const agent = this.#process;
+    if (agent === undefined || agent.exitCode !== null || agent.signalCode !== null) return;
+    const gone = new Promise<void>((resolve) => agent.once('exit', () => resolve()));
+    agent.kill('SIGKILL');
+    await gone;
+  }
+
   /** What the agent wrote to its log. */
   log(): string {
     return readFileSync(this.#logFile, 'utf8');
