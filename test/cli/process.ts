@@ -136,6 +136,28 @@ export class Place {
     return new Agent(child);
   }
 
+  /** Starts a TCP server in a namespace that greets; resolves when it listens. */
+  async serve(netns: string, port: number): Promise<ChildProcess> {
+    const script = `require('node:net').createServer((s) => s.end('hello')).listen(${port}, '::', () => console.log('up'))`;
+    const child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    this.#processes.add(child);
+    child.once('exit', () => this.#processes.delete(child));
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    return child;
+  }
+
+  /** Whether a TCP server greets a client in a namespace within a second. */
+  reaches(netns: string, address: string, port: number): boolean {
+    const script = `const s = require('node:net').connect({ host: '${address}', port: ${port} });
+      s.on('data', (d) => { console.log(String(d)); process.exit(0); });
+      s.on('error', () => process.exit(1));
+      setTimeout(() => process.exit(1), 1000);`;
+    const { out } = run(['nsenter', `--net=/run/netns/${netns}`, process.execPath, '-e', script]);
+    return out === 'hello\n';
+  }
+
   /** Ends what still runs and removes everything, whatever state it is in. */
   remove(): void {
     for (const child of this.#processes) child.kill('SIGKILL');

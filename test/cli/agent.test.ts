@@ -1,0 +1,464 @@
+import { existsSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { DropEvent, Status } from '../../src/engine.js';
+import { type Agent, must, needBuild, Place, run, SLUICE } from './process.js';
+
+/** The agent as a process, with the real engine and the kernel, each in a network namespace of its own. */
+
+const NETWORK = `apiVersion: sluice.dev/v1alpha1
+kind: Network
+metadata:
+  name: front
+spec:
+  ipv4:
+    cidr: 10.91.0.0/24
+  ipv6:
+    cidr: fd91::/64
+---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+`;
+
+const container = (name: string, netns: string, address: string): string => `---
+apiVersion: sluice.dev/v1alpha1
+kind: Container
+metadata:
+  name: ${name}
+  namespace: shop
+  labels:
+    app: ${name}
+spec:
+  netns: ${netns}
+  networks:
+    - name: front
+      ipv4: ${address}
+`;
+
+const DENY = `apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: closed
+  namespace: shop
+spec:
+  podSelector:
+    matchLabels:
+      app: web
+  policyTypes: [Ingress]
+`;
+
+const BROKEN = 'apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\nspecc: {}\n';
+
+let place: Place;
+let web: string;
+let client: string;
+
+beforeAll(needBuild);
+beforeEach(() => {
+  place = new Place();
+  web = place.addNamespace('web');
+  client = place.addNamespace('client');
+});
+afterEach(() => place.remove());
+
+const shop = (): string =>
+  NETWORK + container('web', web, '10.91.0.10') + container('client', client, '10.91.0.11');
+
+async function ready(config?: string): Promise<Agent> {
+  const agent = place.startAgent(config);
+  await agent.logged('ready');
+  return agent;
+}
+
+function apply(text: string): string {
+  const { code, out, err } = place.sluiceWith(text, 'apply', '-f', '-');
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  return out;
+}
+
+const status = (): Status => JSON.parse(place.sluice('status', '-o', 'json').out) as Status;
+const items = (what: string): { metadata: { name: string } }[] =>
+  (JSON.parse(place.sluice('get', what, '-o', 'json').out) as { items: { metadata: { name: string } }[] })
+    .items;
+const links = (netns: string): string[] =>
+  (JSON.parse(must('ip', '-j', '-n', netns, 'link')) as { ifname: string }[])
+    .map(({ ifname }) => ifname)
+    .sort();
+const pins = (): string[] =>
+  existsSync(join(place.root, 'bpf/pins')) ? readdirSync(join(place.root, 'bpf/pins')) : [];
+const define = (name: string, text: string): void =>
+  writeFileSync(join(place.root, 'definitions', name), text);
+
+function scrape(netns = place.netns): string {
+  const script =
+    "fetch('http://127.0.0.1:9644/metrics').then((r) => r.text()).then((t) => process.stdout.write(t))";
+  return must('nsenter', `--net=/run/netns/${netns}`, process.execPath, '-e', script);
+}
+
+/** The value of a series in a scrape. */
+function series(text: string, name: string): number {
+  const line = text.split('\n').find((candidate) => candidate.startsWith(`${name} `));
+  if (line === undefined) throw new Error(`no ${name} in:\n${text}`);
+  return Number(line.slice(name.length + 1));
+}
+
+function expectNothingLeft(): void {
+  expect(links(place.netns)).toEqual(['lo']);
+  expect(links(web)).toEqual(['lo']);
+  expect(existsSync(join(place.root, 'bpf/pins'))).toBe(false);
+  expect(existsSync(join(place.root, 'run'))).toBe(false);
+  expect(existsSync(join(place.root, 'state'))).toBe(false);
+}
+
+describe('apply, get, delete', () => {
+  it('connects containers, lists them, and takes them down again', async () => {
+    const agent = await ready();
+    expect(apply(shop()).trimEnd().split('\n').sort()).toEqual([
+      'container shop/client created',
+      'container shop/web created',
+      'namespace shop created',
+      'network front created',
+    ]);
+    await place.serve(web, 80);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+
+    expect(status()).toMatchObject({
+      state: 'ready',
+      networks: 1,
+      containers: 2,
+      endpoints: 2,
+      pid: agent.process.pid,
+    });
+    expect(items('networks').map(({ metadata }) => metadata.name)).toEqual(['front']);
+    expect(
+      items('containers')
+        .map(({ metadata }) => metadata.name)
+        .sort(),
+    ).toEqual(['client', 'web']);
+    for (const what of ['endpoints', 'leases', 'identities', 'flows']) {
+      const { code, out } = place.sluice('get', what);
+      expect(code).toBe(0);
+      expect(out.split('\n').length).toBeGreaterThan(2);
+    }
+    expect(place.sluice('get', 'endpoints').out).toContain('10.91.0.10');
+    expect(place.sluice('get', 'policies')).toMatchObject({ code: 0, out: '', err: 'No policies.\n' });
+
+    // What `get -o yaml` prints can be applied again, and is what is in force.
+    const again = place.sluiceWith(place.sluice('get', 'containers', '-o', 'yaml').out, 'apply', '-f', '-');
+    expect(again).toEqual({
+      code: 0,
+      err: '',
+      out: expect.stringMatching(/^(container shop\/\w+ unchanged\n){2}$/),
+    });
+
+    expect(place.sluice('delete', 'container', 'shop/web')).toMatchObject({
+      code: 0,
+      out: 'container shop/web deleted\n',
+    });
+    expect(links(web)).toEqual(['lo']);
+    expect(place.sluice('delete', 'container', 'shop/web')).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^command line:1: [^\n]*shop\/web[^\n]*\(SLU\d{4}\)\n$/),
+    });
+    expect(await agent.stop()).toBe(0);
+  });
+
+  it('prints refused documents as lines with their place, and changes nothing', async () => {
+    await ready();
+    apply(shop());
+    const before = [items('networks'), items('containers'), links(place.netns), status().epoch];
+    const { code, out, err } = place.sluiceWith(`${DENY}---\n${BROKEN}`, 'apply', '-f', '-');
+    expect({ code, out }).toEqual({ code: 1, out: '' });
+    expect(err).toMatch(/^stdin:\d+: [^\n]*specc[^\n]* \(SLU1103\)\n$/);
+    expect([items('networks'), items('containers'), links(place.netns), status().epoch]).toEqual(before);
+    expect(place.sluice('get', 'policies').err).toBe('No policies.\n');
+  });
+});
+
+describe('the API socket', () => {
+  it('is for root only', async () => {
+    await ready();
+    expect(statSync(place.socket).mode & 0o777).toBe(0o600);
+    must('chmod', '755', place.root);
+    const asUser = run([
+      'setpriv',
+      '--reuid=65534',
+      '--regid=65534',
+      '--clear-groups',
+      SLUICE,
+      '--socket',
+      place.socket,
+      'status',
+    ]);
+    expect(asUser).toEqual({
+      code: 1,
+      out: '',
+      err: `sluice: no permission to use ${place.socket}: run as root (SLU2202)\n`,
+    });
+  });
+});
+
+describe('the definitions folder', () => {
+  it('is applied before the agent is ready, and followed', async () => {
+    define('10-network.yaml', NETWORK);
+    define('20-web.yaml', container('web', web, '10.91.0.10'));
+    await ready();
+    expect(status()).toMatchObject({ networks: 1, containers: 1, endpoints: 1 });
+
+    define('30-client.yml', container('client', client, '10.91.0.11'));
+    await vi.waitFor(() => expect(status().endpoints).toBe(2), { timeout: 5000 });
+    await place.serve(web, 80);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+
+    define('.deny.yaml.swp', DENY);
+    renameSync(join(place.root, 'definitions/.deny.yaml.swp'), join(place.root, 'definitions/40-deny.yaml'));
+    await vi.waitFor(() => expect(status().policies).toBe(1), { timeout: 5000 });
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
+
+    rmSync(join(place.root, 'definitions/40-deny.yaml'));
+    await vi.waitFor(() => expect(status().policies).toBe(0), { timeout: 5000 });
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+  });
+
+  it('with a bad file keeps the last good state as a whole, says so once, and counts it', async () => {
+    define('shop.yaml', shop());
+    const agent = await ready();
+    define('broken.yaml', BROKEN);
+    await vi.waitFor(() => expect(status().state).toBe('degraded'), { timeout: 5000 });
+    rmSync(join(place.root, 'definitions/shop.yaml'));
+    await sleep(500);
+    expect(status()).toMatchObject({ state: 'degraded', endpoints: 2 });
+    expect(place.sluice('status').out).toMatch(/\n {2}\S*broken\.yaml:5: [^\n]*\(SLU1103\)\n/);
+    expect(agent.log.filter(({ msg }) => msg.includes('broken.yaml'))).toHaveLength(1);
+    const text = scrape();
+    expect(series(text, 'sluice_apply_failures_total{source="folder"}')).toBeGreaterThanOrEqual(1);
+    expect(series(text, 'sluice_last_apply_success')).toBe(0);
+
+    define('shop.yaml', shop());
+    rmSync(join(place.root, 'definitions/broken.yaml'));
+    await vi.waitFor(() => expect(status().state).toBe('ready'), { timeout: 5000 });
+    expect(series(scrape(), 'sluice_last_apply_success')).toBe(1);
+  });
+
+  it('is read again on SIGHUP', async () => {
+    define('shop.yaml', shop());
+    const agent = await ready();
+    await agent.logged('definitions applied');
+    agent.process.kill('SIGHUP');
+    await agent.logged('definitions applied', 2);
+  });
+});
+
+describe('a second agent', () => {
+  it('is refused for the same run folder, pin path or socket, in one line, and harms nothing', async () => {
+    const agent = await ready();
+    apply(shop());
+    const pid = agent.process.pid;
+    const [root, other] = [
+      place.root,
+      { runDir: join(place.root, 'run2'), pinPath: join(place.root, 'bpf/pins2') },
+    ];
+    const cases: [string, string][] = [
+      [
+        place.config,
+        `another agent is running (pid ${pid}) and uses the run folder ${root}/run: stop it, or give this one its own runDir`,
+      ],
+      [
+        place.writeConfig('pins.yaml', { runDir: other.runDir, metricsAddress: '' }),
+        `another agent is running (pid ${pid}) and uses the pin path ${root}/bpf/pins: stop it, or give this one its own pinPath`,
+      ],
+      [
+        place.writeConfig('socket.yaml', { ...other, socket: place.socket, metricsAddress: '' }),
+        `another agent is running and uses the socket ${place.socket}: stop it, or give this one its own socket`,
+      ],
+      [
+        place.writeConfig('port.yaml', other),
+        'the metrics address 127.0.0.1:9644 is in use: stop the other process or set metricsAddress',
+      ],
+    ];
+    for (const [config, line] of cases) {
+      const { code, out, err } = run(place.inside(SLUICE, 'agent', '--config', config));
+      expect({ code, out }).toEqual({ code: 1, out: '' });
+      expect(err).toMatch(/^sluice: [^\n]+ \(SLU210[45]\)\n$/);
+      expect(err).toContain(line);
+    }
+    expect(status()).toMatchObject({ state: 'ready', endpoints: 2, pid });
+    await place.serve(web, 80);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+  });
+
+  it('runs beside the first with its own folders and network namespace', async () => {
+    await ready();
+    const second = new Place();
+    try {
+      const agent = second.startAgent();
+      await agent.logged('ready');
+      const far = second.addNamespace('far');
+      apply(shop());
+      const { code } = second.sluiceWith(NETWORK + container('far', far, '10.91.0.10'), 'apply', '-f', '-');
+      expect(code).toBe(0);
+      expect(second.sluice('down').code).toBe(0);
+      expect(await agent.exited).toBe(0);
+      expect(links(second.netns)).toEqual(['lo']);
+      await place.serve(web, 80);
+      expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+      expect(status().endpoints).toBe(2);
+    } finally {
+      second.remove();
+    }
+  });
+});
+
+describe('the end of an agent', () => {
+  it.each(['SIGTERM', 'SIGINT'] as const)(
+    'by %s leaves networks and policies in force, and the next one adopts them',
+    async (signal) => {
+      const agent = await ready();
+      apply(`${shop()}---\n${DENY}`);
+      await place.serve(web, 80);
+      await place.serve(client, 81);
+      const before = { links: links(place.netns), pins: pins() };
+      expect(await agent.stop(signal)).toBe(0);
+      expect(agent.log.at(-1)?.msg).toBe('stopped; networks and policies stay in force');
+      expect(existsSync(place.socket)).toBe(false);
+      expect({ links: links(place.netns), pins: pins() }).toEqual(before);
+      expect(place.reaches(web, '10.91.0.11', 81)).toBe(true);
+      expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
+
+      await ready();
+      expect(status()).toMatchObject({ adopted: true, endpoints: 2, policies: 1 });
+      expect({ links: links(place.netns), pins: pins() }).toEqual(before);
+      expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
+    },
+  );
+
+  it('by SIGKILL leaves a socket and a lock that the next one replaces', async () => {
+    const agent = await ready();
+    apply(shop());
+    await agent.stop('SIGKILL');
+    expect(existsSync(place.socket)).toBe(true);
+    expect(place.sluice('status').err).toBe(
+      `sluice: the agent is not running (nobody listens on ${place.socket}): start it with "sluice agent" (SLU2201)\n`,
+    );
+    const next = await ready();
+    expect(status()).toMatchObject({ adopted: true, endpoints: 2, pid: next.process.pid });
+  });
+
+  it('by a bug is one line without a stack, and status 70', async () => {
+    const before = process.env.NODE_OPTIONS;
+    process.env.NODE_OPTIONS = `--import="data:text/javascript,process.on('SIGUSR2',()=>{throw new Error('boom')})"`;
+    try {
+      const agent = await ready();
+      apply(shop());
+      expect(await agent.stop('SIGUSR2')).toBe(70);
+      const lines = agent.text.trimEnd().split('\n');
+      expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject({
+        level: 'fatal',
+        msg: 'internal error',
+        err: { message: 'boom' },
+      });
+      expect(agent.text).not.toContain('    at ');
+    } finally {
+      if (before === undefined) delete process.env.NODE_OPTIONS;
+      else process.env.NODE_OPTIONS = before;
+    }
+    await place.serve(web, 80);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+  });
+});
+
+describe('down', () => {
+  it('with the agent running removes everything and ends it', async () => {
+    define('shop.yaml', shop());
+    const agent = await ready();
+    expect(links(place.netns).length).toBe(3);
+    expect(place.sluice('down', '--config', place.config)).toEqual({
+      code: 0,
+      out: 'Everything is removed; the agent has ended.\n',
+      err: '',
+    });
+    expect(await agent.exited).toBe(0);
+    expectNothingLeft();
+    expect(readdirSync(join(place.root, 'definitions'))).toEqual(['shop.yaml']);
+  });
+
+  it('without an agent does the same, and again nothing', async () => {
+    const agent = await ready();
+    apply(`${shop()}---\n${DENY}`);
+    must('ip', '-n', place.netns, 'link', 'add', 'mine', 'type', 'veth', 'peer', 'name', 'mine2');
+    await agent.stop('SIGKILL');
+    for (let i = 0; i < 2; i++) {
+      expect(run(place.inside(SLUICE, 'down', '--config', place.config))).toEqual({
+        code: 0,
+        out: 'Everything is removed.\n',
+        err: '',
+      });
+    }
+    expect(links(place.netns)).toEqual(['lo', 'mine', 'mine2']);
+    must('ip', '-n', place.netns, 'link', 'del', 'mine');
+    expectNothingLeft();
+  });
+});
+
+describe('drops and monitor', () => {
+  it('show what was dropped, from whom, and by which policy', async () => {
+    await ready();
+    apply(`${shop()}---\n${DENY}`);
+    await place.serve(web, 80);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
+    let events: DropEvent[] = [];
+    await vi.waitFor(
+      () => {
+        const { out } = place.sluice('drops', '-o', 'json');
+        events = out
+          .trimEnd()
+          .split('\n')
+          .filter((line) => line !== '')
+          .map((line) => JSON.parse(line) as DropEvent);
+        expect(events.some(({ destinationPort }) => destinationPort === 80)).toBe(true);
+      },
+      { timeout: 5000 },
+    );
+    expect(events.find(({ destinationPort }) => destinationPort === 80)).toMatchObject({
+      reason: 'policy_ingress',
+      source: '10.91.0.11',
+      destination: '10.91.0.10',
+      protocol: 'TCP',
+      from: 'shop/client',
+      to: 'shop/web',
+      rule: expect.stringContaining('shop/closed'),
+    });
+    expect(place.sluice('drops').out).toMatch(/^TIME +REASON .*\n.*policy_ingress.*shop\/closed/);
+  });
+});
+
+describe('metrics', () => {
+  it('follow the kernel', async () => {
+    await ready();
+    const start = scrape();
+    apply(`${shop()}---\n${DENY}`);
+    await place.serve(web, 80);
+    await place.serve(client, 81);
+    expect(place.reaches(web, '10.91.0.11', 81)).toBe(true);
+    expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
+    const end = scrape();
+    const grown = (name: string): number => series(end, name) - series(start, name);
+    expect(grown('sluice_forwarded_packets_total{direction="egress"}')).toBeGreaterThanOrEqual(4);
+    expect(grown('sluice_forwarded_bytes_total{direction="egress"}')).toBeGreaterThanOrEqual(200);
+    const dropped = end
+      .split('\n')
+      .filter((line) => /^sluice_dropped_packets_total\{.*reason="policy_ingress"\} [1-9]/.test(line));
+    expect(dropped).toHaveLength(1);
+    expect(series(end, 'sluice_endpoints')).toBe(2);
+    expect(series(end, 'sluice_policy_sets')).toBeGreaterThanOrEqual(1);
+    expect(series(end, 'sluice_flow_table_entries')).toBeGreaterThanOrEqual(2);
+    expect(series(end, 'sluice_flow_table_capacity')).toBe(4096);
+    expect(series(end, 'sluice_apply_duration_seconds_count{source="api"}')).toBe(1);
+    expect(series(end, 'sluice_map_capacity{map="flows"}')).toBe(4096);
+    expect(series(end, 'sluice_map_memory_bytes{map="flows"}')).toBeGreaterThan(100_000);
+    expect(end).toMatch(/^process_resident_memory_bytes \d+$/m);
+  });
+});
