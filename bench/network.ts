@@ -10,7 +10,7 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { run } from './lib/command.js';
 import { netnsPath, Scratch } from './lib/netns.js';
-import { barePath, cniBridgePath, cniPtpPath, dockerPath, type Path } from './lib/paths.js';
+import { barePath, cniBridgePath, cniPtpPath, dockerPath, type Path, redirectPath } from './lib/paths.js';
 import { type Measurement, report, type Target } from './lib/report.js';
 import { sluicePath } from './lib/sluice-path.js';
 import { interleave, median, noise } from './lib/stats.js';
@@ -61,9 +61,10 @@ function buildTool(): string {
 async function main(scratch: Scratch): Promise<void> {
   const tool = buildTool();
   const bare = barePath(scratch);
+  const redirect = redirectPath(scratch);
   const peers = [dockerPath(scratch), cniBridgePath(scratch), cniPtpPath(scratch)];
   const ours = PEERS_ONLY ? undefined : await sluicePath(scratch);
-  const paths = [...(ours === undefined ? [] : [ours]), bare, ...peers];
+  const paths = [...(ours === undefined ? [] : [ours]), bare, redirect, ...peers];
   const modes = [...new Set(FIGURES.map(({ mode }) => mode))];
   console.log(
     `${paths.map(({ name }) => name).join(', ')}: ${ROUNDS} rounds, ${modes.join(', ')} for ${SECONDS} s each`,
@@ -100,6 +101,7 @@ async function main(scratch: Scratch): Promise<void> {
         peers: medians([bare]),
         ...(limit === undefined || ours === undefined ? {} : { target: { op: '>=', value: limit } }),
       },
+      { ...row, name: `${name}, of a bare redirect`, peers: medians([redirect]) },
       {
         ...row,
         name: `${name}, of the best peer`,

@@ -5,6 +5,9 @@
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { attach } from '../../loader/link.js';
+import { insideNetns, openNetns } from '../../loader/netns.js';
+import { loadSingle } from './datapath-bed.js';
 import { inside, netnsPath, type Scratch, veth } from './netns.js';
 
 /** Two namespaces that reach each other. */
@@ -23,6 +26,32 @@ export function barePath(scratch: Scratch): Path {
   inside(client, 'ip address add 10.90.0.2/24 dev eth0');
   inside(server, 'ip address add 10.90.0.3/24 dev eth0');
   return { name: 'veth', client, server, serverAddress: '10.90.0.3' };
+}
+
+/** Two containers whose host devices carry a TCX program that does nothing but redirect: what eBPF costs at least. */
+export function redirectPath(scratch: Scratch): Path {
+  const host = scratch.netns('redir-h');
+  const program = loadSingle('bench_redirect.bpf.o', 'bench_redirect');
+  const [client, server] = ([200, 201] as const).map((index) => {
+    const container = scratch.netns(`redir-${index}`);
+    const hostMac = `02:00:00:00:01:${index.toString(16)}`;
+    inside(
+      host,
+      `ip link add veth${index} index ${index} address ${hostMac} type veth peer name eth0 netns ${container}`,
+    );
+    inside(host, `ip link set veth${index} up`);
+    inside(container, 'ip link set eth0 up');
+    inside(container, `ip address add 10.94.0.${index}/24 dev eth0`);
+    inside(container, `ip neighbour add 10.94.0.${index ^ 1} lladdr ${hostMac} dev eth0 nud permanent`);
+    return container;
+  }) as [string, string];
+  const netns = openNetns({ type: 'name', name: host });
+  const links = insideNetns(netns, () => [200, 201].map((index) => attach(program, index, 'ingress', 'tcx')));
+  netns.close();
+  scratch.onClose(() => {
+    for (const link of links) link.close();
+  });
+  return { name: 'redirect', client, server, serverAddress: '10.94.0.201' };
 }
 
 /** What `iptables-save` shows after dockerd 20.10 has started with its default bridge and one published port. */

@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -42,6 +43,7 @@
 #define MAX_CONNECTIONS 20000
 
 static int client_netns, server_netns, cpu;
+static int events = -1;
 static double seconds;
 static const char *mode;
 static struct sockaddr_storage target;
@@ -104,13 +106,29 @@ static int make_socket(int type)
 	return fd;
 }
 
+/* Both sides wait as servers and clients do: for an event of the connection. */
+static int watch(int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	if (events < 0)
+		events = epoll_create1(EPOLL_CLOEXEC);
+	if (events < 0 || epoll_ctl(events, EPOLL_CTL_ADD, fd, &event))
+		die("epoll");
+	return fd;
+}
+
 static int receive_all(int fd, char *buffer, size_t size)
 {
+	struct epoll_event event;
 	size_t done = 0;
 
 	while (done < size) {
-		ssize_t n = recv(fd, buffer + done, size - done, 0);
+		ssize_t n;
 
+		if (epoll_wait(events, &event, 1, 5000) != 1)
+			return -1;
+		n = recv(fd, buffer + done, size - done, MSG_DONTWAIT);
 		if (n <= 0)
 			return -1;
 		done += (size_t)n;
@@ -135,6 +153,7 @@ static void serve_tcp(int listener)
 				atomic_fetch_add_explicit(&shared->received_bytes, (uint64_t)n,
 							  memory_order_relaxed);
 		} else {
+			watch(fd);
 			while (!receive_all(fd, buffer, MESSAGE))
 				if (send(fd, buffer, MESSAGE, MSG_NOSIGNAL) != MESSAGE)
 					break;
@@ -192,7 +211,7 @@ static void request(int fd, char *message)
 static uint64_t client_rr(uint64_t deadline)
 {
 	char message[MESSAGE] = {0};
-	int fd = open_connection();
+	int fd = watch(open_connection());
 	uint64_t count = 0, before = 0, after;
 
 	for (int i = 0; i < 200; i++)
@@ -226,6 +245,7 @@ static uint64_t client_crr(uint64_t deadline)
 			die("connect");
 		after = now_ns();
 		sample(before, after);
+		watch(fd);
 		request(fd, message);
 		close(fd);
 		after = now_ns();
