@@ -24,7 +24,7 @@ import { version } from './version.js';
 const CGROUP2_MAGIC = 0x63677270;
 
 /** Milliseconds after which a process that should have ended by itself is ended. */
-const EXIT_GRACE = 3_000;
+const EXIT_GRACE = 500;
 
 /**
  * The settings in `file`, or in the default file if it exists, or the defaults. Throws RefusedError
