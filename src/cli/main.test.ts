@@ -245,22 +245,19 @@ describe('apply and delete', () => {
     ]) {
       expect((await sluice(['delete', ...args])).code).toBe(0);
     }
-    expect(engine.calls.slice(1).map(({ sources }) => JSON.parse(sources[0]?.text ?? '') as unknown)).toEqual(
-      [
-        {
-          apiVersion: 'sluice.dev/v1alpha1',
-          kind: 'Container',
-          metadata: { namespace: 'shop', name: 'web' },
-        },
-        {
-          apiVersion: 'networking.k8s.io/v1',
-          kind: 'NetworkPolicy',
-          metadata: { namespace: 'default', name: 'api' },
-        },
-        { apiVersion: 'sluice.dev/v1alpha1', kind: 'Network', metadata: { name: 'front' } },
-        { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } },
-      ],
-    );
+    const documents = engine.calls
+      .slice(1)
+      .map(({ sources }) => JSON.parse(sources[0]?.text ?? '') as unknown);
+    expect(documents).toMatchObject([
+      { apiVersion: 'sluice.dev/v1alpha1', kind: 'Container', metadata: { namespace: 'shop', name: 'web' } },
+      {
+        apiVersion: 'networking.k8s.io/v1',
+        kind: 'NetworkPolicy',
+        metadata: { namespace: 'default', name: 'api' },
+      },
+      { apiVersion: 'sluice.dev/v1alpha1', kind: 'Network', metadata: { name: 'front' } },
+      { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } },
+    ]);
     expect(engine.calls[1]?.sources[0]?.file).toBe('command line');
   });
 });

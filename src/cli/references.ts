@@ -5,16 +5,29 @@ import { UsageError } from './io.js';
 interface KindInfo {
   readonly apiVersion: string;
   readonly namespaced: boolean;
+  /** The least that the schema asks for; a deletion looks at the identity only. */
+  readonly spec?: unknown;
   /** Other words for it, lower case. */
   readonly aliases: readonly string[];
 }
 
 const KINDS: Readonly<Record<ResourceKind, KindInfo>> = {
-  Network: { apiVersion: 'sluice.dev/v1alpha1', namespaced: false, aliases: ['network', 'networks', 'net'] },
-  Container: { apiVersion: 'sluice.dev/v1alpha1', namespaced: true, aliases: ['container', 'containers'] },
+  Network: {
+    apiVersion: 'sluice.dev/v1alpha1',
+    namespaced: false,
+    spec: { mode: 'none' },
+    aliases: ['network', 'networks', 'net'],
+  },
+  Container: {
+    apiVersion: 'sluice.dev/v1alpha1',
+    namespaced: true,
+    spec: { netns: 'any', networks: ['any'] },
+    aliases: ['container', 'containers'],
+  },
   NetworkPolicy: {
     apiVersion: 'networking.k8s.io/v1',
     namespaced: true,
+    spec: { podSelector: {} },
     aliases: ['networkpolicy', 'networkpolicies', 'netpol', 'policy', 'policies'],
   },
   Namespace: { apiVersion: 'v1', namespaced: false, aliases: ['namespace', 'namespaces', 'ns'] },
@@ -52,8 +65,9 @@ export function parseReference(kindText: string, nameText: string): ObjectRefere
   return { kind, namespace: parts.length === 2 ? (parts[0] ?? '') : 'default', name };
 }
 
-/** A document with nothing but the object's identity, for the API's delete. */
+/** A document with the object's identity and a spec that only has to be valid, for the API's delete. */
 export function referenceText({ kind, namespace, name }: ObjectReference): string {
   const metadata = namespace === undefined ? { name } : { namespace, name };
-  return `${JSON.stringify({ apiVersion: KINDS[kind].apiVersion, kind, metadata })}\n`;
+  const { apiVersion, spec } = KINDS[kind];
+  return `${JSON.stringify({ apiVersion, kind, metadata, ...(spec === undefined ? {} : { spec }) })}\n`;
 }
