@@ -7,25 +7,31 @@
  */
 
 import { bytesCodec, type Codec, u32Codec } from '../../loader/abi/codec.js';
-import { MAPS, NetworkFlag, Verdict } from '../../loader/abi/gen/types.gen.js';
+import { MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
 import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import type { BpfProgram } from '../../loader/program.js';
-import { parseAddress } from '../../policy/address.js';
+import { parseAddress, parseCidr } from '../../policy/address.js';
+import {
+  type CompiledState,
+  type CompilerInput,
+  type EndpointInput,
+  PolicyCompiler,
+} from '../../policy/compile/compiler.js';
+import { parseSources } from '../../policy/schema/parse.js';
 import { sh } from './command.js';
 import { TCP, tcpFrame, tupleOf } from './packet.js';
 
 export const MAC = Buffer.from('020000000001', 'hex');
 const NONE = new Uint8Array(16);
 
-/** Devices by index, addresses and identities of the bed. */
-export const CLIENT = { ifindex: 101, address: '10.1.0.2', identity: 256 } as const;
-export const SERVER = { ifindex: 102, address: '10.1.0.3', identity: 257, port: 8080 } as const;
+/** Devices and addresses of the bed. */
+export const CLIENT = { name: 'client', ifindex: 101, address: '10.1.0.2' } as const;
+export const SERVER = { name: 'server', ifindex: 102, address: '10.1.0.3', port: 8080 } as const;
 export const UPLINK = { ifindex: 103, address: '198.51.100.1' } as const;
 export const OUTSIDE = { address: '203.0.113.9', port: 443 } as const;
 
-const SET = { clientEgress: 1, serverIngress: 2 } as const;
 const TC_ACT_REDIRECT = 7;
 const EPOCH = 1;
 
@@ -47,6 +53,65 @@ export function makeDevices(): void {
   sh(`ip address add ${UPLINK.address}/24 dev uplink`);
   sh('ip route add default via 198.51.100.2');
   sh('ip neighbour add 198.51.100.2 lladdr 02:00:00:00:00:02 dev uplink');
+}
+
+/**
+ * What the compiler makes of `rules` rules for the server, of which one lets the client in, by labels and port.
+ * The others are for other peers, every tenth a block of addresses, with a port and a range each. The client is
+ * isolated too, and may go anywhere.
+ */
+function compiled(rules: number): CompiledState {
+  const from = (i: number): unknown =>
+    i % 10 === 9
+      ? { ipBlock: { cidr: `172.16.${i >> 8}.${i & 255}/32` } }
+      : { podSelector: { matchLabels: { app: i === 0 ? CLIENT.name : `peer-${i}` } } };
+  const policy = (name: string, spec: unknown): string =>
+    JSON.stringify({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'NetworkPolicy',
+      metadata: { name, namespace: 'bench' },
+      spec,
+    });
+  const text = [
+    policy('client', {
+      podSelector: { matchLabels: { app: CLIENT.name } },
+      policyTypes: ['Egress'],
+      egress: [{}],
+    }),
+    policy('server', {
+      podSelector: { matchLabels: { app: SERVER.name } },
+      policyTypes: ['Ingress'],
+      ingress: Array.from({ length: rules }, (_, i) => ({
+        from: [from(i)],
+        ports: [
+          { protocol: 'TCP', port: SERVER.port + i },
+          { protocol: 'TCP', port: 32768, endPort: 36863 },
+        ],
+      })),
+    }),
+  ].join('\n---\n');
+  const { resources, errors } = parseSources([{ file: 'policies.yaml', text }]);
+  if (errors[0] !== undefined) throw errors[0];
+  const endpoint = (name: string, ipv4: string): EndpointInput => ({
+    kind: 'Endpoint',
+    id: name,
+    namespace: 'bench',
+    name,
+    labels: { app: name },
+    ports: [],
+    ipv4,
+  });
+  const compiler = new PolicyCompiler();
+  compiler.update({
+    upsert: [
+      endpoint(CLIENT.name, CLIENT.address),
+      endpoint(SERVER.name, SERVER.address),
+      ...Array.from({ length: rules }, (_, i) => endpoint(`peer-${i}`, `10.2.${i >> 8}.${i & 255}`)),
+      ...resources.filter((resource) => resource.kind === 'NetworkPolicy'),
+    ] satisfies CompilerInput[],
+    remove: [],
+  });
+  return compiler.fullState();
 }
 
 type Codecs = typeof MAPS;
@@ -75,17 +140,30 @@ export class DatapathBed {
   }
 
   #fill(rules: number): void {
-    const endpoint = { network: 1, identity6: 0, flags: 0, mtu: 1500, mac: MAC, hostMac: MAC, addr6: NONE };
-    const endpoints = this.map('endpoints');
+    const { addresses, cidrs, peers, ports, endpoints } = compiled(rules);
+    const places = [CLIENT, SERVER];
+    const host = { network: 1, flags: 0, mtu: 1500, mac: MAC, hostMac: MAC, addr6: NONE };
+    for (const { id, ...numbers } of endpoints) {
+      const place = places.find(({ name }) => name === id);
+      if (place === undefined) continue;
+      const { ifindex, address } = place;
+      this.map('endpoints').set(ifindex, { ...host, ...numbers, ifindex, addr4: parseAddress(address) });
+    }
     const addrs = this.map('addrs');
-    for (const [at, setEgress, setIngress] of [
-      [CLIENT, SET.clientEgress, 0],
-      [SERVER, 0, SET.serverIngress],
-    ] as const) {
-      const addr4 = parseAddress(at.address);
-      const { ifindex, identity } = at;
-      endpoints.set(ifindex, { ...endpoint, ifindex, setEgress, setIngress, identity4: identity, addr4 });
-      addrs.set(addr4, { identity, ifindex, network: 1, flags: 0 });
+    for (const [text, identity] of addresses) {
+      const ifindex = places.find(({ address }) => address === text)?.ifindex ?? 0;
+      addrs.set(parseAddress(text), { identity, ifindex, network: 1, flags: 0 });
+    }
+    const prefixes = this.map('cidrs');
+    for (const [text, identity] of cidrs) {
+      const { address: addr, prefixLength: prefixlen } = parseCidr(text);
+      prefixes.set({ prefixlen, addr }, { identity, ifindex: 0, network: 0, flags: 0 });
+    }
+    const policyPeers = this.map('policy_peers');
+    for (const [set, identity, value] of peers) policyPeers.set({ set, identity }, value);
+    const policyPorts = this.map('policy_ports');
+    for (const [{ profile, protocol, port, prefixLength }, value] of ports) {
+      policyPorts.set({ prefixlen: prefixLength, profile, proto: protocol, port }, value);
     }
     this.map('networks').set(1, {
       flags: NetworkFlag.Masquerade4,
@@ -93,47 +171,7 @@ export class DatapathBed {
       gateway6: NONE,
     });
     this.map('uplinks').set(UPLINK.ifindex, { snat4: parseAddress(UPLINK.address), snat6: NONE, mtu: 1500 });
-    this.#fillPolicy(rules);
     this.map('node_map').set(0, { epoch: EPOCH, trace: 0, gcScanned: 0n, gcExpired: 0n });
-  }
-
-  /**
-   * The client may open connections to the server and to the world; of the server's rules one lets the client
-   * in. Each rule has another peer, with two ports and a range; a few are for blocks of addresses.
-   */
-  #fillPolicy(rules: number): void {
-    const peers = this.map('policy_peers');
-    const ports = this.map('policy_ports');
-    const cidrs = this.map('cidrs');
-    const deny = { profile: 0, rule: 0, verdict: Verdict.Deny };
-    peers.set({ set: SET.clientEgress, identity: 0 }, deny);
-    peers.set({ set: SET.serverIngress, identity: 0 }, deny);
-    peers.set({ set: SET.clientEgress, identity: 2 }, { profile: 0, rule: 1, verdict: Verdict.Allow });
-    peers.set(
-      { set: SET.clientEgress, identity: SERVER.identity },
-      { profile: 1, rule: 1, verdict: Verdict.Ports },
-    );
-    for (let rule = 1; rule <= rules; rule++) {
-      const identity = rule === 1 ? CLIENT.identity : 1000 + rule;
-      peers.set({ set: SET.serverIngress, identity }, { profile: rule, rule, verdict: Verdict.Ports });
-      for (const [port, bits] of [
-        [SERVER.port, 16],
-        [SERVER.port + rule, 16],
-        [32768, 4],
-      ] as const) {
-        ports.set(
-          { prefixlen: 48 + bits, profile: rule, proto: 6, port },
-          {
-            rule,
-            verdict: Verdict.Allow,
-          },
-        );
-      }
-      if (rule % 10 === 0) {
-        const addr = parseAddress(`172.16.${rule >> 8}.${rule & 255}`);
-        cidrs.set({ prefixlen: 128, addr }, { identity, ifindex: 0, network: 0, flags: 0 });
-      }
-    }
   }
 
   /** Runs the hook of a device once; throws if the packet is not sent on. Returns it as it leaves. */
