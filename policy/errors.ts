@@ -64,6 +64,8 @@ export const ERRORS = {
   SLU2507:
     'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
 
+  SLU2508: 'not everything could be removed: {reason}; run "sluice down" again',
+
   // 33xx: BPF objects of the running agent (src/dataplane)
   SLU3301:
     'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',
@@ -137,7 +139,7 @@ export interface ErrorPlace {
   readonly field?: string | undefined;
 }
 
-const MAX_SHOWN = 120;
+const MAX_SHOWN = 300;
 
 /** Text of the user's in a message: one line, no control characters, not longer than a line. */
 export function shown(text: string): string {

@@ -36,6 +36,11 @@ export class AddressTable {
     return this.#identities.get(address);
   }
 
+  /** Identity that the kernel gives the address now, also if an earlier agent wrote it. */
+  identityInKernel(address: string): number | undefined {
+    return this.#map.get(parseAddress(address))?.identity;
+  }
+
   placeOf(address: string): Place | undefined {
     return this.#places.get(address);
   }

@@ -38,6 +38,17 @@ export class CidrTable {
     return this.#changeIdentity(cidr, undefined);
   }
 
+  /** Identity that the kernel gives to addresses of the prefix now (those that no longer prefix covers). */
+  identityInKernel(text: string): number {
+    const { address, prefixLength, family } = parseCidr(text);
+    const shortest = family === 4 ? 96 : 0;
+    for (let prefixlen = prefixLength; prefixlen >= shortest; prefixlen--) {
+      const held = this.#map.get({ prefixlen, addr: maskAddress(address, prefixlen) });
+      if (held !== undefined) return held.identity;
+    }
+    return ReservedIdentity.World;
+  }
+
   /** The range belongs to a container network from now on. */
   reserve(cidr: string, network: number): () => void {
     return this.#changeReserved(cidr, { cidr: parseCidr(cidr), network });

@@ -72,6 +72,14 @@ export class SyncedMap<K, V> {
     for (const [id, held] of this.#held) if (!this.#stale.has(id)) yield [held.key, held.value];
   }
 
+  /** What an earlier agent left and nobody has set again. */
+  *leftOver(): IterableIterator<V> {
+    for (const id of this.#stale) {
+      const held = this.#held.get(id);
+      if (held !== undefined) yield held.value;
+    }
+  }
+
   /** Writes the entry unless it is there. Returns what takes it back. Throws the kernel's error. */
   set(key: K, value: V): () => void {
     const id = this.#keyText(key);

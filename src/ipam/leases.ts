@@ -24,6 +24,8 @@ export interface Lease {
   readonly ifindex: number;
   /** `device:inode` of the namespace that the device was made in. */
   readonly netns?: string;
+  /** Path of that namespace when the device was made. */
+  readonly netnsPath?: string;
 }
 
 export interface LeaseRequest {
@@ -222,6 +224,7 @@ export class LeaseChange {
       mac: request.mac ?? stableMac(book.instance, request.id, 'container'),
       ifindex: present?.ifindex ?? this.newIndex(request.origin),
       ...(present?.netns === undefined ? {} : { netns: present.netns }),
+      ...(present?.netnsPath === undefined ? {} : { netnsPath: present.netnsPath }),
     };
     if (present !== undefined && JSON.stringify(present) === JSON.stringify(lease)) return present;
     this.#put(lease);

@@ -1,0 +1,220 @@
+import type { Endpoint } from '../../loader/abi/gen/types.gen.js';
+import { NetlinkError } from '../../loader/netlink/errors.js';
+import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { type Netns, openNetns } from '../../loader/netns.js';
+import type { AttachmentSpec } from '../state/desired.js';
+import type { AddressTable } from './address-table.js';
+import { configureHost, configureInside, families, makeDevice, removeDevice, setMtu, takenIndex } from './devices.js';
+import { type EndpointPolicy, endpointValue } from './endpoints.js';
+import type { Hooks } from './hooks.js';
+import type { SyncedMap } from './synced-map.js';
+
+/** An attachment that exists in the kernel. */
+export interface Live {
+  readonly spec: AttachmentSpec;
+  readonly ifindex: number;
+  /** `device:inode` of its namespace. */
+  readonly netns: string;
+  readonly policy: EndpointPolicy;
+}
+
+/** Everything that making a device needs to know beside its spec. */
+export interface Placement {
+  readonly ifindex: number;
+  /** Index of the bridge, in mode bridge. */
+  readonly bridge?: number;
+  /** Index of the parent, in mode macvlan. */
+  readonly parent?: number;
+  readonly policy: EndpointPolicy;
+}
+
+/** Identity of a namespace as text. */
+export function netnsText(netns: Pick<Netns, 'device' | 'inode'>): string {
+  return `${netns.device}:${netns.inode}`;
+}
+
+/** The containers' devices in the kernel, with their `endpoints` slots and places in `addrs`. */
+export class Attachments {
+  readonly #rtnl: Rtnetlink;
+  readonly #hooks: Hooks;
+  readonly #endpoints: SyncedMap<number, Endpoint>;
+  readonly #addresses: AddressTable;
+  readonly #live = new Map<string, Live>();
+  readonly #byIndex = new Map<number, string>();
+  readonly #byContainer = new Map<string, Set<string>>();
+
+  constructor(rtnl: Rtnetlink, hooks: Hooks, endpoints: SyncedMap<number, Endpoint>, addresses: AddressTable) {
+    this.#rtnl = rtnl;
+    this.#hooks = hooks;
+    this.#endpoints = endpoints;
+    this.#addresses = addresses;
+  }
+
+  get size(): number {
+    return this.#live.size;
+  }
+
+  get(id: string): Live | undefined {
+    return this.#live.get(id);
+  }
+
+  values(): IterableIterator<Live> {
+    return this.#live.values();
+  }
+
+  /** Id of the attachment whose device has this index. */
+  idOfIndex(ifindex: number): string | undefined {
+    return this.#byIndex.get(ifindex);
+  }
+
+  /** Attachments of a container (`namespace/name`). */
+  ofContainer(container: string): readonly string[] {
+    return [...(this.#byContainer.get(container) ?? [])];
+  }
+
+  /**
+   * Makes the device of an attachment. The slot is complete before the programs are attached, and both
+   * are there before a side comes up, so the container has no network without its policy. Nothing is
+   * left when it throws. EEXIST or EBUSY with `indexTaken`: try another index.
+   */
+  create(spec: AttachmentSpec, netns: Netns, placement: Placement): Live {
+    const { ifindex, bridge, parent = 0, policy } = placement;
+    let made = false;
+    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy));
+    try {
+      const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
+      made = true;
+      this.#hooks.attachEndpoint(spec.mode, ifindex, netns);
+      for (const family of families(spec)) {
+        this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
+      }
+      configureInside(spec, netns, device.inside);
+      configureHost(this.#rtnl, spec, ifindex, bridge);
+    } catch (error) {
+      this.#clear(spec, ifindex);
+      if (made) attempt(() => removeDevice(this.#rtnl, spec, ifindex, netns));
+      this.#hooks.forget(ifindex);
+      throw error;
+    }
+    return this.register({ spec, ifindex, netns: netnsText(netns), policy });
+  }
+
+  /** Takes a device into the books that is there already. Slot and place are written, the device is left alone. */
+  register(live: Live): Live {
+    const { spec, ifindex } = live;
+    this.#live.set(spec.id, live);
+    this.#byIndex.set(ifindex, spec.id);
+    const ids = this.#byContainer.get(spec.container) ?? new Set();
+    this.#byContainer.set(spec.container, ids.add(spec.id));
+    return live;
+  }
+
+  /** Completes a device that an earlier agent made: programs, routes, neighbour entries. */
+  complete(spec: AttachmentSpec, ifindex: number, netns: Netns | undefined, bridge: number | undefined): void {
+    this.#hooks.attachEndpoint(spec.mode, ifindex, netns);
+    configureHost(this.#rtnl, spec, ifindex, bridge);
+  }
+
+  /** Writes the slot with these sets and identities. */
+  setPolicy(id: string, policy: EndpointPolicy): void {
+    const live = this.#live.get(id);
+    if (live === undefined) return;
+    this.#endpoints.set(live.ifindex, endpointValue(live.spec, live.ifindex, policy));
+    this.#live.set(id, { ...live, policy });
+  }
+
+  /** Writes slot and places as they have to be (after a restart they may be of an older definition). */
+  write(id: string): void {
+    const live = this.#live.get(id);
+    if (live === undefined) return;
+    this.setPolicy(id, live.policy);
+    for (const family of families(live.spec)) {
+      this.#addresses.setPlace(family.address, { ifindex: live.ifindex, network: live.spec.number });
+    }
+  }
+
+  /** Changes the MTU in place. */
+  setMtu(spec: AttachmentSpec, netns: Netns): void {
+    const live = this.#live.get(spec.id);
+    if (live === undefined) return;
+    setMtu(this.#rtnl, spec, live.ifindex, netns);
+    this.#live.set(spec.id, { ...live, spec });
+    this.setPolicy(spec.id, live.policy);
+  }
+
+  /** Replaces the spec of a device that does not need to change for it. */
+  setSpec(spec: AttachmentSpec): void {
+    const live = this.#live.get(spec.id);
+    if (live !== undefined) this.#live.set(spec.id, { ...live, spec });
+  }
+
+  /** Removes devices with all that belongs to them. Returns what could not be removed. */
+  remove(ids: readonly string[]): unknown[] {
+    const errors: unknown[] = [];
+    const lives = ids.map((id) => this.#unregister(id)).filter((live) => live !== undefined);
+    const veths = lives.filter((live) => live.spec.mode !== 'macvlan').map((live) => live.ifindex);
+    if (veths.length === 1) errors.push(...attempt(() => removeDevice(this.#rtnl, { mode: 'routed' }, veths[0] ?? 0, undefined)));
+    else if (veths.length > 1) errors.push(...attempt(() => this.#rtnl.deleteLinks(veths)));
+    for (const live of lives) {
+      if (live.spec.mode === 'macvlan') errors.push(...this.#removeMacvlan(live));
+    }
+    // Only now: the programs stay on a device for as long as it is there.
+    for (const live of lives) this.#hooks.forget(live.ifindex);
+    return errors;
+  }
+
+  /** Takes an attachment whose device is gone out of the books and the maps. */
+  forget(id: string): Live | undefined {
+    const live = this.#unregister(id);
+    if (live !== undefined) this.#hooks.forget(live.ifindex);
+    return live;
+  }
+
+  #unregister(id: string): Live | undefined {
+    const live = this.#live.get(id);
+    if (live === undefined) return undefined;
+    this.#clear(live.spec, live.ifindex);
+    this.#live.delete(id);
+    this.#byIndex.delete(live.ifindex);
+    const ids = this.#byContainer.get(live.spec.container);
+    ids?.delete(id);
+    if (ids?.size === 0) this.#byContainer.delete(live.spec.container);
+    return live;
+  }
+
+  #clear(spec: AttachmentSpec, ifindex: number): void {
+    this.#endpoints.delete(ifindex);
+    for (const family of families(spec)) {
+      if (this.#addresses.placeOf(family.address)?.ifindex === ifindex) this.#addresses.deletePlace(family.address);
+    }
+  }
+
+  #removeMacvlan(live: Live): unknown[] {
+    return attempt(() => {
+      let netns: Netns;
+      try {
+        netns = openNetns(live.spec.netns);
+      } catch (error) {
+        if (error instanceof NetlinkError) return; // the namespace is gone, and the device with it
+        throw error;
+      }
+      try {
+        if (netnsText(netns) === live.netns) removeDevice(this.#rtnl, live.spec, live.ifindex, netns);
+      } finally {
+        netns.close();
+      }
+    });
+  }
+}
+
+/** Whether `create` failed because the kernel has a device of that index. */
+export { takenIndex };
+
+function attempt(action: () => void): unknown[] {
+  try {
+    action();
+    return [];
+  } catch (error) {
+    return [error];
+  }
+}

@@ -1,0 +1,166 @@
+import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
+import { Rtnetlink } from '../../loader/netlink/route.js';
+import type { Netns } from '../../loader/netns.js';
+import { ensureSysctls } from '../../loader/sysctl.js';
+import type { AttachmentSpec, FamilySpec } from '../state/desired.js';
+
+/** Protocol number of the routes that Sluice makes (see docs/design.md). */
+export const ROUTE_PROTOCOL = 84;
+/** Index of lo in every namespace. */
+export const LOOPBACK = 1;
+
+/** A device that exists: `ifindex` on the side where the programs are, `inside` in the container's namespace. */
+export interface MadeDevice {
+  readonly ifindex: number;
+  readonly inside: number;
+}
+
+/**
+ * Makes the device of an attachment, down, with nothing on it. Throws NetlinkError; EEXIST or EBUSY
+ * when an index or a name is taken (see `takenIndex`).
+ */
+export function makeDevice(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, netns: Netns, parent: number): MadeDevice {
+  const { device, mac, mtu } = spec;
+  if (spec.mode === 'macvlan') {
+    const made = host.createMacvlan({ name: device, parent, mode: 'bridge', netns, mac, mtu, ifindex, noIpv6LinkLocal: true });
+    return { ifindex: made.ifindex, inside: made.ifindex };
+  }
+  const made = host.createVeth({
+    name: spec.hostName,
+    ifindex,
+    mac: spec.hostMac,
+    mtu,
+    alias: spec.alias,
+    noIpv6LinkLocal: true,
+    peer: { name: device, netns, mac, mtu },
+  });
+  return { ifindex: made.ifindex, inside: made.peerIfindex };
+}
+
+/** Removes the device of an attachment. It may be gone already. */
+export function removeDevice(host: Rtnetlink, spec: Pick<AttachmentSpec, 'mode'>, ifindex: number, netns: Netns | undefined): void {
+  if (spec.mode !== 'macvlan') return ignoreAbsent(() => host.deleteLink(ifindex));
+  if (netns === undefined) return;
+  const inside = Rtnetlink.open(netns);
+  try {
+    ignoreAbsent(() => inside.deleteLink(ifindex));
+  } finally {
+    inside.close();
+  }
+}
+
+/** Brings the container's side up with lo, addresses, routes and (routed) the gateway's permanent neighbour entry. */
+export function configureInside(spec: AttachmentSpec, netns: Netns, inside: number): void {
+  const rtnl = Rtnetlink.open(netns);
+  try {
+    try {
+      configureWith(rtnl, spec, inside);
+    } catch (error) {
+      if (!(error instanceof NetlinkError) || error.code !== 'EACCES' || spec.ipv6 === undefined) throw error;
+      // IPv6 is turned off in the namespace (Docker does that): on again, for this device.
+      ensureSysctls({ [`net/ipv6/conf/${spec.device}/disable_ipv6`]: 0 }, netns);
+      configureWith(rtnl, spec, inside);
+    }
+  } finally {
+    rtnl.close();
+  }
+}
+
+function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): void {
+  rtnl.batch(() => {
+    rtnl.setLink(LOOPBACK, { up: true });
+    rtnl.setLink(inside, { noIpv6LinkLocal: true, up: true });
+    for (const family of families(spec)) {
+      const routed = spec.mode === 'routed';
+      const bits = family.address.includes(':') ? 128 : 32;
+      rtnl.addAddress(inside, { address: family.address, prefix: routed ? bits : family.prefix, noDad: true, replace: true });
+      if (routed) rtnl.setNeighbour({ ifindex: inside, address: family.gateway, mac: spec.hostMac, permanent: true });
+      for (const destination of destinations(spec, family)) {
+        rtnl.addRoute({
+          destination,
+          family: bits === 128 ? 6 : 4,
+          gateway: family.gateway,
+          ifindex: inside,
+          onLink: routed,
+          scope: 'universe',
+          source: family.address,
+          replace: true,
+        });
+      }
+    }
+  });
+}
+
+/** First network: everything through its gateway. Further ones: only their own range. */
+function destinations(spec: AttachmentSpec, family: FamilySpec): string[] {
+  if (spec.defaultRoute) return ['default'];
+  return spec.mode === 'routed' ? [family.cidr] : [];
+}
+
+/** Brings the host's side up, with routes and neighbour entries for the stack's own traffic, or as a port of the bridge. */
+export function configureHost(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, bridge: number | undefined): void {
+  if (spec.mode === 'macvlan') return;
+  host.batch(() => {
+    host.setLink(ifindex, { up: true, ...(bridge === undefined ? {} : { master: bridge }) });
+    if (spec.mode !== 'routed') return;
+    for (const family of families(spec)) {
+      host.setNeighbour({ ifindex, address: family.address, mac: spec.mac, permanent: true });
+      host.addRoute({
+        destination: family.address,
+        ifindex,
+        source: family.gateway,
+        protocol: ROUTE_PROTOCOL,
+        replace: true,
+      });
+    }
+  });
+}
+
+/** Changes the MTU of both sides. */
+export function setMtu(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, netns: Netns): void {
+  const inside = Rtnetlink.open(netns);
+  try {
+    const link = inside.link(spec.device);
+    if (link !== undefined) inside.setLink(link.index, { mtu: spec.mtu });
+  } finally {
+    inside.close();
+  }
+  if (spec.mode !== 'macvlan') host.setLink(ifindex, { mtu: spec.mtu });
+}
+
+/** Only lo: containers of a network of mode `none`. */
+export function loopbackUp(netns: Netns): void {
+  const rtnl = Rtnetlink.open(netns);
+  try {
+    rtnl.setLink(LOOPBACK, { up: true });
+  } finally {
+    rtnl.close();
+  }
+}
+
+/** Whether the namespace has a device of this name. */
+export function hasDeviceNamed(netns: Netns, name: string): boolean {
+  const rtnl = Rtnetlink.open(netns);
+  try {
+    return rtnl.link(name) !== undefined;
+  } finally {
+    rtnl.close();
+  }
+}
+
+/** Whether making a device failed because its index is in use. */
+export function takenIndex(error: unknown): boolean {
+  return error instanceof NetlinkError && (error.code === 'EEXIST' || error.code === 'EBUSY');
+}
+
+export function families(spec: Pick<AttachmentSpec, 'ipv4' | 'ipv6'>): FamilySpec[] {
+  return [spec.ipv4, spec.ipv6].filter((family) => family !== undefined);
+}
+
+function ignoreAbsent(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!isAbsent(error)) throw error;
+  }
+}

@@ -1,0 +1,135 @@
+import { BpfError } from '../../loader/errors.js';
+import { attach, attachCgroup, type CgroupAttachType, openPinnedLink, type TcMethod } from '../../loader/link.js';
+import { insideNetns, type Netns } from '../../loader/netns.js';
+import type { BpfProgram } from '../../loader/program.js';
+import type { AttachmentSpec } from '../state/desired.js';
+import type { Hook, Pins } from './pins.js';
+
+/** Programs on the host side of a container's veth. */
+const CONTAINER = { ingress: 'sluice_from_container', egress: 'sluice_to_container' } as const;
+/** Programs on a macvlan device inside the container's namespace. */
+const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const;
+const UPLINK = 'sluice_from_uplink';
+
+const CGROUP: Readonly<Record<string, CgroupAttachType>> = {
+  sluice_connect4: 'CgroupInet4Connect',
+  sluice_connect6: 'CgroupInet6Connect',
+  sluice_sendmsg4: 'CgroupUdp4Sendmsg',
+  sluice_sendmsg6: 'CgroupUdp6Sendmsg',
+  sluice_recvmsg4: 'CgroupUdp4Recvmsg',
+  sluice_recvmsg6: 'CgroupUdp6Recvmsg',
+  sluice_getpeername4: 'CgroupInet4Getpeername',
+  sluice_getpeername6: 'CgroupInet6Getpeername',
+};
+
+/**
+ * Puts the shared programs on devices and on the cgroup. TCX and cgroup links are pinned and closed,
+ * so the process holds no descriptor for them; clsact filters live with their device.
+ */
+export class Hooks {
+  readonly #programs: ReadonlyMap<string, BpfProgram>;
+  readonly #pins: Pins;
+  readonly method: TcMethod;
+
+  constructor(programs: ReadonlyMap<string, BpfProgram>, pins: Pins, method: TcMethod) {
+    this.#programs = programs;
+    this.#pins = pins;
+    this.method = method;
+  }
+
+  /** Both directions of a container's device; one that is attached already gets the present program. */
+  attachEndpoint(mode: AttachmentSpec['mode'], ifindex: number, netns: Netns | undefined): void {
+    const names = mode === 'macvlan' ? L2 : CONTAINER;
+    const both = (): void => {
+      for (const hook of ['ingress', 'egress'] as const) this.#ensure(names[hook], ifindex, hook);
+    };
+    if (mode === 'macvlan' && netns !== undefined) insideNetns(netns, both);
+    else both();
+  }
+
+  attachUplink(ifindex: number): void {
+    this.#ensure(UPLINK, ifindex, 'ingress');
+  }
+
+  /** Takes our programs off a device that stays (an uplink that is one no longer). */
+  detachUplink(ifindex: number): void {
+    if (this.method === 'tcx') this.#detachPinned(this.#pins.link(ifindex, 'ingress'));
+    else ignoreErrors(() => attach(this.#program(UPLINK), ifindex, 'ingress', 'clsact').detach());
+  }
+
+  /** Forgets the links of a device that is gone. */
+  forget(ifindex: number): void {
+    this.#pins.removeLinks(ifindex);
+  }
+
+  attachCgroup(path: string): void {
+    for (const [name, type] of Object.entries(CGROUP)) {
+      const pin = this.#pins.cgroupLink(name);
+      if (this.#updatePinned(pin, name)) continue;
+      const link = attachCgroup(this.#program(name), path, type);
+      link.pin(pin);
+      link.close();
+    }
+  }
+
+  detachCgroup(): void {
+    for (const name of Object.keys(CGROUP)) this.#detachPinned(this.#pins.cgroupLink(name));
+  }
+
+  #ensure(name: string, ifindex: number, hook: Hook): void {
+    if (this.method === 'clsact') {
+      attach(this.#program(name), ifindex, hook, 'clsact').close();
+      return;
+    }
+    const pin = this.#pins.link(ifindex, hook);
+    if (this.#updatePinned(pin, name, ifindex)) return;
+    const link = attach(this.#program(name), ifindex, hook, 'tcx');
+    try {
+      link.pin(pin);
+    } finally {
+      link.close();
+    }
+  }
+
+  /** Moves a pinned link to the present program. False if there is none, or none of this device any more. */
+  #updatePinned(pin: string, name: string, ifindex?: number): boolean {
+    let link: ReturnType<typeof openPinnedLink>;
+    try {
+      link = openPinnedLink(pin);
+    } catch (error) {
+      if (error instanceof BpfError && error.code === 'ENOENT') return false;
+      throw error;
+    }
+    try {
+      if (ifindex === undefined || link.info.ifindex === ifindex) {
+        link.update(this.#program(name));
+        return true;
+      }
+    } catch (error) {
+      if (!(error instanceof BpfError) || error.code !== 'ENOLINK') throw error;
+    } finally {
+      link.close();
+    }
+    this.#pins.remove(pin);
+    return false;
+  }
+
+  #detachPinned(pin: string): void {
+    ignoreErrors(() => openPinnedLink(pin).detach());
+    this.#pins.remove(pin);
+  }
+
+  #program(name: string): BpfProgram {
+    const program = this.#programs.get(name);
+    if (program === undefined) throw new BpfError(`use program ${name}`, 2, 'it is not loaded');
+    return program;
+  }
+}
+
+function ignoreErrors(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // The link or the device is gone, which is what was wanted.
+  }
+}

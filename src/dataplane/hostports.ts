@@ -1,0 +1,83 @@
+import type { Hostport, HostportKey } from '../../loader/abi/gen/types.gen.js';
+import type { ContainerResource } from '../../policy/model/resources.js';
+import { attachmentId } from '../state/keys.js';
+import type { Attachments } from './attachments.js';
+import { hostPortEntries } from './hostport-entries.js';
+import { fits } from './policy-maps.js';
+import type { Rollback } from './rollback.js';
+import type { SyncedMap } from './synced-map.js';
+
+/** `hostports`: each container's published ports lead to its first network that has a host side. */
+export class HostPorts {
+  readonly #map: SyncedMap<HostportKey, Hostport>;
+  readonly #attachments: Attachments;
+  readonly #keys = new Map<string, readonly HostportKey[]>();
+
+  constructor(map: SyncedMap<HostportKey, Hostport>, attachments: Attachments) {
+    this.#map = map;
+    this.#attachments = attachments;
+  }
+
+  get size(): number {
+    return this.#map.size;
+  }
+
+  /**
+   * Writes the ports of these containers (undefined: the container is gone). All new entries are written
+   * before old ones are removed, so a port that moves from one container to another is never closed.
+   * Returns whether anything changed.
+   */
+  update(containers: ReadonlyMap<string, ContainerResource | undefined>, undo: Rollback): boolean {
+    const wanted = new Set<string>();
+    const before = new Map([...containers.keys()].map((name) => [name, this.#keys.get(name) ?? []]));
+    let changed = false;
+    for (const [name, container] of containers) {
+      const entries = container === undefined ? [] : this.#entriesFor(container);
+      fits('hostports', this.#map.size + entries.length, this.#map.capacity + (before.get(name)?.length ?? 0));
+      for (const [key, value] of entries) {
+        wanted.add(keyText(key));
+        const present = this.#map.get(key);
+        if (present === undefined || present.ifindex !== value.ifindex) changed = true;
+        undo.push(this.#map.set(key, value));
+      }
+      this.#remember(name, entries.map(([key]) => key), undo);
+    }
+    for (const key of [...before.values()].flat()) {
+      if (wanted.has(keyText(key))) continue;
+      changed = true;
+      undo.push(this.#map.delete(key));
+    }
+    return changed;
+  }
+
+  #entriesFor(container: ContainerResource): (readonly [HostportKey, Hostport])[] {
+    if (container.hostPorts.length === 0) return [];
+    for (const entry of container.networks) {
+      const live = this.#attachments.get(attachmentId(container, entry.network));
+      if (live === undefined || live.spec.mode === 'macvlan') continue;
+      const { ipv4, ipv6 } = live.spec;
+      return hostPortEntries(container, {
+        ifindex: live.ifindex,
+        ...(ipv4 === undefined ? {} : { ipv4: ipv4.address }),
+        ...(ipv6 === undefined ? {} : { ipv6: ipv6.address }),
+      });
+    }
+    return [];
+  }
+
+  #remember(name: string, keys: readonly HostportKey[], undo: Rollback): void {
+    const before = this.#keys.get(name);
+    undo.push(() => this.#put(name, before));
+    this.#put(name, keys);
+  }
+
+  #put(name: string, keys: readonly HostportKey[] | undefined): void {
+    if (keys === undefined || keys.length === 0) this.#keys.delete(name);
+    else this.#keys.set(name, keys);
+  }
+}
+
+function keyText(key: HostportKey): string {
+  return `${key.proto} ${key.port} ${Buffer.from(key.addr).toString('hex')}`;
+}
+

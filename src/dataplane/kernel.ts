@@ -1,0 +1,111 @@
+import { tcxFeature } from '../../loader/features.js';
+import type { Endpoint, Hostport, HostportKey, Network } from '../../loader/abi/gen/types.gen.js';
+import { MAPS } from '../../loader/abi/gen/types.gen.js';
+import type { TcMethod } from '../../loader/link.js';
+import { Rtnetlink } from '../../loader/netlink/route.js';
+import type { AgentConfig } from '../config.js';
+import { AddressTable } from './address-table.js';
+import { arrayTable } from './array-table.js';
+import { Attachments } from './attachments.js';
+import { CidrTable } from './cidr-table.js';
+import { EMPTY_ENDPOINT, EMPTY_NETWORK } from './endpoints.js';
+import { Hooks } from './hooks.js';
+import { HostAddresses } from './host-addresses.js';
+import { HostDevices } from './host-devices.js';
+import { NodeState } from './node.js';
+import { Pins } from './pins.js';
+import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
+import { type Loaded, loadPrograms } from './programs.js';
+import { SyncedMap } from './synced-map.js';
+import { Uplinks } from './uplinks.js';
+
+/**
+ * The kernel side of the agent: programs, maps with the agent's copies of them, netlink. Opened once;
+ * what an earlier agent left in the maps counts as stale until `sweep`.
+ */
+export class Kernel {
+  readonly pins: Pins;
+  readonly loaded: Loaded;
+  readonly rtnl: Rtnetlink;
+  readonly node: NodeState;
+  readonly hooks: Hooks;
+  readonly host: HostDevices;
+  readonly endpoints: SyncedMap<number, Endpoint>;
+  readonly networks: SyncedMap<number, Network>;
+  readonly hostports: SyncedMap<HostportKey, Hostport>;
+  readonly addresses: AddressTable;
+  readonly cidrs: CidrTable;
+  readonly policy: PolicyMaps;
+  readonly uplinks: Uplinks;
+  readonly hostAddresses: HostAddresses;
+  readonly attachments: Attachments;
+  /** Highest numbers in the maps when they were opened. */
+  readonly numbers: NumbersInUse;
+  readonly #synced: readonly { load(): void; sweep(): number }[];
+
+  private constructor(config: AgentConfig) {
+    this.pins = new Pins(config.pinPath);
+    this.pins.prepare();
+    this.loaded = loadPrograms(config, this.pins);
+    this.rtnl = Rtnetlink.open();
+    const { maps, programs } = this.loaded;
+    this.node = new NodeState(maps.node_map);
+    this.hooks = new Hooks(programs, this.pins, hookMethod(config.hooks));
+    this.host = new HostDevices(this.rtnl, config.instance, config.stateDir);
+    this.endpoints = new SyncedMap(arrayTable(maps.endpoints, EMPTY_ENDPOINT), MAPS.endpoints);
+    this.networks = new SyncedMap(arrayTable(maps.networks, EMPTY_NETWORK), MAPS.networks);
+    this.hostports = new SyncedMap(maps.hostports, MAPS.hostports);
+    const addrs = new SyncedMap(maps.addrs, MAPS.addrs);
+    const cidrs = new SyncedMap(maps.cidrs, MAPS.cidrs);
+    const uplinks = new SyncedMap(maps.uplinks, MAPS.uplinks);
+    this.addresses = new AddressTable(addrs);
+    this.cidrs = new CidrTable(cidrs);
+    this.policy = new PolicyMaps(maps);
+    this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
+    this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
+    this.attachments = new Attachments(this.rtnl, this.hooks, this.endpoints, this.addresses);
+    this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, uplinks];
+    if (this.loaded.adopted) for (const table of this.#synced) table.load();
+    this.numbers = this.#numbers(addrs, cidrs);
+  }
+
+  /** Loads or adopts the programs. Throws SluiceError (33xx), BpfError, NetlinkError. */
+  static open(config: AgentConfig): Kernel {
+    return new Kernel(config);
+  }
+
+  get method(): TcMethod {
+    return this.hooks.method;
+  }
+
+  /** Removes everything that an earlier agent left in the maps and that is not wanted now. */
+  sweep(): void {
+    for (const table of this.#synced) table.sweep();
+    this.policy.sweep();
+  }
+
+  /** Closes descriptors; the kernel goes on as it is. */
+  close(): void {
+    this.rtnl.close();
+    for (const map of Object.values(this.loaded.maps)) map.close();
+    for (const program of this.loaded.programs.values()) program.close();
+  }
+
+  #numbers(...tables: readonly { leftOver(): Iterable<{ readonly identity: number }> }[]): NumbersInUse {
+    const top = { ...this.policy.load() };
+    for (const table of tables) {
+      for (const { identity } of table.leftOver()) top.identity = Math.max(top.identity, identity);
+    }
+    for (const slot of this.endpoints.leftOver()) {
+      top.identity = Math.max(top.identity, slot.identity4, slot.identity6);
+      top.set = Math.max(top.set, slot.setEgress, slot.setIngress);
+    }
+    return top;
+  }
+}
+
+/** TCX where the kernel has it, unless the settings say otherwise. */
+function hookMethod(setting: AgentConfig['hooks']): TcMethod {
+  if (setting !== 'auto') return setting;
+  return tcxFeature.probe().supported === true ? 'tcx' : 'clsact';
+}

@@ -1,0 +1,25 @@
+import type { KernelMaps } from './kernel-maps.js';
+
+/** `node_map`: one struct node in memory that is shared with the kernel (bpf/include/types.h). */
+export class NodeState {
+  readonly #words: Uint32Array;
+
+  constructor(map: KernelMaps['node_map']) {
+    const memory = map.mmap();
+    this.#words = new Uint32Array(memory.buffer, memory.byteOffset, 6);
+  }
+
+  get epoch(): number {
+    return this.#words[0] ?? 0;
+  }
+
+  /** Flows decided before are decided again by their next packet. All maps must have been written. */
+  nextEpoch(): void {
+    Atomics.add(this.#words, 0, 1);
+  }
+
+  /** Whether allowed first packets are reported too. */
+  set trace(on: boolean) {
+    Atomics.store(this.#words, 1, on ? 1 : 0);
+  }
+}

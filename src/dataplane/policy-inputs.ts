@@ -1,0 +1,86 @@
+import type { PolicyCompiler } from '../../policy/compile/compiler.js';
+import type { CompileDelta, CompilerInput, CompilerKey, EndpointInput } from '../../policy/compile/types.js';
+import type { ContainerResource } from '../../policy/model/resources.js';
+import type { AttachmentSpec } from '../state/desired.js';
+import type { Edit } from '../state/objects.js';
+import type { Plan, Wanted } from './plan.js';
+import type { Rollback } from './rollback.js';
+
+/** Tells the compiler what changed: namespaces, policies, and the attachments that are or will be in force. */
+export class PolicyInputs {
+  readonly #compiler: PolicyCompiler;
+  readonly #inputs = new Map<string, EndpointInput>();
+
+  constructor(compiler: PolicyCompiler) {
+    this.#compiler = compiler;
+  }
+
+  /**
+   * One update of the compiler for the whole change. `making`: attachments whose devices are about to be
+   * made. Those that are wanted but cannot be made now are unknown to the compiler until they can.
+   */
+  update(edits: readonly Edit[], plan: Plan, making: readonly Wanted[], undo: Rollback): CompileDelta {
+    const upsert: CompilerInput[] = [];
+    const remove: CompilerKey[] = [];
+    for (const { before, after } of edits) {
+      if (after?.kind === 'Namespace' || after?.kind === 'NetworkPolicy') upsert.push(after);
+      else if (before?.kind === 'Namespace') remove.push({ kind: 'Namespace', name: before.name });
+      else if (before?.kind === 'NetworkPolicy') {
+        remove.push({ kind: 'NetworkPolicy', namespace: before.namespace, name: before.name });
+      }
+    }
+    for (const { spec, container } of [...making, ...plan.keep, ...plan.mtu]) {
+      const input = endpointInput(spec, container);
+      if (same(this.#inputs.get(spec.id), input)) continue;
+      upsert.push(input);
+      this.#put(spec.id, input, undo);
+    }
+    const ready = new Set(making.map(({ spec }) => spec.id));
+    const waiting = [...plan.replace, ...plan.create].map(({ spec }) => spec.id).filter((id) => !ready.has(id));
+    for (const id of [...plan.gone, ...waiting]) {
+      if (!this.#inputs.has(id)) continue;
+      remove.push({ kind: 'Endpoint', id });
+      this.#put(id, undefined, undo);
+    }
+    const delta = this.#compiler.update({ upsert, remove });
+    undo.push(() => this.#compiler.rollback());
+    return delta;
+  }
+
+  /** What is left to do when the change is final: attachments that could not be made, and the compiler's own rest. */
+  *settle(failed: readonly string[]): IterableIterator<CompileDelta> {
+    if (failed.length > 0) {
+      for (const id of failed) this.#inputs.delete(id);
+      yield this.#compiler.update({ upsert: [], remove: failed.map((id) => ({ kind: 'Endpoint', id })) });
+    }
+    if (this.#compiler.unsettled) yield this.#compiler.settle();
+  }
+
+  #put(id: string, input: EndpointInput | undefined, undo: Rollback): void {
+    const before = this.#inputs.get(id);
+    undo.push(() => this.#set(id, before));
+    this.#set(id, input);
+  }
+
+  #set(id: string, input: EndpointInput | undefined): void {
+    if (input === undefined) this.#inputs.delete(id);
+    else this.#inputs.set(id, input);
+  }
+}
+
+function endpointInput(spec: AttachmentSpec, container: ContainerResource): EndpointInput {
+  return {
+    kind: 'Endpoint',
+    id: spec.id,
+    namespace: container.namespace,
+    name: container.name,
+    labels: container.labels,
+    ports: container.ports,
+    ...(spec.ipv4 === undefined ? {} : { ipv4: spec.ipv4.address }),
+    ...(spec.ipv6 === undefined ? {} : { ipv6: spec.ipv6.address }),
+  };
+}
+
+function same(a: EndpointInput | undefined, b: EndpointInput): boolean {
+  return a !== undefined && JSON.stringify(a) === JSON.stringify(b);
+}

@@ -1,0 +1,58 @@
+import { NetlinkError } from '../../loader/netlink/errors.js';
+import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
+import { SluiceError } from '../../policy/errors.js';
+import type { Attachments } from './attachments.js';
+import { netnsText } from './attachments.js';
+import { hasDeviceNamed } from './devices.js';
+import type { Wanted } from './plan.js';
+
+/** What the device of an attachment will be made in, found out before anything is touched. */
+export interface Place {
+  /** `device:inode` of the namespace. */
+  readonly netns: string;
+  /** Index of a macvlan's parent. */
+  readonly parent?: number;
+}
+
+/**
+ * Checks that an attachment can be made: the namespace is there and not the agent's own, its device name is
+ * free, a macvlan's parent exists. Throws SluiceError 43xx.
+ */
+export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wanted): Place {
+  const { spec, container } = wanted;
+  const netns = openContainerNetns(wanted);
+  try {
+    const own = currentNetns();
+    const same = own.sameAs(netns);
+    own.close();
+    if (same) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
+    const live = attachments.get(spec.id);
+    const replaced = live !== undefined && live.spec.device === spec.device && live.netns === netnsText(netns);
+    if (!replaced && hasDeviceNamed(netns, spec.device)) {
+      throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
+    }
+    if (spec.mode !== 'macvlan') return { netns: netnsText(netns) };
+    const parent = spec.parent === undefined ? undefined : rtnl.link(spec.parent);
+    if (parent === undefined) {
+      throw SluiceError.of('SLU4302', { device: spec.parent ?? '', network: spec.network }, container.origin);
+    }
+    return { netns: netnsText(netns), parent: parent.index };
+  } finally {
+    netns.close();
+  }
+}
+
+/** Opens the namespace of an attachment; throws SLU4301 or SLU4303 with the container's position. */
+export function openContainerNetns({ spec, container }: Pick<Wanted, 'spec' | 'container'>): Netns {
+  try {
+    return openNetns(spec.netns);
+  } catch (error) {
+    if (!(error instanceof NetlinkError)) throw error;
+    const missing = error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ESRCH';
+    const namespace = spec.netns.type === 'name' ? spec.netns.name : netnsPath(spec.netns);
+    throw missing
+      ? SluiceError.of('SLU4301', { namespace, container: spec.container }, container.origin)
+      : SluiceError.of('SLU4303', { device: spec.device, container: spec.container, reason: error.message }, container.origin);
+  }
+}

@@ -1,0 +1,418 @@
+import type { PolicyCompiler } from '../../policy/compile/compiler.js';
+import type { CompileDelta } from '../../policy/compile/types.js';
+import { NetlinkError } from '../../loader/netlink/errors.js';
+import { netnsPath } from '../../loader/netns.js';
+import { SluiceError } from '../../policy/errors.js';
+import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
+import type { Logger } from '../log.js';
+import { hasDevice } from '../state/desired.js';
+import { displayName, type ResourceKey } from '../state/keys.js';
+import type { Edit, ObjectSet } from '../state/objects.js';
+import { type Live, netnsText, takenIndex } from './attachments.js';
+import { loopbackUp } from './devices.js';
+import { HostPorts } from './hostports.js';
+import type { Kernel } from './kernel.js';
+import { NetworkSetup } from './network-setup.js';
+import { type Plan, planContainers, type Wanted } from './plan.js';
+import { PolicyInputs } from './policy-inputs.js';
+import { fits } from './policy-maps.js';
+import { PolicySwitch } from './policy-switch.js';
+import { openContainerNetns, type Place, preflight } from './preflight.js';
+import { Rollback } from './rollback.js';
+
+/** A change of definitions, or containers to look at again. */
+export interface ChangeRequest {
+  /** Already staged in the ObjectSet. */
+  readonly edits: readonly Edit[];
+  /** Containers to bring to what they have to be, beside those of the edits. */
+  readonly touch?: readonly ResourceKey[];
+  /** Attachments to make again although nothing differs. */
+  readonly renew?: readonly string[];
+  /** A container that cannot be made does not fail the rest: it becomes a problem and is tried again. */
+  readonly lenient: boolean;
+  /** Called with the planned attachments that do not exist, before they are checked (adoption at start). */
+  readonly adopt?: (plan: Plan, change: LeaseChange) => void;
+}
+
+/** A change that is in force in the kernel; what it made unnecessary is still there. */
+export interface Pending {
+  /** Removes what is not needed any more. Returns what could not be removed. */
+  commit(): unknown[];
+  /** Takes everything back. Returns the errors of doing so. */
+  rollback(): unknown[];
+}
+
+interface Prepared {
+  readonly wanted: Wanted;
+  readonly place: Place;
+}
+
+/** Devices made between two turns of the event loop. */
+const CREATE_SLICE = 16;
+const INDEX_TRIES = 32;
+
+/** Brings wanted state into the kernel, one change at a time (the caller sees to that). */
+export class Reconciler {
+  readonly #kernel: Kernel;
+  readonly #objects: ObjectSet;
+  readonly #leases: LeaseBook;
+  readonly #policies: PolicyInputs;
+  readonly #instance: string;
+  readonly #log: Logger;
+  readonly #switch: PolicySwitch;
+  readonly #hostPorts: HostPorts;
+  readonly networks: NetworkSetup;
+  /** Containers that are defined but not (completely) in force, and why. */
+  readonly problems = new Map<ResourceKey, SluiceError>();
+
+  constructor(parts: {
+    readonly kernel: Kernel;
+    readonly objects: ObjectSet;
+    readonly leases: LeaseBook;
+    readonly compiler: PolicyCompiler;
+    readonly instance: string;
+    readonly log: Logger;
+  }) {
+    this.#kernel = parts.kernel;
+    this.#objects = parts.objects;
+    this.#leases = parts.leases;
+    this.#policies = new PolicyInputs(parts.compiler);
+    this.#instance = parts.instance;
+    this.#log = parts.log;
+    this.#switch = new PolicySwitch(parts.kernel);
+    this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.attachments);
+    this.networks = new NetworkSetup(parts.kernel);
+  }
+
+  get hostPortEntries(): number {
+    return this.#hostPorts.size;
+  }
+
+  /** Puts a change into force. Throws after taking back everything that it had done. */
+  async prepare(request: ChangeRequest): Promise<Pending> {
+    const undo = new Rollback();
+    const problems = new Map(this.problems);
+    undo.push(() => {
+      this.problems.clear();
+      for (const [key, problem] of problems) this.problems.set(key, problem);
+    });
+    try {
+      const commit = await this.#prepare(request, undo);
+      return { commit, rollback: () => undo.run() };
+    } catch (error) {
+      const failures = undo.run();
+      if (failures.length === 0) throw error;
+      this.#log.error({ err: failures[0] }, 'taking a change back failed');
+      throw SluiceError.of('SLU2507', { reason: text(error), undo: text(failures[0]) });
+    }
+  }
+
+  async #prepare(request: ChangeRequest, undo: Rollback): Promise<() => unknown[]> {
+    const { attachments } = this.#kernel;
+    const change = this.#leases.begin();
+    undo.push(() => change.undo());
+    const networkEdits = this.#networkEdits(request.edits);
+    for (const { after } of networkEdits) if (after !== undefined) change.defineNetwork(after);
+    const containers = this.#touched(request, networkEdits);
+    const plan = planContainers(
+      {
+        objects: this.#objects,
+        leases: this.#leases,
+        change,
+        attachments,
+        instance: this.#instance,
+        mtu: this.#kernel.uplinks.mtu,
+        containers,
+        renew: new Set(request.renew),
+      },
+      request.lenient,
+    );
+    request.adopt?.(plan, change);
+    this.#setProblems(containers, plan.failed);
+    const prepared = this.#preflight(plan, request.lenient, change);
+    this.#checkCapacity(prepared);
+    change.commit();
+
+    const delta = this.#policies.update(request.edits, plan, prepared.map(({ wanted }) => wanted), undo);
+    this.#switch.check(delta);
+    for (const { before, after } of networkEdits) {
+      if (after === undefined) continue;
+      const number = this.#leases.numberOf(after.name) ?? 0;
+      this.networks.up(after, before, number, this.#kernel.uplinks.mtu, undo);
+    }
+    if (networkEdits.length > 0) {
+      this.#kernel.hostAddresses.refresh();
+      undo.push(() => this.#kernel.hostAddresses.refresh());
+    }
+    const creating = prepared.length > 0;
+    const early = [...plan.replace.map(({ spec }) => spec.id), ...(creating ? plan.remove : [])];
+    this.#removeEarly(early, undo);
+    this.#switch.apply(delta, undo);
+    this.#changeMtu(plan, undo);
+    for (const { spec } of plan.keep) attachments.setSpec(spec);
+    const failed = await this.#create(prepared, request.lenient, change, undo);
+    const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
+    const portsChanged = this.#hostPorts.update(named, undo);
+    const networksChanged = networkEdits.some(({ before }) => before !== undefined);
+    if (delta.mustReevaluate || portsChanged || networksChanged || early.length > 0 || plan.mtu.length > 0) {
+      this.#kernel.node.nextEpoch();
+      undo.push(() => this.#kernel.node.nextEpoch());
+    }
+    return () => this.#commit({ plan, early, delta, failed, networkEdits, containers });
+  }
+
+  /** After a restart, when the maps are complete: programs of this version on the devices that were there. */
+  completeAdopted(): void {
+    for (const { spec, ifindex } of [...this.#kernel.attachments.values()]) {
+      const container = this.#container(`Container ${spec.container}`);
+      if (container === undefined) continue;
+      const bridge = spec.mode === 'bridge' ? this.networks.bridgeOf(spec.network) : undefined;
+      if (spec.mode !== 'macvlan') this.#kernel.attachments.complete(spec, ifindex, undefined, bridge);
+      else {
+        const netns = openContainerNetns({ spec, container });
+        try {
+          this.#kernel.attachments.complete(spec, ifindex, netns, bridge);
+        } finally {
+          netns.close();
+        }
+      }
+    }
+  }
+
+  /** Network edits that the kernel sees. */
+  #networkEdits(edits: readonly Edit[]): NetworkEdit[] {
+    return edits.flatMap(({ before, after }) => {
+      const network = after ?? before;
+      if (network?.kind !== 'Network') return [];
+      const old = before?.kind === 'Network' && hasDevice(before.mode) ? before : undefined;
+      const next = after?.kind === 'Network' && hasDevice(after.mode) ? after : undefined;
+      return old === undefined && next === undefined ? [] : [{ before: old, after: next }];
+    });
+  }
+
+  /** Containers of the change, with their definition before it. */
+  #touched(request: ChangeRequest, networks: readonly NetworkEdit[]): Map<ResourceKey, ContainerResource | undefined> {
+    const touched = new Map<ResourceKey, ContainerResource | undefined>();
+    const changed = new Set(networks.filter(({ before }) => before !== undefined).map(({ before, after }) => (after ?? before)?.name));
+    if (changed.size > 0) {
+      for (const container of this.#objects.ofKind('Container')) {
+        if (container.networks.some((entry) => changed.has(entry.network))) {
+          touched.set(`Container ${displayName(container)}`, container);
+        }
+      }
+    }
+    for (const key of request.touch ?? []) touched.set(key, this.#container(key));
+    for (const { key, before, after } of request.edits) {
+      if ((after ?? before)?.kind === 'Container') touched.set(key, before?.kind === 'Container' ? before : undefined);
+    }
+    return touched;
+  }
+
+  #container(key: ResourceKey): ContainerResource | undefined {
+    const object = this.#objects.get(key);
+    return object?.kind === 'Container' ? object : undefined;
+  }
+
+  #setProblems(containers: ReadonlyMap<ResourceKey, unknown>, failed: ReadonlyMap<ResourceKey, SluiceError>): void {
+    for (const key of containers.keys()) this.problems.delete(key);
+    for (const [key, error] of failed) this.problems.set(key, error);
+  }
+
+  #preflight(plan: Plan, lenient: boolean, change: LeaseChange): Prepared[] {
+    const prepared: Prepared[] = [];
+    for (const wanted of [...plan.replace, ...plan.create]) {
+      try {
+        const place = preflight(this.#kernel.rtnl, this.#kernel.attachments, wanted);
+        const lease = { ...wanted.lease, netns: place.netns, netnsPath: netnsPath(wanted.spec.netns) };
+        if (JSON.stringify(lease) !== JSON.stringify(wanted.lease)) change.amend(lease);
+        prepared.push({ wanted: { ...wanted, lease }, place });
+      } catch (error) {
+        if (!lenient || !(error instanceof SluiceError)) throw error;
+        this.problems.set(`Container ${wanted.spec.container}`, error);
+      }
+    }
+    return prepared;
+  }
+
+  #checkCapacity(prepared: readonly Prepared[]): void {
+    const { addresses } = this.#kernel;
+    const wanted = prepared.reduce((sum, { wanted: { spec } }) => sum + (spec.ipv4 ? 1 : 0) + (spec.ipv6 ? 1 : 0), 0);
+    fits('addrs', addresses.size + wanted, addresses.capacity);
+  }
+
+  /** Removes devices whose names or addresses new ones will take. */
+  #removeEarly(ids: readonly string[], undo: Rollback): void {
+    if (ids.length === 0) return;
+    const { attachments } = this.#kernel;
+    const lives = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
+    undo.push(() => {
+      for (const live of lives) this.#recreate(live);
+    });
+    const [error] = attachments.remove(ids);
+    if (error !== undefined) throw error;
+  }
+
+  #recreate(live: Live): void {
+    const key = `Container ${live.spec.container}`;
+    const container = this.#container(key);
+    if (container === undefined || this.#kernel.attachments.get(live.spec.id) !== undefined) return;
+    const netns = openContainerNetns({ spec: live.spec, container });
+    try {
+      this.#kernel.attachments.create(live.spec, netns, this.#placement(live.spec.id, live.spec, live.ifindex));
+    } finally {
+      netns.close();
+    }
+  }
+
+  #placement(id: string, spec: Live['spec'], ifindex: number, parent?: number) {
+    const bridge = spec.mode === 'bridge' ? this.networks.bridgeOf(spec.network) : undefined;
+    const above = parent ?? (spec.parent === undefined ? undefined : this.#kernel.rtnl.link(spec.parent)?.index);
+    return {
+      ifindex,
+      policy: this.#switch.policyOf(id),
+      ...(bridge === undefined ? {} : { bridge }),
+      ...(above === undefined ? {} : { parent: above }),
+    };
+  }
+
+  #changeMtu(plan: Plan, undo: Rollback): void {
+    for (const { spec, container } of plan.mtu) {
+      const before = this.#kernel.attachments.get(spec.id)?.spec;
+      const set = (wanted: Live['spec']): void => {
+        const netns = openContainerNetns({ spec: wanted, container });
+        try {
+          this.#kernel.attachments.setMtu(wanted, netns);
+        } finally {
+          netns.close();
+        }
+      };
+      if (before !== undefined) undo.push(() => set(before));
+      set(spec);
+    }
+  }
+
+  /** Makes the devices. Returns the ids of those that failed, which only happens when lenient. */
+  async #create(prepared: readonly Prepared[], lenient: boolean, change: LeaseChange, undo: Rollback): Promise<string[]> {
+    const failed: string[] = [];
+    let made = 0;
+    let amended = false;
+    for (const { wanted, place } of prepared) {
+      const { spec, container } = wanted;
+      undo.push(() => this.#kernel.attachments.remove([spec.id]));
+      try {
+        amended = this.#createOne(wanted, place, change) || amended;
+      } catch (error) {
+        const problem = deviceError(error, spec.device, spec.container, container);
+        if (!lenient) throw problem;
+        this.problems.set(`Container ${spec.container}`, problem);
+        failed.push(spec.id);
+      }
+      if (++made % CREATE_SLICE === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    if (amended) change.commit();
+    return failed;
+  }
+
+  /** Returns whether another index had to be taken than the lease's. */
+  #createOne({ spec, lease }: Wanted, place: Place, change: LeaseChange): boolean {
+    const { attachments, rtnl } = this.#kernel;
+    const container = this.#container(`Container ${spec.container}`);
+    if (container === undefined) return false;
+    const netns = openContainerNetns({ spec, container });
+    try {
+      if (netnsText(netns) !== place.netns) throw new NetlinkError(`enter the namespace of ${spec.container}`, 2, 'it was replaced meanwhile');
+      let ifindex = lease.ifindex;
+      for (let tries = 1; ; tries++) {
+        try {
+          attachments.create(spec, netns, this.#placement(spec.id, spec, ifindex, place.parent));
+          return ifindex !== lease.ifindex;
+        } catch (error) {
+          const collides = takenIndex(error) && (rtnl.link(ifindex) !== undefined || spec.mode === 'macvlan');
+          if (!collides || tries >= INDEX_TRIES) throw error;
+          ifindex = change.newIndex(container.origin);
+          change.amend({ ...lease, ifindex });
+        }
+      }
+    } finally {
+      netns.close();
+    }
+  }
+
+  #commit(done: {
+    readonly plan: Plan;
+    readonly early: readonly string[];
+    readonly delta: CompileDelta;
+    readonly failed: readonly string[];
+    readonly networkEdits: readonly NetworkEdit[];
+    readonly containers: ReadonlyMap<ResourceKey, ContainerResource | undefined>;
+  }): unknown[] {
+    const { plan, delta, failed, networkEdits } = done;
+    const errors: unknown[] = [];
+    const attempt = (action: () => void): void => {
+      try {
+        action();
+      } catch (error) {
+        errors.push(error);
+      }
+    };
+    errors.push(...this.#kernel.attachments.remove(plan.remove.filter((id) => !done.early.includes(id))));
+    if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
+    attempt(() => this.#switch.finish(delta));
+    for (const rest of this.#policies.settle(failed)) {
+      attempt(() => {
+        this.#switch.apply(rest, new Rollback());
+        this.#switch.finish(rest);
+      });
+    }
+    for (const id of plan.gone) this.#switch.forget(id);
+    for (const { before, after } of networkEdits) {
+      if (before === undefined) continue;
+      attempt(() => this.networks.down(before, after, this.#leases.numberOf(before.name) ?? 0));
+      if (after === undefined) attempt(() => this.#dropNetwork(before.name));
+    }
+    if (networkEdits.length > 0) attempt(() => void this.#kernel.hostAddresses.refresh());
+    for (const key of done.containers.keys()) attempt(() => this.#loopback(this.#container(key)));
+    return errors;
+  }
+
+  #dropNetwork(name: string): void {
+    const change = this.#leases.begin();
+    change.removeNetwork(name);
+    change.commit();
+  }
+
+  /** Containers of networks of mode `none` have lo and nothing else. */
+  #loopback(container: ContainerResource | undefined): void {
+    if (container?.netns === undefined) return;
+    const none = container.networks.some((entry) => {
+      const network = this.#objects.get(`Network ${entry.network}`);
+      return network?.kind === 'Network' && network.mode === 'none';
+    });
+    if (!none) return;
+    const netns = openContainerNetns({ spec: { netns: container.netns, container: displayName(container), device: 'lo' } as Live['spec'], container });
+    try {
+      loopbackUp(netns);
+    } finally {
+      netns.close();
+    }
+  }
+}
+
+interface NetworkEdit {
+  readonly before: NetworkResource | undefined;
+  readonly after: NetworkResource | undefined;
+}
+
+function nameOf(key: ResourceKey): string {
+  return key.slice('Container '.length);
+}
+
+function deviceError(error: unknown, device: string, container: string, { origin }: ContainerResource): SluiceError {
+  if (error instanceof SluiceError) return error;
+  return SluiceError.of('SLU4303', { device, container, reason: text(error) }, origin);
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

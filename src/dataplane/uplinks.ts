@@ -1,0 +1,151 @@
+import type { Uplink } from '../../loader/abi/gen/types.gen.js';
+import type { Address } from '../../loader/netlink/address.js';
+import type { Link } from '../../loader/netlink/link.js';
+import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { parseAddress } from '../../policy/address.js';
+import { SluiceError } from '../../policy/errors.js';
+import type { AgentConfig } from '../config.js';
+import { NO_ADDRESS } from './endpoints.js';
+import type { HostDevices } from './host-devices.js';
+import type { Hooks } from './hooks.js';
+import type { SyncedMap } from './synced-map.js';
+
+/** MTU of containers when there is no uplink. */
+const DEFAULT_MTU = 1500;
+/** Containers' devices take an MTU of at least this with IPv6 (RFC 8200). */
+const MIN_MTU = 1280;
+const MAX_MTU = 65535;
+
+export interface UplinkDevice {
+  readonly name: string;
+  readonly ifindex: number;
+  readonly value: Uplink;
+}
+
+/** Devices that lead out of the host: found, written to the map, with the program attached. */
+export class Uplinks {
+  readonly #rtnl: Rtnetlink;
+  readonly #setting: AgentConfig['uplinks'];
+  readonly #map: SyncedMap<number, Uplink>;
+  readonly #hooks: Hooks;
+  readonly #host: HostDevices;
+  #devices: readonly UplinkDevice[] = [];
+  #problems: readonly SluiceError[] = [];
+
+  constructor(
+    rtnl: Rtnetlink,
+    setting: AgentConfig['uplinks'],
+    map: SyncedMap<number, Uplink>,
+    hooks: Hooks,
+    host: HostDevices,
+  ) {
+    this.#rtnl = rtnl;
+    this.#setting = setting;
+    this.#map = map;
+    this.#hooks = hooks;
+    this.#host = host;
+  }
+
+  get devices(): readonly UplinkDevice[] {
+    return this.#devices;
+  }
+
+  get problems(): readonly SluiceError[] {
+    return this.#problems;
+  }
+
+  /** MTU of containers whose network gives none: the smallest of the uplinks. */
+  get mtu(): number {
+    const smallest = Math.min(...this.#devices.map((device) => device.value.mtu));
+    return Number.isFinite(smallest) ? Math.max(MIN_MTU, smallest) : DEFAULT_MTU;
+  }
+
+  /**
+   * Reads devices, addresses and routes again and writes what differs. Programs go on new devices only if
+   * `attach` is set. Returns whether something changed that flows depend on.
+   */
+  refresh(attach: boolean): boolean {
+    const { devices, problems } = this.#find();
+    this.#problems = problems;
+    let changed = false;
+    for (const device of devices) {
+      const before = this.#devices.find((other) => other.ifindex === device.ifindex);
+      if (JSON.stringify(before) === JSON.stringify(device)) continue;
+      changed = true;
+      this.#map.set(device.ifindex, device.value);
+      if (before !== undefined) continue;
+      const acceptRa = `net/ipv6/conf/${device.name}/accept_ra`;
+      ignoreErrors(() => this.#host.keepRouterAdvertisements(acceptRa));
+      if (attach) this.#hooks.attachUplink(device.ifindex);
+    }
+    for (const gone of this.#devices) {
+      if (devices.some((device) => device.ifindex === gone.ifindex)) continue;
+      changed = true;
+      this.#map.delete(gone.ifindex);
+      this.#hooks.detachUplink(gone.ifindex);
+    }
+    this.#devices = devices;
+    return changed;
+  }
+
+  /** Puts the program on every uplink (after the first full sync). */
+  attachAll(): void {
+    for (const device of this.#devices) this.#hooks.attachUplink(device.ifindex);
+  }
+
+  #find(): { devices: UplinkDevice[]; problems: SluiceError[] } {
+    const problems: SluiceError[] = [];
+    const links: Link[] = [];
+    if (this.#setting === 'auto') {
+      const indexes = new Set(
+        this.#rtnl
+          .routes()
+          .filter((route) => route.destination === 'default' && route.type === 'unicast')
+          .flatMap((route) => route.hops.map((hop) => hop.ifindex)),
+      );
+      for (const index of [...indexes].sort((a, b) => a - b)) {
+        const link = this.#rtnl.link(index);
+        if (link !== undefined && !link.loopback) links.push(link);
+      }
+      if (links.length === 0) problems.push(SluiceError.of('SLU4305', {}));
+    } else {
+      for (const name of this.#setting) {
+        const link = this.#rtnl.link(name);
+        if (link === undefined) problems.push(SluiceError.of('SLU4304', { device: name }));
+        else links.push(link);
+      }
+    }
+    const addresses = this.#rtnl.addresses();
+    const devices = links.map((link) => ({
+      name: link.name,
+      ifindex: link.index,
+      value: {
+        snat4: mainAddress(addresses, link.index, 4),
+        snat6: mainAddress(addresses, link.index, 6),
+        mtu: Math.min(link.mtu, MAX_MTU),
+      },
+    }));
+    return { devices, problems };
+  }
+}
+
+/** The first global address of the family, as the kernel lists them: the main one. */
+function mainAddress(addresses: readonly Address[], ifindex: number, family: 4 | 6): Uint8Array {
+  const found = addresses.find(
+    (address) =>
+      address.ifindex === ifindex &&
+      address.family === family &&
+      address.scope === 'universe' &&
+      !address.tentative &&
+      !address.duplicate,
+  );
+  return found === undefined ? NO_ADDRESS : parseAddress(found.address);
+}
+
+function ignoreErrors(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // A device without IPv6 has no such setting.
+  }
+}

@@ -1,0 +1,176 @@
+import { statSync } from 'node:fs';
+import { NetlinkMonitor } from '../../loader/netlink/monitor.js';
+import { netnsPath } from '../../loader/netns.js';
+import type { Logger } from '../log.js';
+import type { ObjectSet } from '../state/objects.js';
+import type { Kernel } from './kernel.js';
+import type { Reconciler } from './reconciler.js';
+
+const POLL_MS = 200;
+const RETRY_MS = 1000;
+/** A container that fails for another reason than a missing namespace waits longer each time, up to this. */
+const MAX_WAIT_MS = 30_000;
+/** Namespaces that are looked at in one turn. */
+const SWEEP_SLICE = 100;
+
+interface Waiting {
+  readonly until: number;
+  readonly wait: number;
+}
+
+/**
+ * Follows what happens outside of the agent: addresses, routes and devices of the host, namespaces that
+ * go and come back, and containers that could not be made yet.
+ */
+export class Watcher {
+  readonly #kernel: Kernel;
+  readonly #objects: ObjectSet;
+  readonly #reconciler: Reconciler;
+  readonly #log: Logger;
+  readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly #monitor: NetlinkMonitor;
+  readonly #waiting = new Map<string, Waiting>();
+  #sweep: string[] = [];
+
+  constructor(
+    kernel: Kernel,
+    objects: ObjectSet,
+    reconciler: Reconciler,
+    log: Logger,
+    exclusive: <T>(work: () => Promise<T>) => Promise<T>,
+  ) {
+    this.#kernel = kernel;
+    this.#objects = objects;
+    this.#reconciler = reconciler;
+    this.#log = log;
+    this.#exclusive = exclusive;
+    this.#monitor = NetlinkMonitor.open(['link', 'address', 'route']);
+  }
+
+  start(): NodeJS.Timeout[] {
+    const timers = [
+      setInterval(() => this.#guard(() => this.#poll()), POLL_MS),
+      setInterval(() => this.#guard(() => this.#retry()), RETRY_MS),
+    ];
+    for (const timer of timers) timer.unref();
+    return timers;
+  }
+
+  close(): void {
+    this.#monitor.close();
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (err) {
+      this.#log.error({ err }, 'watching the host failed');
+    }
+  }
+
+  #poll(): void {
+    const lost: string[] = [];
+    let host = false;
+    let everything = false;
+    this.#monitor.poll((event) => {
+      if (event.type === 'overflow') everything = true;
+      else if (event.type === 'link') {
+        const id = this.#kernel.attachments.idOfIndex(event.link.index);
+        if (id === undefined) host = true;
+        else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
+      } else if (event.type === 'address') host = true;
+      else if (event.type === 'route' && event.route.destination === 'default') host = true;
+    });
+    if (everything) lost.push(...this.#missingDevices());
+    const gone = lost.filter((id) => this.#isGone(id));
+    if (gone.length > 0) this.#renew(gone, 'device is gone');
+    if (host || everything) void this.#exclusive(async () => this.#guard(() => this.#refreshHost()));
+    this.#sweepNamespaces();
+  }
+
+  #isGone(id: string): boolean {
+    const live = this.#kernel.attachments.get(id);
+    return live !== undefined && live.spec.mode !== 'macvlan' && this.#kernel.rtnl.link(live.ifindex) === undefined;
+  }
+
+  /** Attachments whose device does not exist, found by listing (events were lost). */
+  #missingDevices(): string[] {
+    const present = new Set(this.#kernel.rtnl.links().map((link) => link.index));
+    return [...this.#kernel.attachments.values()]
+      .filter((live) => live.spec.mode !== 'macvlan' && !present.has(live.ifindex))
+      .map((live) => live.spec.id);
+  }
+
+  #refreshHost(): void {
+    const addresses = this.#kernel.hostAddresses.refresh();
+    const uplinks = this.#kernel.uplinks.refresh(true);
+    if (!addresses && !uplinks) return;
+    this.#kernel.node.nextEpoch();
+    this.#log.info({ uplinks: this.#kernel.uplinks.devices.map((device) => device.name) }, 'addresses or uplinks of the host changed');
+  }
+
+  /** Looks at some namespaces: another one under the same name means that the container was made again. */
+  #sweepNamespaces(): void {
+    if (this.#sweep.length === 0) this.#sweep = [...this.#kernel.attachments.values()].map((live) => live.spec.id);
+    const replaced: string[] = [];
+    for (const id of this.#sweep.splice(0, SWEEP_SLICE)) {
+      const live = this.#kernel.attachments.get(id);
+      if (live === undefined) continue;
+      const stat = statSync(netnsPath(live.spec.netns), { bigint: true, throwIfNoEntry: false });
+      if (stat !== undefined && `${stat.dev}:${stat.ino}` !== live.netns && isNamespace(stat.dev)) replaced.push(id);
+    }
+    if (replaced.length > 0) this.#renew(replaced, 'network namespace was replaced');
+  }
+
+  #renew(ids: readonly string[], reason: string): void {
+    void this.#exclusive(async () => {
+      const { attachments } = this.#kernel;
+      const lost = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
+      const containers = new Set(lost.map((live) => live.spec.container));
+      for (const container of containers) this.#log.warn({ container }, `${reason}; making the network again`);
+      attachments.remove(lost.map((live) => live.spec.id));
+      if (containers.size > 0) await this.#touch([...containers].map((name) => `Container ${name}`));
+    }).catch((err: unknown) => this.#log.error({ err }, 'making a network again failed'));
+  }
+
+  #retry(): void {
+    const now = Date.now();
+    for (const key of this.#waiting.keys()) if (!this.#reconciler.problems.has(key)) this.#waiting.delete(key);
+    const due = [...this.#reconciler.problems.keys()].filter((key) => {
+      if ((this.#waiting.get(key)?.until ?? 0) > now) return false;
+      return this.#namespaceThere(key);
+    });
+    if (due.length === 0) return;
+    for (const key of due) {
+      const wait = Math.min(MAX_WAIT_MS, (this.#waiting.get(key)?.wait ?? RETRY_MS / 2) * 2);
+      this.#waiting.set(key, { wait, until: now + wait });
+    }
+    void this.#exclusive(() => this.#touch(due)).catch((err: unknown) => this.#log.error({ err }, 'trying again failed'));
+  }
+
+  #namespaceThere(key: string): boolean {
+    const container = this.#objects.get(key);
+    if (container?.kind !== 'Container' || container.netns === undefined) return true;
+    const there = statSync(netnsPath(container.netns), { throwIfNoEntry: false }) !== undefined;
+    if (!there) this.#waiting.delete(key);
+    return there;
+  }
+
+  async #touch(keys: readonly string[]): Promise<void> {
+    const pending = await this.#reconciler.prepare({ edits: [], touch: keys, lenient: true });
+    for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
+    this.#kernel.node.nextEpoch();
+    for (const key of keys) {
+      if (this.#reconciler.problems.has(key)) continue;
+      this.#log.info({ container: key.slice('Container '.length) }, 'network is in force again');
+    }
+  }
+}
+
+let nsfs: bigint | undefined;
+
+/** Whether a device number is that of the file system of namespaces. */
+function isNamespace(device: bigint): boolean {
+  nsfs ??= statSync('/proc/self/ns/net', { bigint: true }).dev;
+  return device === nsfs;
+}

@@ -1,0 +1,414 @@
+import { mkdirSync } from 'node:fs';
+import { release } from 'node:os';
+import { RingReader } from '../loader/ring.js';
+import { PolicyCompiler } from '../policy/compile/compiler.js';
+import { compareErrors, SluiceError } from '../policy/errors.js';
+import type { Resource } from '../policy/model/resources.js';
+import { checkResources } from '../policy/schema/check.js';
+import { parseSources } from '../policy/schema/parse.js';
+import type { AgentConfig } from './config.js';
+import { Adoption } from './dataplane/adopt.js';
+import { FlowCollector } from './dataplane/gc.js';
+import { Kernel } from './dataplane/kernel.js';
+import { Reconciler } from './dataplane/reconciler.js';
+import { removeEverything } from './dataplane/remove.js';
+import { openRing } from './dataplane/ring.js';
+import { Watcher } from './dataplane/watcher.js';
+import type {
+  ApplyResult,
+  DropEvent,
+  Engine,
+  Listing,
+  ListingName,
+  MetricsSnapshot,
+  SourceText,
+  Status,
+} from './engine.js';
+import { DropLog, type EventContext } from './flows/events.js';
+import { Lister } from './flows/lister.js';
+import { MapGauges, readCounters } from './flows/metrics.js';
+import { ownerOf } from './flows/names.js';
+import { LeaseBook } from './ipam/leases.js';
+import type { Logger } from './log.js';
+import { DefinitionReader, usableDefinitions } from './state/definitions.js';
+import { errorLine, internalError } from './state/error-lines.js';
+import { FolderCopy } from './state/folder-copy.js';
+import { type EditList, ObjectSet, type Proposal, type Source } from './state/objects.js';
+import { AppliedStore } from './state/store.js';
+import { version } from './version.js';
+
+export { removeEverything };
+
+const RING_POLL_MS = 100;
+const GC_MS = 1000;
+
+type AppliedListener = Parameters<Engine['onApplied']>[0];
+
+/**
+ * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
+ * and takes over what is in the kernel already. Throws SluiceError when that cannot be done.
+ */
+export async function createEngine(config: AgentConfig, log: Logger): Promise<Engine> {
+  try {
+    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw SluiceError.of('SLU2504', { path: config.stateDir, reason: (error as Error).message });
+  }
+  const engine = new AgentEngine(config, log);
+  try {
+    await engine.start();
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
+  return engine;
+}
+
+class AgentEngine implements Engine {
+  readonly #config: AgentConfig;
+  readonly #log: Logger;
+  readonly #kernel: Kernel;
+  readonly #leases: LeaseBook;
+  readonly #store: AppliedStore;
+  readonly #folder: FolderCopy;
+  readonly #reader = new DefinitionReader();
+  readonly #objects = new ObjectSet();
+  readonly #compiler: PolicyCompiler;
+  readonly #reconciler: Reconciler;
+  readonly #watcher: Watcher;
+  readonly #drops: DropLog;
+  readonly #ring: RingReader;
+  readonly #collector: FlowCollector;
+  readonly #gauges: MapGauges;
+  readonly #lister: Lister;
+  readonly #listeners: AppliedListener[] = [];
+  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #applied: readonly SourceText[];
+  readonly #dropsBefore: number;
+  #queue: Promise<unknown> = Promise.resolve();
+  #problems: readonly SluiceError[] = [];
+  #lastApply: Status['lastApply'];
+  #ready = false;
+  #closed = false;
+
+  constructor(config: AgentConfig, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+    const opened = AppliedStore.open(config.stateDir);
+    this.#store = opened.store;
+    this.#applied = opened.sources;
+    this.#folder = new FolderCopy(config.stateDir);
+    this.#leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
+    if (this.#leases.damaged > 0) log.warn({ lines: this.#leases.damaged }, 'the lease journal was damaged; repaired');
+    this.#kernel = Kernel.open(config);
+    const { numbers, loaded } = this.#kernel;
+    this.#compiler = new PolicyCompiler(
+      loaded.adopted
+        ? {
+            firstIdentity: Math.max(256, numbers.identity + 1),
+            firstSet: numbers.set + 1,
+            firstProfile: numbers.profile + 1,
+            firstRule: numbers.rule + 1,
+          }
+        : {},
+    );
+    this.#reconciler = new Reconciler({
+      kernel: this.#kernel,
+      objects: this.#objects,
+      leases: this.#leases,
+      compiler: this.#compiler,
+      instance: config.instance,
+      log,
+    });
+    this.#watcher = new Watcher(this.#kernel, this.#objects, this.#reconciler, log, (work) => this.#exclusive(work));
+    const context: EventContext = {
+      ownerOf: (address) => ownerOf(this.#kernel, address),
+      describeRule: (rule) => this.#compiler.describeRule(rule),
+    };
+    this.#drops = new DropLog(context);
+    this.#ring = openRing(this.#kernel.pins);
+    const gc = loaded.programs.get('sluice_gc');
+    if (gc === undefined) throw SluiceError.of('SLU3303', { reason: 'the object has no program sluice_gc' });
+    this.#collector = new FlowCollector(gc, loaded.maps.flows.maxEntries);
+    const kernel = this.#kernel;
+    this.#gauges = new MapGauges(loaded.maps, {
+      flows: () => this.#collector.entries,
+      endpoints: () => kernel.attachments.size,
+      networks: () => this.#objects.count('Network'),
+      uplinks: () => kernel.uplinks.devices.length,
+      addrs: () => kernel.addresses.size,
+      cidrs: () => kernel.cidrs.size,
+      policy_peers: () => kernel.policy.peerEntries,
+      policy_ports: () => kernel.policy.portEntries,
+      hostports: () => kernel.hostports.size,
+    });
+    this.#lister = new Lister({
+      kernel,
+      objects: this.#objects,
+      leases: this.#leases,
+      compiler: this.#compiler,
+      reconciler: this.#reconciler,
+      context,
+    });
+    this.#dropsBefore = this.#droppedPackets();
+  }
+
+  /** Brings what was defined before into force and takes over what is there. */
+  async start(): Promise<void> {
+    const started = performance.now();
+    const kernel = this.#kernel;
+    const folder = this.#reader.readFolder(this.#folder.read());
+    const usable = usableDefinitions(this.#applied, folder);
+    this.#problems = usable.errors;
+    for (const error of usable.errors) this.#log.error(error.toLine());
+    const edits = (['api', 'folder'] as const).flatMap((source) => {
+      const proposal = source === 'api' ? this.#objects.proposeApply(usable.api) : this.#objects.proposeFolder(usable.folder);
+      if (!proposal.ok) throw proposal.errors[0] ?? new Error('unusable definitions');
+      this.#objects.stage(proposal.edits, source);
+      return proposal.edits;
+    });
+    kernel.host.setSysctl('net/ipv4/ip_forward', '1');
+    kernel.host.setSysctl('net/ipv6/conf/all/forwarding', '1');
+    kernel.hostAddresses.refresh();
+    kernel.uplinks.refresh(false);
+    const adoption = new Adoption(kernel, this.#config.instance);
+    adoption.reconcileLeases(this.#leases, this.#objects);
+    const pending = await this.#reconciler.prepare({ edits, lenient: true, adopt: (plan) => adoption.adopt(plan) });
+    // The maps say all that is wanted: only now programs of an earlier version are replaced.
+    this.#reconciler.completeAdopted();
+    kernel.uplinks.attachAll();
+    if (this.#config.cgroupRoot === '') kernel.hooks.detachCgroup();
+    else kernel.hooks.attachCgroup(this.#config.cgroupRoot);
+    kernel.loaded.commit();
+    kernel.node.nextEpoch();
+    const failures = pending.commit();
+    const strays = adoption.removeStrays();
+    kernel.sweep();
+    this.#removeForgotten();
+    for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
+    this.#startTimers();
+    this.#ready = true;
+    this.#log.info(
+      {
+        adopted: kernel.loaded.adopted,
+        programs: kernel.loaded.fresh ? 'loaded' : 'adopted',
+        containers: this.#objects.count('Container'),
+        endpoints: kernel.attachments.size,
+        strays,
+        milliseconds: Math.round(performance.now() - started),
+      },
+      'networks are in force',
+    );
+  }
+
+  apply(sources: readonly SourceText[]): Promise<ApplyResult> {
+    return this.#change('api', sources, (resources) => this.#objects.proposeApply(resources));
+  }
+
+  delete(sources: readonly SourceText[]): Promise<ApplyResult> {
+    return this.#change('api', sources, (resources) => this.#objects.proposeDelete(resources));
+  }
+
+  replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult> {
+    return this.#change('folder', sources, (resources) => this.#objects.proposeFolder(resources));
+  }
+
+  async list(name: ListingName): Promise<Listing> {
+    return this.#lister.list(name);
+  }
+
+  status(): Status {
+    const kernel = this.#kernel;
+    const problems = [...this.#problems, ...kernel.uplinks.problems, ...this.#reconciler.problems.values()].map(errorLine);
+    return {
+      version: version(),
+      pid: process.pid,
+      uptimeSeconds: Math.round(process.uptime()),
+      state: !this.#ready ? 'starting' : problems.length > 0 ? 'degraded' : 'ready',
+      kernel: release(),
+      hooks: kernel.method,
+      adopted: kernel.loaded.adopted,
+      uplinks: kernel.uplinks.devices.map((device) => device.name),
+      networks: this.#objects.count('Network'),
+      containers: this.#objects.count('Container'),
+      endpoints: kernel.attachments.size,
+      policies: this.#objects.count('NetworkPolicy'),
+      policySets: this.#compiler.sets().length,
+      identities: this.#compiler.identities().length,
+      flows: { entries: this.#collector.entries, capacity: kernel.loaded.maps.flows.maxEntries },
+      epoch: kernel.node.epoch,
+      ...(this.#lastApply === undefined ? {} : { lastApply: this.#lastApply }),
+      problems,
+    };
+  }
+
+  snapshot(): MetricsSnapshot {
+    const kernel = this.#kernel;
+    const packets = readCounters(kernel.loaded.maps);
+    const full = packets.filter((counter) => counter.reason === 'flow_table_full');
+    return {
+      packets,
+      flowEntries: this.#collector.entries,
+      flowCapacity: kernel.loaded.maps.flows.maxEntries,
+      flowInsertFailures: full.reduce((sum, counter) => sum + counter.packets, 0),
+      maps: this.#gauges.read(),
+      endpoints: kernel.attachments.size,
+      policySets: this.#compiler.sets().length,
+      identities: this.#compiler.identities().length,
+      epoch: kernel.node.epoch,
+      lostEvents: Math.max(0, sumDrops(packets) - this.#dropsBefore - this.#drops.drops),
+    };
+  }
+
+  drops(limit: number): readonly DropEvent[] {
+    this.#pollRing();
+    return this.#drops.latest(limit);
+  }
+
+  onDrop(listener: (event: DropEvent) => void): () => void {
+    return this.#drops.onEvent(listener);
+  }
+
+  onApplied(listener: AppliedListener): void {
+    this.#listeners.push(listener);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    await this.#queue.catch(() => undefined);
+    this.#watcher.close();
+    this.#ring.close();
+    this.#leases.close();
+    this.#kernel.close();
+  }
+
+  async down(): Promise<void> {
+    await this.close();
+    await removeEverything(this.#config, this.#log);
+  }
+
+  /** Runs changes one after the other. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  #change(source: Source, sources: readonly SourceText[], propose: (resources: Resource[]) => Proposal): Promise<ApplyResult> {
+    const received = performance.now();
+    return this.#exclusive(async () => {
+      let result: ApplyResult;
+      try {
+        result = await this.#run(source, sources, propose, received);
+      } catch (error) {
+        if (!(error instanceof SluiceError)) this.#log.error({ err: error }, 'a change failed');
+        result = { ok: false, errors: [errorLine(internalError(error))] };
+      }
+      const milliseconds = performance.now() - received;
+      this.#lastApply = { at: new Date().toISOString(), ok: result.ok, milliseconds };
+      for (const listener of this.#listeners) listener({ ok: result.ok, seconds: milliseconds / 1000, source });
+      return result;
+    });
+  }
+
+  async #run(
+    source: Source,
+    sources: readonly SourceText[],
+    propose: (resources: Resource[]) => Proposal,
+    received: number,
+  ): Promise<ApplyResult> {
+    if (this.#closed) throw SluiceError.of('SLU2405', {});
+    const { resources, errors } = source === 'folder' ? this.#reader.readFolder(sources) : parseSources(sources);
+    if (errors.length > 0) return refused(errors);
+    const proposal = propose(resources);
+    if (!proposal.ok) return refused(proposal.errors);
+    const unstage = this.#objects.stage(proposal.edits, source);
+    try {
+      const found = proposal.edits.length > 0 ? checkResources(this.#objects.all()) : [];
+      if (found.length > 0) {
+        unstage();
+        return refused(found);
+      }
+      if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal);
+    } catch (error) {
+      unstage();
+      throw error;
+    }
+    if (source === 'folder') {
+      this.#folder.write(sources);
+      this.#problems = [];
+    }
+    return { ok: true, changes: proposal.changes, milliseconds: performance.now() - received };
+  }
+
+  async #bringIntoForce(source: Source, { edits }: EditList): Promise<void> {
+    const pending = await this.#reconciler.prepare({ edits, lenient: source === 'folder' });
+    try {
+      if (source === 'api') {
+        this.#store.save({
+          set: edits.flatMap(({ after }) => (after === undefined ? [] : [after])),
+          remove: edits.flatMap(({ before, after }) => (after === undefined && before !== undefined ? [before] : [])),
+        });
+      }
+    } catch (error) {
+      const [failure] = pending.rollback();
+      const reason = (error as Error).message;
+      if (failure === undefined) throw SluiceError.of('SLU2506', { reason });
+      throw SluiceError.of('SLU2507', { reason, undo: (failure as Error).message });
+    }
+    for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
+  }
+
+  /** After the first sync: links of devices that are gone, and gateways of networks that are gone. */
+  #removeForgotten(): void {
+    const kernel = this.#kernel;
+    const uplinks = new Set(kernel.uplinks.devices.map((device) => device.ifindex));
+    for (const index of kernel.pins.linkedDevices()) {
+      if (uplinks.has(index) || kernel.attachments.idOfIndex(index) !== undefined) continue;
+      kernel.hooks.detachUplink(index);
+      kernel.hooks.forget(index);
+    }
+    const gateways = new Set<string>();
+    for (const network of this.#objects.ofKind('Network')) {
+      if (network.mode !== 'routed') continue;
+      for (const range of [network.ipv4, network.ipv6]) if (range !== undefined) gateways.add(range.gateway);
+    }
+    kernel.host.keepGateways(gateways);
+    kernel.hostAddresses.refresh();
+  }
+
+  #startTimers(): void {
+    const every = (ms: number, work: () => void): void => {
+      const timer = setInterval(() => {
+        try {
+          work();
+        } catch (err) {
+          this.#log.error({ err }, 'background work failed');
+        }
+      }, ms);
+      timer.unref();
+      this.#timers.push(timer);
+    };
+    every(RING_POLL_MS, () => this.#pollRing());
+    every(GC_MS, () => this.#collector.turn());
+    this.#timers.push(...this.#watcher.start());
+  }
+
+  #pollRing(): void {
+    this.#ring.poll((record) => this.#drops.take(record), 4096);
+  }
+
+  #droppedPackets(): number {
+    return sumDrops(readCounters(this.#kernel.loaded.maps));
+  }
+}
+
+function sumDrops(packets: MetricsSnapshot['packets']): number {
+  return packets.reduce((sum, counter) => (counter.reason === 'forwarded' ? sum : sum + counter.packets), 0);
+}
+
+function refused(errors: readonly SluiceError[]): ApplyResult {
+  return { ok: false, errors: [...errors].sort(compareErrors).map(errorLine) };
+}

@@ -1,0 +1,62 @@
+import type { SluiceError } from '../../policy/errors.js';
+import type { Resource } from '../../policy/model/resources.js';
+import { checkResources } from '../../policy/schema/check.js';
+import { parseSources } from '../../policy/schema/parse.js';
+import type { SourceText } from '../engine.js';
+import { keyOf } from './keys.js';
+
+interface Parsed {
+  readonly text: string;
+  readonly resources: readonly Resource[];
+}
+
+/** Resources of a set of files; a file that did not change since the last time is not read again. */
+export class DefinitionReader {
+  #cache = new Map<string, Parsed>();
+
+  /** Reads files that are the whole content of a folder. */
+  readFolder(sources: readonly SourceText[]): { resources: Resource[]; errors: SluiceError[] } {
+    const cache = new Map<string, Parsed>();
+    const resources: Resource[] = [];
+    const errors: SluiceError[] = [];
+    for (const source of sources) {
+      const known = this.#cache.get(source.file);
+      const parsed = known?.text === source.text ? { resources: known.resources, errors: [] } : parseSources([source]);
+      if (parsed.errors.length === 0) cache.set(source.file, { text: source.text, resources: parsed.resources });
+      resources.push(...parsed.resources);
+      errors.push(...parsed.errors);
+    }
+    if (errors.length === 0) this.#cache = cache;
+    return { resources, errors };
+  }
+}
+
+/**
+ * What can be used of the definitions that were in force before a restart: normally all. Those with errors
+ * (a newer version may check more) are left out with everything of the same file and reported.
+ */
+export function usableDefinitions(
+  applied: readonly SourceText[],
+  folder: { readonly resources: readonly Resource[]; readonly errors: readonly SluiceError[] },
+): { readonly api: Resource[]; readonly folder: Resource[]; readonly errors: SluiceError[] } {
+  const parsed = parseSources(applied);
+  const errors = [...parsed.errors, ...folder.errors];
+  let api = unique(parsed.resources);
+  const taken = new Set(api.map(keyOf));
+  let rest = unique(folder.resources).filter((resource) => !taken.has(keyOf(resource)));
+  for (;;) {
+    const found = checkResources([...api, ...rest]);
+    if (found.length === 0) return { api, folder: rest, errors };
+    errors.push(...found);
+    const bad = new Set(found.map((error) => `${error.file}`));
+    const good = (resource: Resource): boolean => !bad.has(resource.origin.file);
+    const before = api.length + rest.length;
+    api = api.filter(good);
+    rest = rest.filter(good);
+    if (api.length + rest.length === before) return { api: [], folder: [], errors };
+  }
+}
+
+function unique(resources: readonly Resource[]): Resource[] {
+  return [...new Map(resources.map((resource) => [keyOf(resource), resource])).values()];
+}
