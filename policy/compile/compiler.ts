@@ -1,0 +1,341 @@
+/** The policy compiler: resources and endpoints in, changes of the kernel's maps out. Pure and incremental. */
+import { canonicalAddress } from '../address.js';
+import type { NetworkPolicyResource } from '../model/resources.js';
+import { selectorKey } from '../select.js';
+import { Identities, numberOf } from './identities.js';
+import { Journal } from './journal.js';
+import type { Claim, EndpointNode, Group, PolicyNode } from './nodes.js';
+import { canonical, Parts } from './parts.js';
+import { peerValue } from './recorder.js';
+import { Selection } from './selection.js';
+import { PolicySets } from './sets.js';
+import {
+  type CompileDelta,
+  type CompiledState,
+  type CompilerChange,
+  type CompilerKey,
+  type CompilerOptions,
+  type EndpointInput,
+  type EndpointNumbers,
+  IDENTITY,
+  type IdentityListing,
+  type IdentityRow,
+  type PeerRow,
+  type PortRow,
+  type RuleDescription,
+  type SetListing,
+} from './types.js';
+import { Update } from './update.js';
+
+export type * from './types.js';
+
+const DIRECTIONS = ['egress', 'ingress'] as const;
+
+export class PolicyCompiler {
+  readonly #journal = new Journal();
+  readonly #selection = new Selection();
+  readonly #identities: Identities;
+  readonly #parts: Parts;
+  readonly #sets: PolicySets;
+  readonly #policies = new Map<string, PolicyNode>();
+  readonly #endpoints = new Map<string, EndpointNode>();
+  readonly #counter = { generation: 0 };
+
+  constructor(options: CompilerOptions = {}) {
+    const { firstIdentity = IDENTITY.First, firstSet = 1, firstProfile = 1, firstRule = 1 } = options;
+    this.#identities = new Identities(Math.max(firstIdentity, IDENTITY.First));
+    this.#parts = new Parts(this.#selection, this.#identities, firstRule);
+    this.#sets = new PolicySets(this.#parts, this.#identities, firstSet, firstProfile);
+  }
+
+  /**
+   * Takes in a change and returns what it means for the maps; the cost follows the change. An object
+   * that is both removed and upserted is replaced; removing an unknown one does nothing. Throws only
+   * for addresses that are none (SLU1201), and then nothing has happened.
+   */
+  update(change: CompilerChange): CompileDelta {
+    return this.#run((update) => {
+      this.#parts.dropExpired(update);
+      this.#reserve(change, update);
+      this.#identities.settle(update);
+      const upserted = new Set(change.upsert.map(inputKey));
+      for (const key of change.remove) if (!upserted.has(removalKey(key))) this.#remove(key, update);
+      for (const input of change.upsert) {
+        if (input.kind === 'Namespace') this.#selection.declare(input.name, input.labels, update);
+        else if (input.kind === 'NetworkPolicy') this.#upsertPolicy(input, update);
+        else this.#upsertEndpoint(input, update);
+      }
+    });
+  }
+
+  /**
+   * Cleans up what the last update had to leave because sets in force still referred to it (CIDRs that
+   * no policy uses any more). No verdict changes. May be called when the delta of `update` has been
+   * applied; if not, the next update does it.
+   */
+  settle(): CompileDelta {
+    return this.#run((update) => this.#identities.settle(update));
+  }
+
+  /** Whether `settle` would find something to do. */
+  get unsettled(): boolean {
+    return this.#identities.unsettled;
+  }
+
+  /** Takes back the last `update` or `settle`, numbers included, as if it had not been. */
+  rollback(): void {
+    this.#journal.rollback();
+  }
+
+  /** What a rule number in the maps, a flow or an event means. Just removed ones are still known. */
+  describeRule(rule: number): RuleDescription | undefined {
+    return this.#parts.describe(rule);
+  }
+
+  /** Identity of an address of an endpoint; undefined: nobody's. */
+  identityOf(address: string): number | undefined {
+    const node = this.#identities.address(address);
+    return node === undefined ? undefined : numberOf(node);
+  }
+
+  identities(): IdentityListing[] {
+    const found: IdentityListing[] = [];
+    for (const { number, group, prefix, claims } of this.#identities.inside(this.#identities.tree.root)) {
+      found.push({
+        number,
+        ...(group === undefined ? {} : { namespace: group.namespace.name }),
+        labels: group?.labels ?? {},
+        ...(prefix.text === '' ? {} : { cidr: prefix.text }),
+        endpoints: new Set([...claims].map((claim) => claim.endpoint)).size,
+      });
+    }
+    return found.sort((a, b) => a.number - b.number);
+  }
+
+  sets(): SetListing[] {
+    return [...this.#sets.all()]
+      .map((set) => ({
+        number: set.number,
+        direction: set.direction,
+        policies: set.parts.map((part) => part.policy),
+        endpoints: [...set.groups].reduce((sum, group) => sum + group.endpoints.size, 0),
+        entries: set.entries.size + 1,
+      }))
+      .sort((a, b) => a.number - b.number);
+  }
+
+  /** All entries, for a start with empty maps and for tests. */
+  fullState(): CompiledState {
+    const addresses: IdentityRow[] = [];
+    for (const address of this.#identities.addresses())
+      addresses.push([address.text, numberOf(address) ?? 0]);
+    const peers: PeerRow[] = [];
+    for (const set of this.#sets.all()) {
+      peers.push([set.number, IDENTITY.Any, peerValue(set.anyEntry)]);
+      for (const [identity, entry] of set.entries)
+        peers.push([set.number, identity.number, peerValue(entry)]);
+    }
+    const ports: PortRow[] = [];
+    for (const profile of this.#sets.profiles.all()) ports.push(...profile.rows);
+    const endpoints = [...this.#endpoints.values()].map(numbers);
+    return { addresses, cidrs: [...this.#identities.cidrRows()], peers, ports, endpoints };
+  }
+
+  #run(change: (update: Update) => void): CompileDelta {
+    this.#journal.begin();
+    try {
+      this.#journal.assign(this.#counter, 'generation', this.#counter.generation + 1);
+      const update = new Update(this.#journal, this.#counter.generation);
+      change(update);
+      return this.#finish(update);
+    } catch (error) {
+      this.#journal.rollback();
+      throw error;
+    }
+  }
+
+  /** Lets the CIDRs of new policies in first, the wide ones before the narrow ones. */
+  #reserve(change: CompilerChange, update: Update): void {
+    const texts = new Set<string>();
+    for (const input of change.upsert) {
+      if (input.kind !== 'NetworkPolicy') continue;
+      for (const rule of [...(input.ingress ?? []), ...(input.egress ?? [])]) {
+        for (const peer of rule.peers) {
+          if (peer.type === 'ipBlock')
+            for (const text of [peer.cidr, ...peer.except]) texts.add(canonical(text));
+        }
+      }
+    }
+    const length = (text: string): number => Number(text.slice(text.indexOf('/') + 1));
+    const held = [...texts]
+      .sort((a, b) => length(a) - length(b))
+      .map((text) => this.#identities.acquire(text, update));
+    update.held.push(...held);
+  }
+
+  #remove(key: CompilerKey, update: Update): void {
+    if (key.kind === 'Namespace') {
+      this.#selection.declare(key.name, undefined, update);
+    } else if (key.kind === 'NetworkPolicy') {
+      const policy = this.#policies.get(policyKey(key));
+      if (policy === undefined) return;
+      this.#journal.drop(this.#policies, policy.key);
+      this.#selection.removePolicy(policy, update);
+      for (const direction of DIRECTIONS) this.#setPart(policy, direction, undefined, update);
+    } else {
+      const endpoint = this.#endpoints.get(key.id);
+      if (endpoint === undefined) return;
+      this.#journal.drop(this.#endpoints, key.id);
+      this.#leaveGroup(endpoint, update);
+      for (const claim of [endpoint.claim4, endpoint.claim6])
+        if (claim !== undefined) this.#identities.unclaim(claim, update);
+      update.endpoints.delete(endpoint);
+      if (endpoint.published !== undefined) update.recorder.mustReevaluate = true;
+    }
+  }
+
+  #upsertPolicy(resource: NetworkPolicyResource, update: Update): void {
+    const key = policyKey(resource);
+    let policy = this.#policies.get(key);
+    if (policy === undefined) {
+      const namespace = this.#selection.namespace(resource.namespace, update);
+      policy = { key, namespace, resource, groups: new Set(), egress: undefined, ingress: undefined };
+      this.#journal.put(this.#policies, key, policy);
+      this.#selection.addPolicy(policy, update);
+    } else if (selectorKey(policy.resource.podSelector) !== selectorKey(resource.podSelector)) {
+      this.#selection.removePolicy(policy, update);
+      this.#journal.assign(policy, 'resource', resource);
+      this.#selection.addPolicy(policy, update);
+    } else {
+      this.#journal.assign(policy, 'resource', resource);
+    }
+    for (const direction of DIRECTIONS) {
+      const part = this.#parts.acquire(resource, direction, update);
+      const changed = part !== policy[direction];
+      this.#setPart(policy, direction, part, update);
+      if (changed) for (const group of policy.groups) update.groups.add(group);
+    }
+  }
+
+  /** The policy gives up the part that it had; `part` is already counted as used. */
+  #setPart(
+    policy: PolicyNode,
+    direction: 'egress' | 'ingress',
+    part: PolicyNode['egress'],
+    update: Update,
+  ): void {
+    const before = policy[direction];
+    this.#journal.assign(policy, direction, part);
+    if (before !== undefined) this.#parts.release(before, update);
+  }
+
+  #upsertEndpoint(input: EndpointInput, update: Update): void {
+    const group = this.#selection.group(input.namespace, input.labels, input.ports, update);
+    const known = this.#endpoints.get(input.id);
+    const endpoint: EndpointNode = known ?? {
+      id: input.id,
+      input,
+      group,
+      claim4: undefined,
+      claim6: undefined,
+      published: undefined,
+    };
+    if (known === undefined) {
+      this.#journal.put(this.#endpoints, input.id, endpoint);
+      this.#journal.add(group.endpoints, endpoint);
+    } else if (known.group !== group) {
+      for (const claim of [known.claim4, known.claim6])
+        if (claim !== undefined) this.#identities.regroup(claim, group, update);
+      this.#leaveGroup(known, update);
+      this.#journal.assign(known, 'group', group);
+      this.#journal.add(group.endpoints, known);
+    }
+    this.#journal.assign(endpoint, 'input', input);
+    this.#setAddress(endpoint, 'claim4', input.ipv4, update);
+    this.#setAddress(endpoint, 'claim6', input.ipv6, update);
+    update.endpoints.add(endpoint);
+  }
+
+  #setAddress(
+    endpoint: EndpointNode,
+    field: 'claim4' | 'claim6',
+    text: string | undefined,
+    update: Update,
+  ): void {
+    const wanted = text === undefined ? undefined : canonicalAddress(text);
+    const before: Claim | undefined = endpoint[field];
+    if (before?.address.text === wanted) return;
+    if (before !== undefined) this.#identities.unclaim(before, update);
+    const claim =
+      wanted === undefined ? undefined : this.#identities.claim(endpoint, endpoint.group, wanted, update);
+    this.#journal.assign(endpoint, field, claim);
+  }
+
+  #leaveGroup(endpoint: EndpointNode, update: Update): void {
+    this.#journal.remove(endpoint.group.endpoints, endpoint);
+    update.idle.groups.add(endpoint.group);
+  }
+
+  #finish(update: Update): CompileDelta {
+    const { journal, recorder, idle } = update;
+    for (const prefix of update.held) this.#identities.release(prefix, update);
+    const isEmpty = (group: Group): boolean => group.endpoints.size === 0;
+    for (const group of update.groups) {
+      if (!isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.assign(group, direction, update);
+    }
+    for (const set of update.newSets) this.#sets.build(set, update);
+    for (const [identity, sets] of update.identities) this.#sets.refresh(identity, sets, update);
+
+    for (const group of idle.groups)
+      if (isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.leave(group, direction, update);
+    for (const set of idle.sets) if (set.groups.size === 0) this.#sets.retire(set, update);
+    for (const identity of idle.identities) {
+      if (identity.dead || (identity.group !== undefined && identity.claims.size > 0)) continue;
+      this.#sets.removeIdentity(identity, update);
+      this.#identities.forget(identity, update);
+    }
+    for (const group of idle.groups) if (isEmpty(group)) this.#selection.removeGroup(group, update);
+    for (const part of idle.parts) if (part.references === 0) this.#parts.remove(part, update);
+    for (const selector of idle.selectors)
+      if (selector.references === 0) this.#selection.removeSelector(selector, update);
+    for (const profile of idle.profiles) this.#sets.profiles.removeIfIdle(profile, update);
+    for (const namespace of idle.namespaces) this.#selection.removeIfIdle(namespace, update);
+
+    if (update.ownersChanged) recorder.mustReevaluate = true;
+    const endpoints: EndpointNumbers[] = [];
+    for (const endpoint of update.endpoints) {
+      const now = numbers(endpoint);
+      const before = endpoint.published;
+      const setsChanged = before?.setEgress !== now.setEgress || before.setIngress !== now.setIngress;
+      if (!setsChanged && before.identity4 === now.identity4 && before.identity6 === now.identity6) continue;
+      if (before !== undefined && setsChanged) recorder.mustReevaluate = true;
+      journal.assign(endpoint, 'published', now);
+      endpoints.push(now);
+    }
+    return recorder.finish(endpoints, update.generation);
+  }
+}
+
+function numbers(endpoint: EndpointNode): EndpointNumbers {
+  const { id, group, claim4, claim6 } = endpoint;
+  return {
+    id,
+    setEgress: group.egress?.number ?? 0,
+    setIngress: group.ingress?.number ?? 0,
+    identity4: claim4?.identity.number ?? 0,
+    identity6: claim6?.identity.number ?? 0,
+  };
+}
+
+function policyKey(policy: { readonly namespace: string; readonly name: string }): string {
+  return `${policy.namespace}/${policy.name}`;
+}
+
+function inputKey(input: CompilerChange['upsert'][number]): string {
+  return input.kind === 'Endpoint' ? `Endpoint ${input.id}` : removalKey(input);
+}
+
+function removalKey(key: CompilerKey): string {
+  if (key.kind === 'Endpoint') return `Endpoint ${key.id}`;
+  return key.kind === 'Namespace' ? `Namespace ${key.name}` : `NetworkPolicy ${policyKey(key)}`;
+}

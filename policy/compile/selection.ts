@@ -1,0 +1,259 @@
+/**
+ * Who is selected by what: namespaces, groups of endpoints, the peers of rules and the subjects of
+ * policies. The results are kept and corrected by each change, never computed again as a whole.
+ */
+import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js';
+import { anchorsOf, labelsKey, selectorKey, selects } from '../select.js';
+import { LabelIndex, SelectorIndex } from './indexes.js';
+import type { Group, NamespaceNode, PeerSelector, PolicyNode, Scope } from './nodes.js';
+import type { Update } from './update.js';
+
+/** Label that every namespace has: its name. */
+const NAME_LABEL = 'kubernetes.io/metadata.name';
+
+/** With more namespaces than this, groups are found by their labels first. */
+const FEW_NAMESPACES = 8;
+
+function newScope(key: string, selector: LabelSelector | undefined): Scope {
+  return { key, selector, namespaces: new Set(), peers: new SelectorIndex((peer) => peer.pods), count: 0 };
+}
+
+export function portsKey(ports: readonly ContainerPort[]): string {
+  return ports
+    .map((port) => `${port.name}/${port.protocol}=${port.port}`)
+    .sort()
+    .join();
+}
+
+export class Selection {
+  readonly #namespaces = new Map<string, NamespaceNode>();
+  readonly #namespaceIndex = new LabelIndex<NamespaceNode>((namespace) => namespace.labels);
+  readonly #scopes = new Map<string, Scope>();
+  readonly #scopeIndex = new SelectorIndex<Scope>((scope) => scope.selector ?? { requirements: [] });
+  readonly #selectors = new Map<string, PeerSelector>();
+  readonly #groups = new Map<string, Group>();
+  readonly #groupIndex = new LabelIndex<Group>((group) => group.labels);
+
+  /** The namespace, which has only the label with its name until it is declared. */
+  namespace(name: string, update: Update): NamespaceNode {
+    const known = this.#namespaces.get(name);
+    if (known !== undefined) return known;
+    const { journal } = update;
+    const namespace: NamespaceNode = {
+      name,
+      labels: { [NAME_LABEL]: name },
+      declared: false,
+      groups: new Set(),
+      scopes: new Set(),
+      own: newScope(name, undefined),
+      policies: new SelectorIndex((policy) => policy.resource.podSelector),
+      policyCount: 0,
+    };
+    namespace.own.namespaces.add(namespace);
+    journal.put(this.#namespaces, name, namespace);
+    this.#namespaceIndex.add(namespace, journal);
+    for (const scope of this.#scopeIndex.matching(namespace.labels)) this.#enter(scope, namespace, update);
+    update.idle.namespaces.add(namespace);
+    return namespace;
+  }
+
+  /** Sets the labels of a namespace; undefined: it is not declared any more. */
+  declare(name: string, labels: Labels | undefined, update: Update): void {
+    const { journal } = update;
+    const namespace = this.namespace(name, update);
+    const wanted = { ...labels, [NAME_LABEL]: name };
+    journal.assign(namespace, 'declared', labels !== undefined);
+    update.idle.namespaces.add(namespace);
+    if (labelsKey(wanted) === labelsKey(namespace.labels)) return;
+    this.#namespaceIndex.remove(namespace, journal);
+    journal.assign(namespace, 'labels', wanted);
+    this.#namespaceIndex.add(namespace, journal);
+    const scopes = new Set(this.#scopeIndex.matching(wanted));
+    for (const scope of [...namespace.scopes]) if (!scopes.has(scope)) this.#leave(scope, namespace, update);
+    for (const scope of scopes) if (!namespace.scopes.has(scope)) this.#enter(scope, namespace, update);
+  }
+
+  /** The group of endpoints with these properties. */
+  group(namespaceName: string, labels: Labels, ports: readonly ContainerPort[], update: Update): Group {
+    const key = JSON.stringify([namespaceName, labelsKey(labels), portsKey(ports)]);
+    const known = this.#groups.get(key);
+    if (known !== undefined) return known;
+    const { journal } = update;
+    const namespace = this.namespace(namespaceName, update);
+    const group: Group = {
+      key,
+      namespace,
+      labels,
+      ports,
+      portsKey: portsKey(ports),
+      endpoints: new Set(),
+      selectors: new Set(),
+      policies: new Set(),
+      identities: new Set(),
+      egress: undefined,
+      ingress: undefined,
+    };
+    journal.put(this.#groups, key, group);
+    journal.add(namespace.groups, group);
+    this.#groupIndex.add(group, journal);
+    for (const scope of [namespace.own, ...namespace.scopes]) {
+      for (const selector of scope.peers.matching(labels)) this.#link(selector, group, update);
+    }
+    for (const policy of namespace.policies.matching(labels)) this.#subject(policy, group, update);
+    update.groups.add(group);
+    update.idle.groups.add(group);
+    return group;
+  }
+
+  removeGroup(group: Group, update: Update): void {
+    const { journal } = update;
+    for (const selector of [...group.selectors]) journal.remove(selector.groups, group);
+    for (const policy of [...group.policies]) journal.remove(policy.groups, group);
+    journal.drop(this.#groups, group.key);
+    journal.remove(group.namespace.groups, group);
+    this.#groupIndex.remove(group, journal);
+    update.idle.namespaces.add(group.namespace);
+  }
+
+  /** Finds the endpoints that a policy applies to; its node must have the resource already. */
+  addPolicy(policy: PolicyNode, update: Update): void {
+    const { namespace, resource } = policy;
+    namespace.policies.add(policy, update.journal);
+    update.journal.assign(namespace, 'policyCount', namespace.policyCount + 1);
+    for (const group of namespace.groups)
+      if (selects(resource.podSelector, group.labels)) this.#subject(policy, group, update);
+  }
+
+  removePolicy(policy: PolicyNode, update: Update): void {
+    const { journal } = update;
+    policy.namespace.policies.remove(policy, journal);
+    journal.assign(policy.namespace, 'policyCount', policy.namespace.policyCount - 1);
+    update.idle.namespaces.add(policy.namespace);
+    for (const group of [...policy.groups]) {
+      journal.remove(policy.groups, group);
+      journal.remove(group.policies, policy);
+      update.groups.add(group);
+    }
+  }
+
+  /** A peer of a rule in a namespace; every `acquire` needs its `release`. */
+  acquire(
+    namespace: string,
+    namespaceSelector: LabelSelector | undefined,
+    pods: LabelSelector,
+    update: Update,
+  ): PeerSelector {
+    const { journal } = update;
+    const scopeKey = namespaceSelector === undefined ? `=${namespace}` : `~${selectorKey(namespaceSelector)}`;
+    const key = JSON.stringify([scopeKey, selectorKey(pods)]);
+    const known = this.#selectors.get(key);
+    if (known !== undefined) {
+      journal.assign(known, 'references', known.references + 1);
+      return known;
+    }
+    const scope =
+      namespaceSelector === undefined
+        ? this.namespace(namespace, update).own
+        : this.#scope(scopeKey, namespaceSelector, update);
+    const selector: PeerSelector = { key, scope, pods, groups: new Set(), users: new Map(), references: 1 };
+    journal.put(this.#selectors, key, selector);
+    scope.peers.add(selector, journal);
+    journal.assign(scope, 'count', scope.count + 1);
+    for (const group of this.#candidates(scope, pods)) this.#link(selector, group, update);
+    return selector;
+  }
+
+  release(selector: PeerSelector, update: Update): void {
+    update.journal.assign(selector, 'references', selector.references - 1);
+    if (selector.references === 0) update.idle.selectors.add(selector);
+  }
+
+  removeSelector(selector: PeerSelector, update: Update): void {
+    const { journal } = update;
+    const { scope } = selector;
+    for (const group of selector.groups) journal.remove(group.selectors, selector);
+    journal.drop(this.#selectors, selector.key);
+    scope.peers.remove(selector, journal);
+    journal.assign(scope, 'count', scope.count - 1);
+    for (const namespace of scope.namespaces)
+      if (namespace.own === scope) update.idle.namespaces.add(namespace);
+    if (scope.count > 0 || scope.selector === undefined) return;
+    journal.drop(this.#scopes, scope.key);
+    this.#scopeIndex.remove(scope, journal);
+    for (const namespace of scope.namespaces) journal.remove(namespace.scopes, scope);
+  }
+
+  /** Forgets a namespace that nothing refers to. */
+  removeIfIdle(namespace: NamespaceNode, update: Update): void {
+    const { declared, groups, policyCount, own } = namespace;
+    if (declared || groups.size > 0 || policyCount > 0 || own.count > 0) return;
+    const { journal } = update;
+    if (this.#namespaces.get(namespace.name) !== namespace) return;
+    journal.drop(this.#namespaces, namespace.name);
+    this.#namespaceIndex.remove(namespace, journal);
+    for (const scope of namespace.scopes) journal.remove(scope.namespaces, namespace);
+  }
+
+  #scope(key: string, selector: LabelSelector, update: Update): Scope {
+    const known = this.#scopes.get(key);
+    if (known !== undefined) return known;
+    const { journal } = update;
+    const scope = newScope(key, selector);
+    journal.put(this.#scopes, key, scope);
+    this.#scopeIndex.add(scope, journal);
+    for (const namespace of this.#namespaceIndex.matching(selector)) {
+      journal.add(scope.namespaces, namespace);
+      journal.add(namespace.scopes, scope);
+    }
+    return scope;
+  }
+
+  #candidates(scope: Scope, pods: LabelSelector): Group[] {
+    if (scope.namespaces.size > FEW_NAMESPACES && anchorsOf(pods) !== undefined) {
+      return this.#groupIndex.matching(pods).filter((group) => scope.namespaces.has(group.namespace));
+    }
+    const found: Group[] = [];
+    for (const { groups } of scope.namespaces)
+      for (const group of groups) if (selects(pods, group.labels)) found.push(group);
+    return found;
+  }
+
+  #enter(scope: Scope, namespace: NamespaceNode, update: Update): void {
+    update.journal.add(scope.namespaces, namespace);
+    update.journal.add(namespace.scopes, scope);
+    for (const group of namespace.groups) {
+      for (const selector of scope.peers.matching(group.labels)) this.#link(selector, group, update);
+    }
+  }
+
+  #leave(scope: Scope, namespace: NamespaceNode, update: Update): void {
+    update.journal.remove(scope.namespaces, namespace);
+    update.journal.remove(namespace.scopes, scope);
+    for (const group of namespace.groups) {
+      for (const selector of [...group.selectors]) {
+        if (selector.scope !== scope) continue;
+        update.journal.remove(selector.groups, group);
+        update.journal.remove(group.selectors, selector);
+        this.#peersChange(selector, group, update);
+      }
+    }
+  }
+
+  #link(selector: PeerSelector, group: Group, update: Update): void {
+    update.journal.add(selector.groups, group);
+    update.journal.add(group.selectors, selector);
+    this.#peersChange(selector, group, update);
+  }
+
+  /** The entries of the group's identities change in the sets that have this peer. */
+  #peersChange(selector: PeerSelector, group: Group, update: Update): void {
+    for (const set of selector.users.keys())
+      for (const identity of group.identities) update.pair(identity, set);
+  }
+
+  #subject(policy: PolicyNode, group: Group, update: Update): void {
+    update.journal.add(policy.groups, group);
+    update.journal.add(group.policies, policy);
+    update.groups.add(group);
+  }
+}

@@ -1,0 +1,329 @@
+/**
+ * Policy sets: what applies to endpoints in one direction, and the entries that say it to the kernel.
+ * An identity has an entry of its own in a set only where it differs from the entry for any peer.
+ */
+import { isWithin } from './cidr-tree.js';
+import type { Identities } from './identities.js';
+import type {
+  CompiledRule,
+  Group,
+  Identity,
+  NamedPort,
+  PeerEntry,
+  PolicyPart,
+  PolicySet,
+  SetRule,
+} from './nodes.js';
+import type { Parts } from './parts.js';
+import { type PortRange, type RankedRule, resolveRules } from './ports.js';
+import { Profiles } from './profiles.js';
+import { sameEntry } from './recorder.js';
+import { type Direction, PROTOCOL, VERDICT } from './types.js';
+import type { Update } from './update.js';
+
+const NO_RULES: readonly number[] = [];
+
+export class PolicySets {
+  readonly profiles: Profiles;
+  readonly #parts: Parts;
+  readonly #identities: Identities;
+  readonly #sets = new Map<string, PolicySet>();
+  /** `name/protocol` -> sets with egress rules for every peer that has such a port. */
+  readonly #namedUsers = new Map<string, Map<PolicySet, number[]>>();
+  readonly #counter: { next: number };
+
+  constructor(parts: Parts, identities: Identities, firstSet: number, firstProfile: number) {
+    this.#parts = parts;
+    this.#identities = identities;
+    this.profiles = new Profiles(firstProfile);
+    this.#counter = { next: firstSet };
+  }
+
+  all(): Iterable<PolicySet> {
+    return this.#sets.values();
+  }
+
+  /** Puts a group into the set that its policies make, or into none. */
+  assign(group: Group, direction: Direction, update: Update): void {
+    const parts = [...group.policies]
+      .sort((a, b) => (a.key < b.key ? -1 : 1))
+      .flatMap((policy) => policy[direction] ?? []);
+    const before = group[direction];
+    const now = parts.length === 0 ? undefined : this.#find(parts, direction, group, update);
+    if (now === before) return;
+    if (now !== undefined) update.journal.add(now.groups, group);
+    if (before !== undefined) this.leave(group, direction, update);
+    update.journal.assign(group, direction, now);
+    for (const endpoint of group.endpoints) update.endpoints.add(endpoint);
+  }
+
+  leave(group: Group, direction: Direction, update: Update): void {
+    const set = group[direction];
+    if (set === undefined) return;
+    update.journal.remove(set.groups, group);
+    update.idle.sets.add(set);
+    update.journal.assign(group, direction, undefined);
+  }
+
+  /** All entries of a new set. */
+  build(set: PolicySet, update: Update): void {
+    const { recorder } = update;
+    recorder.peer(set, undefined, undefined, set.anyEntry);
+    const matches = new Map<Identity, number[]>();
+    const match = (identity: Identity, rule: number): void => {
+      if (identity.group !== undefined && identity.claims.size === 0) return;
+      const rules = matches.get(identity);
+      if (rules === undefined) matches.set(identity, [rule]);
+      else if (rules[rules.length - 1] !== rule) rules.push(rule);
+    };
+    set.rules.forEach(({ rule }, index) => {
+      for (const peer of rule.peers ?? []) {
+        if (peer.type === 'pods') {
+          for (const group of peer.selector.groups)
+            for (const identity of group.identities) match(identity, index);
+        } else {
+          for (const identity of this.#identities.inside(peer.cidr)) {
+            if (!peer.except.some((except) => isWithin(identity.prefix, except))) match(identity, index);
+          }
+        }
+      }
+    });
+    if (set.hasNamed) {
+      for (const identity of this.#identities.inside(this.#identities.tree.root)) {
+        for (const rule of this.#namedMatches(set, identity)) match(identity, rule);
+      }
+    }
+    for (const [identity, rules] of matches) this.#write(set, identity, rules, update);
+  }
+
+  /** Computes the entries of an identity again, in those sets that are given. */
+  refresh(identity: Identity, wanted: Set<PolicySet> | 'all', update: Update): void {
+    const matches = this.#matches(identity);
+    for (const set of wanted === 'all' ? matches.keys() : wanted) {
+      if (update.newSets.has(set)) continue;
+      this.#write(set, identity, matches.get(set) ?? NO_RULES, update);
+    }
+  }
+
+  /** Removes the entries of an identity that nothing has any more. */
+  removeIdentity(identity: Identity, update: Update): void {
+    for (const set of this.#matches(identity).keys()) this.#replace(set, identity, undefined, update);
+  }
+
+  /** Removes a set without endpoints. */
+  retire(set: PolicySet, update: Update): void {
+    const { journal, recorder } = update;
+    journal.assign(set, 'retired', true);
+    journal.drop(this.#sets, set.key);
+    recorder.peer(set, undefined, set.anyEntry, undefined);
+    for (const [identity, entry] of set.entries) recorder.peer(set, identity, entry, undefined);
+    for (const entry of [set.anyEntry, ...set.memo.values()]) this.profiles.release(entry, update);
+    this.#eachUse(set, (users) => journal.drop(users, set));
+    this.#parts.removeDefaultRule(set, update);
+    for (const part of set.parts) this.#parts.release(part, update);
+  }
+
+  #find(parts: readonly PolicyPart[], direction: Direction, group: Group, update: Update): PolicySet {
+    // Named ports of ingress rules are those of the subject, so they are part of what a set is.
+    const subject =
+      direction === 'ingress' && parts.some((part) => part.rules.some((rule) => rule.named.length > 0))
+        ? group.portsKey
+        : '';
+    const key = `${direction} ${parts.map((part) => part.id).join()} ${subject}`;
+    const known = this.#sets.get(key);
+    if (known !== undefined) return known;
+    const rules = parts.flatMap((part) => part.rules.map((rule) => resolveSubject(rule, direction, group)));
+    const { journal } = update;
+    const number = this.#counter.next;
+    journal.assign(this.#counter, 'next', number + 1);
+    const defaultRule = this.#parts.defaultRule(parts, direction, update);
+    const anyRules = rules.flatMap(({ rule }, index) => (rule.peers === undefined ? [index] : []));
+    const anyEntry = newEntry({ rules, defaultRule }, anyRules, undefined, 'any');
+    const set: PolicySet = {
+      number,
+      key,
+      direction,
+      parts,
+      rules,
+      anyRules,
+      hasNamed: rules.some((rule) => rule.named.length > 0),
+      defaultRule,
+      generation: update.generation,
+      groups: new Set(),
+      anyEntry,
+      entries: new Map(),
+      memo: new Map(),
+      retired: false,
+    };
+    this.profiles.acquire(anyEntry, update);
+    for (const part of parts) this.#parts.retain(part, update);
+    journal.put(this.#sets, key, set);
+    this.#register(set, update);
+    update.newSets.add(set);
+    update.idle.sets.add(set);
+    return set;
+  }
+
+  /** Makes the set known to the peers of its rules, so that a change of theirs finds it. */
+  #register(set: PolicySet, update: Update): void {
+    const { journal } = update;
+    const push = <V>(users: Map<PolicySet, V[]>, value: V): void => {
+      const values = users.get(set);
+      if (values === undefined) journal.put(users, set, [value]);
+      else values.push(value); // made just now by the line above
+    };
+    set.rules.forEach(({ rule, named }, index) => {
+      for (const peer of rule.peers ?? []) {
+        if (peer.type === 'pods') push(peer.selector.users, index);
+        else push(peer.cidr.data.users, { rule: index, except: peer.except });
+      }
+      if (rule.peers !== undefined) return;
+      for (const port of named) {
+        const key = namedKey(port);
+        const users = this.#namedUsers.get(key) ?? new Map<PolicySet, number[]>();
+        if (users.size === 0) journal.put(this.#namedUsers, key, users);
+        push(users, index);
+      }
+    });
+  }
+
+  #eachUse(set: PolicySet, visit: (users: Map<PolicySet, unknown>) => void): void {
+    for (const { rule, named } of set.rules) {
+      for (const peer of rule.peers ?? [])
+        visit(peer.type === 'pods' ? peer.selector.users : peer.cidr.data.users);
+      for (const port of rule.peers === undefined ? named : []) {
+        const users = this.#namedUsers.get(namedKey(port));
+        if (users !== undefined) visit(users);
+      }
+    }
+  }
+
+  /** Sets with rules about an identity, and those rules (beside the ones for any peer). */
+  #matches(identity: Identity): Map<PolicySet, number[]> {
+    const found = new Map<PolicySet, number[]>();
+    const add = (set: PolicySet, rules: readonly number[]): void => {
+      const known = found.get(set);
+      if (known === undefined) found.set(set, [...rules]);
+      else known.push(...rules);
+    };
+    for (const selector of identity.group?.selectors ?? [])
+      for (const [set, rules] of selector.users) add(set, rules);
+    for (
+      let prefix: Identity['prefix'] | undefined = identity.prefix;
+      prefix !== undefined;
+      prefix = prefix.parent
+    ) {
+      for (const [set, uses] of prefix.data.users) {
+        const rules = uses
+          .filter((use) => !use.except.some((except) => isWithin(identity.prefix, except)))
+          .map((use) => use.rule);
+        if (rules.length > 0) add(set, rules);
+      }
+    }
+    for (const { name, protocol } of identity.group?.ports ?? []) {
+      for (const [set, rules] of this.#namedUsers.get(namedKey({ name, protocol })) ?? []) add(set, rules);
+    }
+    return found;
+  }
+
+  #namedMatches(set: PolicySet, identity: Identity): number[] {
+    return (identity.group?.ports ?? []).flatMap(
+      ({ name, protocol }) => this.#namedUsers.get(namedKey({ name, protocol }))?.get(set) ?? [],
+    );
+  }
+
+  #write(set: PolicySet, identity: Identity, matched: readonly number[], update: Update): void {
+    if (matched.length === 0 || (identity.group !== undefined && identity.claims.size === 0)) {
+      this.#replace(set, identity, undefined, update);
+      return;
+    }
+    const rules = [...new Set([...matched, ...set.anyRules])].sort((a, b) => a - b);
+    const named = set.hasNamed && rules.some((index) => (set.rules[index]?.named.length ?? 0) > 0);
+    const key = named ? `${rules.join()}|${identity.group?.portsKey ?? ''}` : rules.join();
+    const entry = set.memo.get(key) ?? newEntry(set, rules, identity.group, key);
+    this.#replace(set, identity, sameEntry(entry, set.anyEntry) ? undefined : entry, update);
+  }
+
+  #replace(set: PolicySet, identity: Identity, now: PeerEntry | undefined, update: Update): void {
+    const before = set.entries.get(identity);
+    if (before === now) return;
+    const { journal, recorder } = update;
+    // What belongs to a new set goes with it when the update is taken back.
+    const isNew = set.generation === update.generation;
+    if (now !== undefined) {
+      if (now.uses === 0) {
+        this.profiles.acquire(now, update);
+        if (isNew) set.memo.set(now.key, now);
+        else journal.put(set.memo, now.key, now);
+      }
+      if (isNew) set.entries.set(identity, now);
+      else journal.put(set.entries, identity, now);
+      journalUses(now, 1, isNew, update);
+    } else {
+      journal.drop(set.entries, identity);
+    }
+    if (before !== undefined) {
+      journalUses(before, -1, isNew, update);
+      if (before.uses === 0) {
+        journal.drop(set.memo, before.key);
+        this.profiles.release(before, update);
+      }
+    }
+    recorder.peer(set, identity, before, now);
+  }
+}
+
+function journalUses(entry: PeerEntry, by: number, isNew: boolean, update: Update): void {
+  if (isNew) entry.uses += by;
+  else update.journal.assign(entry, 'uses', entry.uses + by);
+}
+
+function namedKey({ name, protocol }: NamedPort): string {
+  return `${name}/${protocol}`;
+}
+
+/** Ports of that name and protocol on an endpoint. */
+function resolveNamed(named: readonly NamedPort[], group: Group | undefined): PortRange[] {
+  if (group === undefined) return [];
+  return named.flatMap(({ name, protocol }) =>
+    group.ports
+      .filter((port) => port.name === name && port.protocol === protocol)
+      .map(({ port }) => ({ protocol: PROTOCOL[protocol], low: port, high: port })),
+  );
+}
+
+function resolveSubject(rule: CompiledRule, direction: Direction, subject: Group): SetRule {
+  if (rule.ports === 'all' || rule.named.length === 0) return { rule, ports: rule.ports, named: [] };
+  if (direction === 'egress') return { rule, ports: rule.ports, named: rule.named };
+  return { rule, ports: [...rule.ports, ...resolveNamed(rule.named, subject)], named: [] };
+}
+
+/** The entry for a peer that those rules match; `group` is the peer's. */
+function newEntry(
+  set: Pick<PolicySet, 'rules' | 'defaultRule'>,
+  rules: readonly number[],
+  group: Group | undefined,
+  key: string,
+): PeerEntry {
+  const ranked: RankedRule[] = [];
+  for (const index of rules) {
+    const setRule = set.rules[index];
+    if (setRule === undefined) continue;
+    const { rule, ports, named } = setRule;
+    const resolved =
+      ports === 'all' || named.length === 0 ? ports : [...ports, ...resolveNamed(named, group)];
+    ranked.push({ tier: rule.tier, action: rule.action, ports: resolved, rule: rule.number });
+  }
+  const { decision, rows } = resolveRules(ranked, { verdict: VERDICT.Deny, rule: set.defaultRule });
+  return {
+    verdict: rows.length === 0 ? decision.verdict : VERDICT.Ports,
+    rule: decision.rule,
+    rows,
+    rowsKey: rows
+      .map((row) => `${row.protocol}:${row.port}/${row.prefixLength}=${row.verdict},${row.rule}`)
+      .join(';'),
+    key,
+    profile: undefined,
+    uses: 0,
+  };
+}

@@ -1,0 +1,78 @@
+/** The work list of one update: what has to be looked at again before it is finished. */
+
+import type { Journal } from './journal.js';
+import type {
+  AddressNode,
+  EndpointNode,
+  Group,
+  Identity,
+  NamespaceNode,
+  PeerSelector,
+  PolicyPart,
+  PolicySet,
+  Prefix,
+  Profile,
+} from './nodes.js';
+import { Recorder } from './recorder.js';
+
+export class Update {
+  readonly journal: Journal;
+  readonly generation: number;
+  readonly recorder = new Recorder();
+  /** Groups that are new or whose policies changed. */
+  readonly groups = new Set<Group>();
+  /** Endpoints whose numbers may have changed. */
+  readonly endpoints = new Set<EndpointNode>();
+  /** Identities whose entries must be computed again, in those sets or in all. */
+  readonly identities = new Map<Identity, Set<PolicySet> | 'all'>();
+  /** Sets made in this update. */
+  readonly newSets = new Set<PolicySet>();
+  /** CIDRs that are kept until the update is done, whoever else uses them. */
+  readonly held: Prefix[] = [];
+  /** What may have lost its last user. */
+  readonly idle = {
+    groups: new Set<Group>(),
+    identities: new Set<Identity>(),
+    namespaces: new Set<NamespaceNode>(),
+    parts: new Set<PolicyPart>(),
+    profiles: new Set<Profile>(),
+    selectors: new Set<PeerSelector>(),
+    sets: new Set<PolicySet>(),
+  };
+  /** Group that an address belonged to before. */
+  readonly #ownersBefore = new Map<AddressNode, Group | undefined>();
+
+  constructor(journal: Journal, generation: number) {
+    this.journal = journal;
+    this.generation = generation;
+  }
+
+  /** The identity is new: every set that has a rule about it needs an entry. */
+  newIdentity(identity: Identity): void {
+    this.identities.set(identity, 'all');
+  }
+
+  /** The entry of an identity in a set may change. */
+  pair(identity: Identity, set: PolicySet): void {
+    const sets = this.identities.get(identity);
+    if (sets === undefined) this.identities.set(identity, new Set([set]));
+    else if (sets !== 'all') sets.add(set);
+  }
+
+  /** To be called before the owner of an address changes. */
+  ownerChanges(address: AddressNode): void {
+    if (!this.#ownersBefore.has(address)) this.#ownersBefore.set(address, ownerOf(address));
+  }
+
+  /** Whether an address that was known now belongs to somebody else or to nobody. */
+  get ownersChanged(): boolean {
+    for (const [address, before] of this.#ownersBefore)
+      if (before !== undefined && before !== ownerOf(address)) return true;
+    return false;
+  }
+}
+
+/** The group of the endpoint that has the address. */
+function ownerOf(address: AddressNode): Group | undefined {
+  return address.claims.at(-1)?.endpoint.group;
+}

@@ -1,0 +1,241 @@
+/**
+ * The public conformance suites of NetworkPolicy (Kubernetes e2e, cyclonus, kube-network-policies),
+ * through the oracle and through compiled maps.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import {
+  type CompilerInput,
+  type CompilerKey,
+  type EndpointInput,
+  PolicyCompiler,
+} from '../../policy/compile/compiler.js';
+import type {
+  ContainerPort,
+  Labels,
+  NamespaceResource,
+  NetworkPolicyResource,
+} from '../../policy/model/resources.js';
+import { evaluate, type Probe } from '../../policy/oracle.js';
+import { parseSources } from '../../policy/schema/parse.js';
+import { Simulation } from './simulation.js';
+
+const FOLDER = fileURLToPath(new URL('../../../shared/conformance/netpol/', import.meta.url));
+
+interface CasePort {
+  readonly port: number;
+  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+  readonly name: string;
+}
+interface CasePod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly labels: Labels;
+  readonly ips: readonly string[];
+  readonly ports: readonly CasePort[];
+}
+interface CaseProbe {
+  readonly from: string;
+  readonly to: string;
+  readonly port: number;
+  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+  readonly family?: 'ipv4' | 'ipv6';
+  readonly expect: 'allow' | 'deny';
+}
+type Action =
+  | { readonly op: 'createPolicy' | 'updatePolicy'; readonly policy: unknown }
+  | { readonly op: 'deletePolicy' | 'deletePod'; readonly namespace: string; readonly name: string }
+  | {
+      readonly op: 'createNamespace' | 'setNamespaceLabels';
+      readonly namespace: string;
+      readonly labels: Labels;
+    }
+  | { readonly op: 'deleteNamespace'; readonly namespace: string }
+  | ({ readonly op: 'createPod' } & CasePod)
+  | {
+      readonly op: 'setPodLabels';
+      readonly namespace: string;
+      readonly name: string;
+      readonly labels: Labels;
+    };
+interface Case {
+  readonly name: string;
+  readonly namespaces: readonly { readonly name: string; readonly labels: Labels }[];
+  readonly pods: readonly CasePod[];
+  readonly policies: readonly unknown[];
+  readonly probes?: readonly CaseProbe[];
+  readonly steps?: readonly { readonly actions: readonly Action[]; readonly probes: readonly CaseProbe[] }[];
+}
+
+/**
+ * One suite consists of unit tests with policies that an API server refuses: an endPort above 65535,
+ * meant as "to the end", and names with capitals.
+ */
+function readPolicy(document: unknown): NetworkPolicyResource {
+  const text = JSON.stringify(document)
+    .replaceAll('"endPort":65537', '"endPort":65535')
+    .replace(/"metadata":\{"name":"[^"]*"/, (name) => name.toLowerCase());
+  const { resources, errors } = parseSources([{ file: 'case', text }]);
+  expect(errors.map((error) => error.toLine())).toEqual([]);
+  return resources[0] as NetworkPolicyResource;
+}
+
+/** A case: what exists now, for the oracle, and the maps that follow it. */
+class Bench {
+  readonly namespaces = new Map<string, NamespaceResource>();
+  readonly policies = new Map<string, NetworkPolicyResource>();
+  readonly pods = new Map<string, EndpointInput>();
+  readonly compiler = new PolicyCompiler();
+  readonly maps = new Simulation();
+  #upsert: CompilerInput[] = [];
+  #remove: CompilerKey[] = [];
+
+  namespace(name: string, labels: Labels): void {
+    const resource: NamespaceResource = {
+      kind: 'Namespace',
+      name,
+      labels,
+      origin: { file: '', line: 1 },
+      source: {},
+    };
+    this.namespaces.set(name, resource);
+    this.#upsert.push(resource);
+  }
+
+  policy(document: unknown): void {
+    const resource = readPolicy(document);
+    this.policies.set(`${resource.namespace}/${resource.name}`, resource);
+    this.#upsert.push(resource);
+  }
+
+  pod(pod: CasePod): void {
+    const ipv4 = pod.ips.find((address) => !address.includes(':'));
+    const ipv6 = pod.ips.find((address) => address.includes(':'));
+    const input: EndpointInput = {
+      kind: 'Endpoint',
+      id: `${pod.namespace}/${pod.name}`,
+      namespace: pod.namespace,
+      name: pod.name,
+      labels: pod.labels,
+      ports: pod.ports.map(
+        (port): ContainerPort => ({ name: port.name, protocol: port.protocol, port: port.port }),
+      ),
+      ...(ipv4 === undefined ? {} : { ipv4 }),
+      ...(ipv6 === undefined ? {} : { ipv6 }),
+    };
+    this.pods.set(input.id, input);
+    this.#upsert.push(input);
+  }
+
+  act(action: Action): void {
+    switch (action.op) {
+      case 'createPolicy':
+      case 'updatePolicy':
+        this.policy(action.policy);
+        break;
+      case 'deletePolicy':
+        expect(this.policies.delete(`${action.namespace}/${action.name}`)).toBe(true);
+        this.#remove.push({ kind: 'NetworkPolicy', namespace: action.namespace, name: action.name });
+        break;
+      case 'createNamespace':
+      case 'setNamespaceLabels':
+        this.namespace(action.namespace, action.labels);
+        break;
+      case 'deleteNamespace':
+        this.namespaces.delete(action.namespace);
+        this.#remove.push({ kind: 'Namespace', name: action.namespace });
+        for (const pod of this.pods.values()) if (pod.namespace === action.namespace) this.#removePod(pod.id);
+        break;
+      case 'createPod':
+        this.pod(action);
+        break;
+      case 'deletePod':
+        this.#removePod(`${action.namespace}/${action.name}`);
+        break;
+      case 'setPodLabels': {
+        const pod = this.pods.get(`${action.namespace}/${action.name}`);
+        if (pod === undefined) throw new Error(`no pod ${action.namespace}/${action.name}`);
+        const changed = { ...pod, labels: action.labels };
+        this.pods.set(pod.id, changed);
+        this.#upsert.push(changed);
+        break;
+      }
+    }
+  }
+
+  #removePod(id: string): void {
+    expect(this.pods.delete(id)).toBe(true);
+    this.#remove.push({ kind: 'Endpoint', id });
+  }
+
+  compile(): void {
+    this.maps.apply(this.compiler.update({ upsert: this.#upsert, remove: this.#remove }));
+    this.maps.check(this.compiler.fullState(), [...this.pods.keys()]);
+    this.#upsert = [];
+    this.#remove = [];
+  }
+
+  /** Differences between what is expected, the oracle and the maps. */
+  probe(probes: readonly CaseProbe[]): string[] {
+    const world = {
+      namespaces: [...this.namespaces.values()],
+      policies: [...this.policies.values()],
+      pods: [...this.pods.values()],
+    };
+    const differences: string[] = [];
+    for (const probe of probes) {
+      const family = probe.family === 'ipv6' || (probe.family === undefined && this.#only6(probe)) ? 6 : 4;
+      const end = (name: string): Probe['from'] => (this.pods.has(name) ? { pod: name } : { address: name });
+      const oracle = evaluate(world, {
+        from: end(probe.from),
+        to: end(probe.to),
+        family,
+        protocol: probe.protocol,
+        port: probe.port,
+      });
+      const party = (name: string): { id: string | undefined; address: string } => {
+        const pod = this.pods.get(name);
+        return { id: pod?.id, address: (family === 6 ? pod?.ipv6 : pod?.ipv4) ?? name };
+      };
+      const maps = this.maps.verdict(party(probe.from), party(probe.to), probe.protocol, probe.port);
+      const words = [oracle.allowed, maps.allowed].map((allowed) => (allowed ? 'allow' : 'deny'));
+      if (words[0] !== probe.expect || words[1] !== probe.expect) {
+        differences.push(`${JSON.stringify(probe)}: oracle ${words[0]}, maps ${words[1]}`);
+      }
+    }
+    return differences;
+  }
+
+  #only6(probe: CaseProbe): boolean {
+    return [probe.from, probe.to].some(
+      (name) => this.pods.has(name) && this.pods.get(name)?.ipv4 === undefined,
+    );
+  }
+}
+
+if (!existsSync(FOLDER)) console.warn(`conformance suites are not here, skipped: ${FOLDER}`);
+
+describe.skipIf(!existsSync(FOLDER))('NetworkPolicy conformance', () => {
+  const files = existsSync(FOLDER) ? readdirSync(FOLDER).filter((name) => name.endsWith('.json')) : [];
+  it.each(files)('%s', (name) => {
+    const { cases } = JSON.parse(readFileSync(`${FOLDER}${name}`, 'utf8')) as { cases: Case[] };
+    let count = 0;
+    for (const one of cases) {
+      const bench = new Bench();
+      for (const namespace of one.namespaces) bench.namespace(namespace.name, namespace.labels);
+      for (const pod of one.pods) bench.pod(pod);
+      for (const document of one.policies) bench.policy(document);
+      bench.compile();
+      expect(bench.probe(one.probes ?? []), one.name).toEqual([]);
+      count += one.probes?.length ?? 0;
+      for (const step of one.steps ?? []) {
+        for (const action of step.actions) bench.act(action);
+        bench.compile();
+        expect(bench.probe(step.probes), one.name).toEqual([]);
+        count += step.probes.length;
+      }
+    }
+    expect(count).toBeGreaterThan(0);
+  });
+});
