@@ -95,7 +95,7 @@ export const networkSchema = mapping({
   kind: z.string(),
   metadata: clusterMetadata('Network'),
   spec: mapping({
-    mode: z.enum(MODES),
+    mode: z.enum(MODES).default('routed'),
     ipv4: rangeOf(4).optional(),
     ipv6: rangeOf(6).optional(),
     mtu: wholeNumber(576, 65535).optional(),

@@ -70,14 +70,15 @@ export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
 }
 
 function adoptPinned(pins: Pins): Loaded | undefined {
-  const names = pins.list('progs').filter((name) => !name.endsWith(NEW));
+  const names = pins.list('progs').filter((name) => !name.startsWith(NEW));
   const maps = new Set(pins.list('maps'));
   if (names.length === 0 || MAP_NAMES.some((name) => !maps.has(name))) return undefined;
   const programs = new Map(names.map((name) => [name, BpfProgram.openPinned(pins.program(name))]));
   return { programs, maps: openPinnedMaps(pins), adopted: true, fresh: false, commit: () => undefined };
 }
 
-const NEW = '.new';
+/** The file system allows no dots in names. */
+const NEW = 'new_'; // bpffs takes no dot in a name
 
 function loadObject(
   path: string,
@@ -102,10 +103,10 @@ function loadObject(
     });
     const commit = (): void => {
       for (const [name, program] of programs) {
-        const pin = pins.program(name);
-        pins.remove(pin + NEW);
-        program.pin(pin + NEW);
-        renameSync(pin + NEW, pin);
+        const temporary = pins.program(NEW + name);
+        pins.remove(temporary);
+        program.pin(temporary);
+        renameSync(temporary, pins.program(name));
       }
       remember();
     };

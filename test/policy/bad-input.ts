@@ -189,7 +189,6 @@ const NETWORK_ROWS: readonly Row[] = [
     network('mode: route', 'ipv4: {cidr: 10.1.0.0/16}'),
     'did you mean "routed"',
   ],
-  ['no mode', 'SLU1104', 4, 'spec.mode', network('ipv4: {cidr: 10.1.0.0/16}'), 'one of routed'],
   [
     'unknown field in spec',
     'SLU1103',
