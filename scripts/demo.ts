@@ -9,7 +9,7 @@ import { format, measure, open } from './demo/matrix.js';
 import { ADDRESSES, buildTown, type Name, NETNS, Resident, removeLeftovers, url } from './demo/town.js';
 
 const METRICS_PORT = 9644;
-const EVERY_PAIR = 12;
+const EVERY_PAIR = 13;
 /** What the policies in examples/demo/policies leave. */
 const ALLOWED = [
   'web>api',

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ApplyResult, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
-import { netnsPath, type Scratch } from './netns.js';
+import { killAndWait, netnsPath, type Scratch } from './netns.js';
 
 /** Settings of the agent's configuration file besides the paths, which are in a folder of its own. */
 export type AgentSettings = Readonly<Record<string, unknown>>;
@@ -71,7 +71,7 @@ export class Agent {
     closeSync(log);
     this.#process = agent;
     scratch.onClose(() => {
-      if (agent.exitCode === null && agent.signalCode === null) agent.kill('SIGKILL');
+      if (agent.exitCode === null && agent.signalCode === null) killAndWait(agent.pid);
     });
     for (const deadline = Date.now() + 20_000; ; ) {
       if (agent.exitCode !== null || Date.now() > deadline) {

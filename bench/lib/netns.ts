@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { run, sh } from './command.js';
 
 /**
@@ -45,6 +45,21 @@ export class Scratch {
     }
     return failures;
   }
+}
+
+/** Kills a child and waits until the kernel has taken back what it held (it may stay a zombie until then and after). */
+export function killAndWait(pid: number | undefined): void {
+  if (pid === undefined) return;
+  const ended = (): boolean => {
+    try {
+      return /^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+    } catch {
+      return true;
+    }
+  };
+  if (!ended()) process.kill(pid, 'SIGKILL');
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  for (const deadline = Date.now() + 5000; !ended() && Date.now() < deadline; ) Atomics.wait(clock, 0, 0, 5);
 }
 
 /** Path of a named network namespace. */

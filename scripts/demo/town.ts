@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { sh } from '../../bench/lib/command.js';
-import { inside, netnsPath, type Scratch, veth } from '../../bench/lib/netns.js';
+import { inside, killAndWait, netnsPath, type Scratch, veth } from '../../bench/lib/netns.js';
 import type { Answer, Order, Ticks } from './resident.js';
 
 /** Every network namespace of the demo; the names of the containers' are in examples/demo/30-containers.yaml. */
@@ -56,7 +56,7 @@ export class Resident {
       { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
     );
     scratch.onClose(() => {
-      child.kill('SIGKILL');
+      killAndWait(child.pid);
     });
     const resident = new Resident(child);
     await new Promise<void>((resolve, reject) => {
