@@ -109,8 +109,10 @@ function readObject(
     );
     return;
   }
-  const result = found.read(value, {
-    source: deepFreeze(value),
+  // What a system observed (`sluice get -o yaml`, `kubectl get -o yaml`) is no part of a definition.
+  const { status: _observed, ...definition } = object;
+  const result = found.read(definition, {
+    source: deepFreeze(definition),
     at,
     origin: (fields = []) => ({
       ...at([]),
