@@ -24,7 +24,7 @@ export class Agent {
 
   constructor(scratch: Scratch, netns: string, settings: AgentSettings = {}) {
     this.#netns = netns;
-    this.folder = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-')));
+    this.folder = scratch.folder(mkdtempSync(join(tmpdir(), `${netns}-`)));
     const bpffs = join(this.folder, 'bpf');
     mkdirSync(bpffs);
     sh(`mount -t bpf bpf ${bpffs}`);
