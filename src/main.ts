@@ -3,7 +3,7 @@
  * refuse without having touched anything, then the engine (which adopts what an earlier agent left
  * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
  */
-import { existsSync, statfsSync } from 'node:fs';
+import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
 import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
@@ -67,8 +67,10 @@ export async function downWithoutAgent(config: AgentConfig): Promise<void> {
   checkRights();
   const lock = InstanceLock.acquire(config, tryFlock, { makePinPath: false });
   try {
+    await checkSocketFree(config.socket);
     const { removeEverything } = await import('./dataplane/remove.js');
     await removeEverything(config, createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel));
+    rmSync(config.socket, { force: true }); // of an agent that was killed
   } catch (error) {
     lock.release();
     throw error;
