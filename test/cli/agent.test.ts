@@ -434,6 +434,18 @@ describe('drops and monitor', () => {
   });
 });
 
+describe('a machine without cgroup v2', () => {
+  it('is a warning: everything but host ports from the host itself works', async () => {
+    const agent = await ready(
+      place.writeConfig('cgroup.yaml', { cgroupRoot: join(place.root, 'definitions') }),
+    );
+    const warnings = agent.log.filter(({ level }) => level === 'warn').map(({ msg }) => msg);
+    expect(warnings).toEqual(['not a cgroup2 folder: processes of the host itself do not reach host ports']);
+    apply(shop());
+    expect(status()).toMatchObject({ state: 'ready', endpoints: 2 });
+  });
+});
+
 describe('metrics', () => {
   it('follow the kernel', async () => {
     await ready();
