@@ -17,6 +17,8 @@ struct gc_state {
 
 static __always_inline __u32 lifetime(const struct flow *e, const struct flow *other)
 {
+	if (e->action == ACTION_DROP)
+		return e->proto == IPPROTO_TCP ? cfg_ttl_fin : cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP) {
 		if (e->state == FLOW_CLOSING && (!other || other->state == FLOW_CLOSING))
 			return cfg_ttl_closing;

@@ -101,9 +101,9 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	}
 	e = bpf_map_lookup_elem(&flows, &p.key);
 	if (e && e->epoch == node->epoch) {
-		if (p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))
-			tcp_mark(&p, e);
-		return forward(skb, &p, e, hook);
+		if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
+			return forward(skb, &p, e, hook);
+		e = NULL;
 	}
 	if (!e && p.key.proto == IPPROTO_TCP) {
 		e = bpf_map_lookup_elem(&half, &p.key);
@@ -122,6 +122,8 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	w->had_old = e != NULL;
 	w->reply = e && (e->flags & FLOW_REPLY);
 	w->len = p.len;
+	w->pickup = node->pickup;
+	w->claimed = 0;
 	w->info.rule = 0;
 	w->info.error = 0;
 	w->fwd = p.key;
@@ -136,10 +138,11 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	if (!reason && !cfg_dry_run)
 		reason = commit(in_half);
 	if (reason) {
-		if (w->had_old && !cfg_dry_run) {
-			forget(&w->fwd, &w->rev);
+		if (e && !cfg_dry_run) {
 			if (in_half)
-				bpf_map_delete_elem(&half, &w->rev);
+				bpf_map_delete_elem(&half, &p.key);
+			else
+				deny_known(e, (__u32)reason);
 		}
 		return drop(&p, &w->info, reason, w->direction);
 	}

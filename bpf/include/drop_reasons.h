@@ -34,7 +34,7 @@ enum drop_reason {
 	DROP_CSUM = 24, /* the checksum could not be updated */
 	DROP_REDIRECT = 25, /* the helper that sends the packet on failed */
 	DROP_INTERNAL = 26, /* a program's own map is missing an entry that is always there */
-	DROP_TCP_NO_FLOW = 27, /* TCP reset or FIN of a connection that is not known */
+	DROP_TCP_NO_FLOW = 27, /* TCP packet of a connection that is not known: it must begin with a SYN */
 	DROP_SOURCE_HOST = 28, /* from an uplink with a source address of this host */
 	DROP_SAME_ADDR = 29, /* a container reaches itself and its network has no gateway address */
 	DROP_REASON_COUNT = 30,

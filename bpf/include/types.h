@@ -34,6 +34,11 @@ enum flow_action {
 	ACTION_NEIGH = 2, /* bpf_redirect_neigh through oif to nexthop */
 	ACTION_STACK = 3, /* hand to the host's stack */
 	ACTION_PASS = 4, /* leave on its way (hooks that only judge) */
+	/*
+	 * Denied since a change of policy. The entry stays, for both directions, so that a late answer
+	 * cannot open the flow again the other way round, and so that it goes on when it is allowed again.
+	 */
+	ACTION_DROP = 5,
 };
 
 enum flow_flag {
@@ -78,7 +83,8 @@ struct flow {
 	__u32 rule_ingress; /* the same on the receiver's side */
 	__u32 src_identity; /* of the opener of the flow */
 	__u32 dst_identity;
-	__u32 pad;
+	__u8 reason; /* ACTION_DROP: enum drop_reason */
+	__u8 pad[3];
 	__u64 packets;
 	__u64 bytes; /* IP bytes */
 	__u64 created; /* jiffies64 */
@@ -224,6 +230,8 @@ struct uplink {
 struct node {
 	__u32 epoch; /* incremented after each change that can alter a verdict */
 	__u32 trace; /* 1: also report forwarded first packets as events */
+	__u32 pickup; /* 1: TCP flows may begin without a SYN (after the flow table was lost) */
+	__u32 pad;
 	__u64 gc_scanned; /* entries seen by the expiry program, ever */
 	__u64 gc_expired;
 };

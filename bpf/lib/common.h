@@ -32,6 +32,10 @@
 #define memset(d, c, n) __builtin_memset((d), (c), (n))
 #endif
 
+#ifndef barrier
+#define barrier() asm volatile("" ::: "memory")
+#endif
+
 #define AF_INET 2
 #define AF_INET6 10
 #define ENOSPC 28

@@ -400,6 +400,8 @@ __noinline int commit(__u32 in_half)
 			bpf_map_delete_elem(&half, &w->rev);
 		return reason;
 	}
+	if (!h && !opens_tcp(w))
+		return DROP_TCP_NO_FLOW;
 	if (h) {
 		w->r.state = w->reply ? FLOW_SYNACK : h->state;
 		w->r.packets = h->packets;
@@ -409,6 +411,37 @@ __noinline int commit(__u32 in_half)
 		bpf_map_delete_elem(&half, &w->old_rev);
 	w->info.error = (__s32)bpf_map_update_elem(&half, &w->rev, &w->r, BPF_ANY);
 	return w->info.error ? DROP_FLOW_FULL : DROP_NONE;
+}
+
+static __always_inline void mark_denied(struct flow *e, const struct work *w, __u32 reason)
+{
+	e->action = ACTION_DROP;
+	e->reason = (__u8)reason;
+	if (w->direction == DIR_EGRESS)
+		e->rule_egress = w->info.rule;
+	else
+		e->rule_ingress = w->info.rule;
+	e->last = w->jiffies;
+	/* The fast path looks at the epoch first: the rest must be there. */
+	barrier();
+	e->epoch = w->epoch;
+}
+
+/* The flow is denied from now on, in both directions, until a later epoch allows it. */
+__noinline int deny_known(struct flow *known, __u32 reason)
+{
+	struct work *w = work_area();
+	struct flow_key k;
+	struct flow *other;
+
+	if (!w || !known)
+		return 0;
+	other_key(&k, known);
+	other = bpf_map_lookup_elem(&flows, &k);
+	if (other)
+		mark_denied(other, w, reason);
+	mark_denied(known, w, reason);
+	return 0;
 }
 
 /*
@@ -437,6 +470,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->keep_port = 0;
 	w->had_old = 0;
 	w->len = p->len;
+	w->pickup = node->pickup;
 	w->reply = known && (known->flags & FLOW_REPLY);
 	w->info.rule = 0;
 	w->info.error = 0;
@@ -468,10 +502,11 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (!reason && !cfg_dry_run)
 		reason = commit(in_half);
 	if (reason) {
-		if (w->had_old && !cfg_dry_run) {
-			forget(&w->fwd, &w->old_rev);
+		if (known && !cfg_dry_run) {
 			if (in_half)
-				bpf_map_delete_elem(&half, &w->old_rev);
+				bpf_map_delete_elem(&half, &p->key);
+			else
+				deny_known(known, reason);
 		}
 		return drop(p, &w->info, reason, w->direction);
 	}

@@ -30,7 +30,8 @@ __noinline int tcp_mark(struct packet *p, struct flow *e)
 	if (!p || !e)
 		return 0;
 	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
-		if (e->state != FLOW_CLOSING || (e->flags & FLOW_REPLY))
+		/* Used again after its end, or opened from the other side while it is denied from this one. */
+		if (e->flags & FLOW_REPLY ? e->action != ACTION_DROP : e->state != FLOW_CLOSING)
 			return 0;
 		if (!cfg_dry_run) {
 			other_key(&k, e);
@@ -82,6 +83,26 @@ static __always_inline int report(struct packet *p, const struct flow *e)
 	return TC_ACT_OK;
 }
 
+/* A packet of a flow that was denied while it was open. */
+__noinline int drop_denied(struct packet *p, struct flow *e)
+{
+	struct verdict_info info = {};
+	__u32 direction = DIR_INGRESS;
+
+	if (!p || !e)
+		return TC_ACT_SHOT;
+	info.rule = e->rule_ingress;
+	info.src_identity = e->src_identity;
+	info.dst_identity = e->dst_identity;
+	if (e->reason == DROP_POLICY_EGRESS) {
+		info.rule = e->rule_egress;
+		direction = DIR_EGRESS;
+	}
+	if (!cfg_dry_run)
+		e->last = now();
+	return drop(p, &info, e->reason, direction);
+}
+
 /* Sends the packet on as e says. `hook` is a constant. */
 static __always_inline int forward(struct __sk_buff *skb, struct packet *p, struct flow *e, const __u32 hook)
 {
@@ -90,6 +111,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	__u32 oif = e->oif;
 	int reason;
 
+	if (action == ACTION_DROP)
+		return drop_denied(p, e);
 	if (cfg_dry_run)
 		return report(p, e);
 	if (hook == HOOK_CONTAINER || hook == HOOK_UPLINK) {

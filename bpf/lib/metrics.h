@@ -94,6 +94,9 @@ __noinline int drop(struct packet *p, const struct verdict_info *info, __u32 rea
 		return TC_ACT_SHOT;
 	}
 	count(direction & 1, reason, p->len);
+	/* What every IPv6 stack sends by itself is counted, not reported. */
+	if (reason == DROP_LINK_LOCAL || reason == DROP_MULTICAST)
+		return TC_ACT_SHOT;
 	emit_event(p, info, EVENT_DROP, reason, direction);
 	return TC_ACT_SHOT;
 }

@@ -66,6 +66,12 @@ static __always_inline bool same_opener(const struct flow *e, const struct work 
 	       e->sport == w->fwd.dport;
 }
 
+/* May this packet be the first one of a TCP flow? */
+static __always_inline bool opens_tcp(const struct work *w)
+{
+	return w->pickup || w->had_old || (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN;
+}
+
 /*
  * Claims a source port for w: the reply key is inserted with BPF_NOEXIST into the table where the
  * flow starts its life (half for TCP), so the flow table is the port table. A retransmitted first
@@ -100,6 +106,8 @@ __noinline int claim_port(struct __sk_buff *skb)
 			w->claimed = 1;
 			return DROP_NONE;
 		}
+		if (tcp && !opens_tcp(w))
+			continue; /* its claim may be at a later port */
 		if (host_socket(skb, &w->rev))
 			continue;
 		if (cfg_dry_run)
@@ -135,7 +143,7 @@ __noinline int claim_port(struct __sk_buff *skb)
 		w->claimed = 1;
 		return DROP_NONE;
 	}
-	return DROP_SNAT_PORTS;
+	return tcp && !opens_tcp(w) ? DROP_TCP_NO_FLOW : DROP_SNAT_PORTS;
 }
 
 static __always_inline __u32 fold(__u32 sum)

@@ -29,7 +29,7 @@ struct work {
 	__u32 pass; /* not ours: let the stack have it, no entry */
 	__u32 len; /* of the packet, IP bytes */
 	__u32 reply; /* the packet belongs to rev */
-	__u32 pad;
+	__u32 pickup; /* node.pickup */
 };
 
 enum hook {

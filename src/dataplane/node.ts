@@ -18,6 +18,11 @@ export class NodeState {
     Atomics.add(this.#words, 0, 1);
   }
 
+  /** Whether TCP flows may begin without a SYN: for a while after the flow table was lost under open connections. */
+  set pickup(on: boolean) {
+    Atomics.store(this.#words, 2, on ? 1 : 0);
+  }
+
   /** Whether allowed first packets are reported too. */
   set trace(on: boolean) {
     Atomics.store(this.#words, 1, on ? 1 : 0);

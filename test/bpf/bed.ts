@@ -17,6 +17,8 @@ import {
   type Flow,
   type FlowKey,
   flowCodec,
+  fragCodec,
+  fragKeyCodec,
   flowKeyCodec,
   gcArgsCodec,
   type Hostport,
@@ -122,6 +124,7 @@ export class Bed {
   readonly hostports: BpfMap<HostportKey, Hostport>;
   readonly node: BpfMap<number, Node>;
   readonly metrics: BpfMap<number, Counter>;
+  #forwarded = 0;
 
   constructor(options: BedOptions = {}) {
     const ip = (...args: string[]) => execFileSync('ip', ['-n', this.#name, ...args], { stdio: 'pipe' });
@@ -217,6 +220,24 @@ export class Bed {
     this.epoch(1);
   }
 
+  /** As new: a load takes longer than all that a test does with it. */
+  reset(): void {
+    const clear = <K, V>(map: BpfMap<K, V>) => {
+      for (const [key] of [...map.entries()]) map.delete(key);
+    };
+    clear(this.flows);
+    clear(this.half);
+    clear(this.addrs);
+    clear(this.cidrs);
+    clear(this.hostports);
+    clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
+    clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
+    clear(this.#object.map('frags', fragKeyCodec, fragCodec));
+    this.#fill();
+    this.dropsSince();
+    this.#forwarded = this.counted('None');
+  }
+
   endpoint(guest: Guest, change: Partial<Endpoint> = {}): void {
     this.endpoints.set(guest.ifindex, {
       ifindex: guest.ifindex,
@@ -236,7 +257,7 @@ export class Bed {
   }
 
   epoch(epoch: number): void {
-    this.node.set(0, { epoch, trace: 0, gcScanned: 0n, gcExpired: 0n });
+    this.node.set(0, { epoch, trace: 0, pickup: 0, gcScanned: 0n, gcExpired: 0n });
   }
 
   /** A set whose any-peer entry denies with rule 900 + set, and the given peers (identity to rule) are allowed. */
@@ -324,6 +345,11 @@ export class Bed {
       for (const cpu of this.metrics.getPerCpu(direction * 128 + DropReason[reason])) total += cpu.packets;
     }
     return Number(total);
+  }
+
+  /** Packets sent on since the bed was as new. */
+  forwarded(): number {
+    return this.counted('None') - this.#forwarded;
   }
 
   /** Reasons counted since the last call, by name. */

@@ -1,14 +1,15 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { FlowAction, FlowState } from '../../loader/abi/gen/types.gen.js';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { DropReason, FlowAction, FlowState } from '../../loader/abi/gen/types.gen.js';
 import { parseAddress } from '../../policy/address.js';
 import { FLAG, PROTO, frame } from '../lib/packet.js';
 import { A, B, Bed, C, CONTINUE, DROPPED, GATEWAY, REDIRECT, UPLINK } from './bed.js';
 
 let bed: Bed;
-beforeEach(() => {
+beforeAll(() => {
   bed = new Bed();
 });
-afterEach(() => bed.close());
+beforeEach(() => bed.reset());
+afterAll(() => bed.close());
 
 const FAMILIES = [
   { family: 'v4', any: '::ffff:0.0.0.0' },
@@ -224,9 +225,61 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
     bed.endpoint(B, { setIngress: 3 });
     bed.epoch(3);
     expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(DROPPED);
-    expect(bed.table()).toEqual([]);
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(DROPPED);
-    expect(bed.dropsSince()).toEqual({ PolicyIngress: 2 });
+    expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(DROPPED);
+    expect(bed.dropsSince()).toEqual({ PolicyIngress: 3 });
+    for (const [, flow] of bed.flows.entries()) {
+      expect(flow).toMatchObject({
+        action: FlowAction.Drop,
+        reason: DropReason.PolicyIngress,
+        ruleIngress: 903,
+      });
+    }
+    // Allowed again: it goes on where it was.
+    bed.endpoint(B, { setIngress: 2 });
+    bed.epoch(4);
+    expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
+    expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
+  });
+
+  it('does not let late answers open a denied flow the other way round', () => {
+    const datagram = { ...tcp, proto: PROTO.udp };
+    const reply = { ...answer, proto: PROTO.udp };
+    bed.from(A, datagram);
+    bed.from(B, reply);
+    bed.set(3, {});
+    bed.endpoint(B, { setIngress: 3 });
+    bed.epoch(2);
+    for (let i = 0; i < 3; i++) {
+      expect(bed.from(B, reply).retval).toBe(DROPPED);
+      expect(bed.from(A, datagram).retval).toBe(DROPPED);
+    }
+    expect(bed.dropsSince()).toEqual({ PolicyIngress: 6 });
+  });
+
+  it('lets the other side open a connection on the ports of a denied one', () => {
+    handshake(family);
+    bed.set(3, {});
+    bed.endpoint(B, { setIngress: 3 });
+    bed.epoch(2);
+    expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(DROPPED);
+    expect(bed.from(A, { ...tcp, flags: FLAG.syn }).retval).toBe(DROPPED);
+    expect(bed.from(B, { ...answer, flags: FLAG.syn }).retval).toBe(REDIRECT);
+    expect(bed.from(A, { ...tcp, flags: FLAG.syn | FLAG.ack }).retval).toBe(REDIRECT);
+    expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
+    expect([...bed.flows.entries()].map(([, flow]) => flow.state)).toEqual([FlowState.Open, FlowState.Open]);
+  });
+
+  it('begins a TCP flow with a SYN only, unless the table was lost', () => {
+    for (const flags of [FLAG.ack, FLAG.rst, FLAG.fin | FLAG.ack, FLAG.syn | FLAG.ack]) {
+      expect(bed.from(A, { ...tcp, flags }).retval).toBe(DROPPED);
+    }
+    expect(bed.dropsSince()).toEqual({ TcpNoFlow: 4 });
+    bed.node.set(0, { epoch: 1, trace: 0, pickup: 1, gcScanned: 0n, gcExpired: 0n });
+    expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
+    expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
+    expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
+    expect(bed.table()).toHaveLength(2);
   });
 
   it('keeps the counters of a flow that is decided again', () => {

@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '74cfe0f1a922f508';
+export const LAYOUT_HASH = 'afbedfc245932235';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -199,6 +199,7 @@ export interface Flow {
   readonly ruleIngress: number;
   readonly srcIdentity: number;
   readonly dstIdentity: number;
+  readonly reason: number;
   readonly packets: bigint;
   readonly bytes: bigint;
   readonly created: bigint;
@@ -229,7 +230,8 @@ export const flowCodec: Codec<Flow> = {
     into.writeUInt32LE(value.ruleIngress, offset + 104);
     into.writeUInt32LE(value.srcIdentity, offset + 108);
     into.writeUInt32LE(value.dstIdentity, offset + 112);
-    into.fill(0, offset + 116, offset + 120);
+    into.writeUInt8(value.reason, offset + 116);
+    into.fill(0, offset + 117, offset + 120);
     into.writeBigUInt64LE(value.packets, offset + 120);
     into.writeBigUInt64LE(value.bytes, offset + 128);
     into.writeBigUInt64LE(value.created, offset + 136);
@@ -259,6 +261,7 @@ export const flowCodec: Codec<Flow> = {
       ruleIngress: from.readUInt32LE(offset + 104),
       srcIdentity: from.readUInt32LE(offset + 108),
       dstIdentity: from.readUInt32LE(offset + 112),
+      reason: from.readUInt8(offset + 116),
       packets: from.readBigUInt64LE(offset + 120),
       bytes: from.readBigUInt64LE(offset + 128),
       created: from.readBigUInt64LE(offset + 136),
@@ -450,27 +453,31 @@ export const networkCodec: Codec<Network> = {
   },
 };
 
-/** struct node, 24 bytes. */
+/** struct node, 32 bytes. */
 export interface Node {
   readonly epoch: number;
   readonly trace: number;
+  readonly pickup: number;
   readonly gcScanned: bigint;
   readonly gcExpired: bigint;
 }
 export const nodeCodec: Codec<Node> = {
-  size: 24,
+  size: 32,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.trace, offset + 4);
-    into.writeBigUInt64LE(value.gcScanned, offset + 8);
-    into.writeBigUInt64LE(value.gcExpired, offset + 16);
+    into.writeUInt32LE(value.pickup, offset + 8);
+    into.fill(0, offset + 12, offset + 16);
+    into.writeBigUInt64LE(value.gcScanned, offset + 16);
+    into.writeBigUInt64LE(value.gcExpired, offset + 24);
   },
   decode(from, offset) {
     return {
       epoch: from.readUInt32LE(offset),
       trace: from.readUInt32LE(offset + 4),
-      gcScanned: from.readBigUInt64LE(offset + 8),
-      gcExpired: from.readBigUInt64LE(offset + 16),
+      pickup: from.readUInt32LE(offset + 8),
+      gcScanned: from.readBigUInt64LE(offset + 16),
+      gcExpired: from.readBigUInt64LE(offset + 24),
     };
   },
 };
@@ -792,6 +799,7 @@ export const FlowAction = {
   Neigh: 2,
   Stack: 3,
   Pass: 4,
+  Drop: 5,
 } as const;
 export type FlowAction = (typeof FlowAction)[keyof typeof FlowAction];
 /** Names of enum flow_action by number. */
@@ -801,6 +809,7 @@ export const FlowActionName: Readonly<Record<number, keyof typeof FlowAction>> =
   2: 'Neigh',
   3: 'Stack',
   4: 'Pass',
+  5: 'Drop',
 };
 
 /** enum flow_flag. */
