@@ -326,7 +326,7 @@ class AgentEngine implements Engine {
     if (!proposal.ok) return refused(proposal.errors);
     const unstage = this.#objects.stage(proposal.edits, source);
     try {
-      const found = proposal.edits.length > 0 ? checkResources(this.#objects.all()) : [];
+      const found = proposal.edits.length > 0 ? checkResources(this.#objects.affected(proposal.edits)) : [];
       if (found.length > 0) {
         unstage();
         return refused(found);

@@ -9,7 +9,7 @@ import { aliasOf, type AttachmentSpec } from '../state/desired.js';
 import { attachmentIds } from './plan.js';
 import type { ObjectSet } from '../state/objects.js';
 import { netnsText } from './attachments.js';
-import { endpointValue } from './endpoints.js';
+import { EMPTY_ENDPOINT, endpointValue } from './endpoints.js';
 import type { Kernel } from './kernel.js';
 import type { Plan, Wanted } from './plan.js';
 
@@ -101,7 +101,8 @@ export class Adoption {
 
   /** MTU of the device if it is the wanted one, else undefined. */
   #adoptVeth({ spec, lease }: Wanted, link: Link | undefined): number | undefined {
-    if (link === undefined || link.index !== lease.ifindex || link.name !== spec.hostName || link.mac !== spec.hostMac) {
+    // The host side comes up last: one that is down was not completed.
+    if (link?.up !== true || link.index !== lease.ifindex || link.name !== spec.hostName || link.mac !== spec.hostMac) {
       return undefined;
     }
     const netns = openIfThere(spec);
@@ -137,10 +138,12 @@ export class Adoption {
 
   /** Registers the device if its slot says the same as the spec. */
   #take(spec: AttachmentSpec, ifindex: number, netns: string, mtu: number): boolean {
-    const { endpoints, attachments } = this.#kernel;
+    const { endpoints, attachments, loaded } = this.#kernel;
     const slot = endpoints.get(ifindex);
-    if (slot === undefined || !sameEndpoint(slot, endpointValue(spec, ifindex, slot))) return false;
-    const { setEgress, setIngress, identity4, identity6 } = slot;
+    // New maps (their layout or size changed) are empty; then the lease alone says what the device has.
+    if (slot === undefined && loaded.adopted) return false;
+    if (slot !== undefined && !sameEndpoint(slot, endpointValue(spec, ifindex, slot))) return false;
+    const { setEgress, setIngress, identity4, identity6 } = slot ?? EMPTY_ENDPOINT;
     attachments.register({ spec: { ...spec, mtu }, ifindex, netns, policy: { setEgress, setIngress, identity4, identity6 } });
     attachments.write(spec.id);
     return true;

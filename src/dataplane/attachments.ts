@@ -6,6 +6,7 @@ import type { AttachmentSpec } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
 import { configureHost, configureInside, families, makeDevice, removeDevice, setMtu, takenIndex } from './devices.js';
 import { type EndpointPolicy, endpointValue } from './endpoints.js';
+import type { Expedite } from './expedite.js';
 import type { Hooks } from './hooks.js';
 import type { SyncedMap } from './synced-map.js';
 
@@ -39,15 +40,23 @@ export class Attachments {
   readonly #hooks: Hooks;
   readonly #endpoints: SyncedMap<number, Endpoint>;
   readonly #addresses: AddressTable;
+  readonly #expedite: Expedite;
   readonly #live = new Map<string, Live>();
   readonly #byIndex = new Map<number, string>();
   readonly #byContainer = new Map<string, Set<string>>();
 
-  constructor(rtnl: Rtnetlink, hooks: Hooks, endpoints: SyncedMap<number, Endpoint>, addresses: AddressTable) {
-    this.#rtnl = rtnl;
-    this.#hooks = hooks;
-    this.#endpoints = endpoints;
-    this.#addresses = addresses;
+  constructor(parts: {
+    readonly rtnl: Rtnetlink;
+    readonly hooks: Hooks;
+    readonly endpoints: SyncedMap<number, Endpoint>;
+    readonly addresses: AddressTable;
+    readonly expedite: Expedite;
+  }) {
+    this.#rtnl = parts.rtnl;
+    this.#hooks = parts.hooks;
+    this.#endpoints = parts.endpoints;
+    this.#addresses = parts.addresses;
+    this.#expedite = parts.expedite;
   }
 
   get size(): number {
@@ -84,7 +93,7 @@ export class Attachments {
     try {
       const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
-      this.#hooks.attachEndpoint(spec.mode, ifindex, netns);
+      this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
       for (const family of families(spec)) {
         this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
       }
@@ -92,7 +101,7 @@ export class Attachments {
       configureHost(this.#rtnl, spec, ifindex, bridge);
     } catch (error) {
       this.#clear(spec, ifindex);
-      if (made) attempt(() => removeDevice(this.#rtnl, spec, ifindex, netns));
+      if (made) attempt(() => this.#expedite.during(() => removeDevice(this.#rtnl, spec, ifindex, netns)));
       this.#hooks.forget(ifindex);
       throw error;
     }
@@ -111,7 +120,7 @@ export class Attachments {
 
   /** Completes a device that an earlier agent made: programs, routes, neighbour entries. */
   complete(spec: AttachmentSpec, ifindex: number, netns: Netns | undefined, bridge: number | undefined): void {
-    this.#hooks.attachEndpoint(spec.mode, ifindex, netns);
+    this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
     configureHost(this.#rtnl, spec, ifindex, bridge);
   }
 
@@ -150,6 +159,10 @@ export class Attachments {
 
   /** Removes devices with all that belongs to them. Returns what could not be removed. */
   remove(ids: readonly string[]): unknown[] {
+    return ids.length === 0 ? [] : this.#expedite.during(() => this.#remove(ids));
+  }
+
+  #remove(ids: readonly string[]): unknown[] {
     const errors: unknown[] = [];
     const lives = ids.map((id) => this.#unregister(id)).filter((live) => live !== undefined);
     const veths = lives.filter((live) => live.spec.mode !== 'macvlan').map((live) => live.ifindex);

@@ -101,8 +101,10 @@ export class Hooks {
       throw error;
     }
     try {
-      if (ifindex === undefined || link.info.ifindex === ifindex) {
-        link.update(this.#program(name));
+      const { info } = link;
+      if (ifindex === undefined || info.ifindex === ifindex) {
+        const program = this.#program(name);
+        if (info.programId !== program.info.id) link.update(program);
         return true;
       }
     } catch (error) {

@@ -9,6 +9,7 @@ import { arrayTable } from './array-table.js';
 import { Attachments } from './attachments.js';
 import { CidrTable } from './cidr-table.js';
 import { EMPTY_ENDPOINT, EMPTY_NETWORK } from './endpoints.js';
+import { Expedite } from './expedite.js';
 import { Hooks } from './hooks.js';
 import { HostAddresses } from './host-addresses.js';
 import { HostDevices } from './host-devices.js';
@@ -63,7 +64,13 @@ export class Kernel {
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
-    this.attachments = new Attachments(this.rtnl, this.hooks, this.endpoints, this.addresses);
+    this.attachments = new Attachments({
+      rtnl: this.rtnl,
+      hooks: this.hooks,
+      endpoints: this.endpoints,
+      addresses: this.addresses,
+      expedite: new Expedite(config.stateDir),
+    });
     this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, uplinks];
     if (this.loaded.adopted) for (const table of this.#synced) table.load();
     this.numbers = this.#numbers(addrs, cidrs);

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Netns, openNetns } from '../../loader/netns.js';
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
@@ -11,6 +11,7 @@ import type { Lease } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
 import { netnsText } from './attachments.js';
 import { ROUTE_PROTOCOL } from './devices.js';
+import { Expedite } from './expedite.js';
 import { HostDevices } from './host-devices.js';
 import { Pins } from './pins.js';
 
@@ -32,11 +33,13 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
       errors.push(error);
     }
   };
+  mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+  const expedite = new Expedite(config.stateDir);
   const rtnl = Rtnetlink.open();
   const pins = new Pins(config.pinPath);
   try {
     attempt('devices in namespaces', () => removeMacvlans(config));
-    attempt('devices', () => removeDevices(rtnl, config.instance));
+    attempt('devices', () => expedite.during(() => removeDevices(rtnl, config.instance)));
     attempt('routes', () => removeRoutes(rtnl));
     attempt('addresses and settings', () => {
       const [error] = new HostDevices(rtnl, config.instance, config.stateDir).restore();
@@ -49,6 +52,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
   } finally {
     rtnl.close();
   }
+  Expedite.restore(config.stateDir);
   attempt('state', () => {
     for (const name of STATE) rmSync(join(config.stateDir, name), { recursive: true, force: true });
     if (existsSync(config.stateDir) && readdirSync(config.stateDir).length === 0) rmSync(config.stateDir, { recursive: true });

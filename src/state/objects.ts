@@ -2,6 +2,7 @@ import { SluiceError, didYouMean } from '../../policy/errors.js';
 import type { Resource, ResourceKind } from '../../policy/model/resources.js';
 import type { Change } from '../engine.js';
 import { KIND_ORDER, type ResourceKey, displayName, keyOf, namespaceOf } from './keys.js';
+import { Relations } from './relations.js';
 
 /** Where an object came from: the API (`sluice apply`) or the definitions' folder. */
 export type Source = 'api' | 'folder';
@@ -31,6 +32,7 @@ export type Proposal =
 export class ObjectSet {
   readonly #objects = new Map<ResourceKey, Resource>();
   readonly #source = new Map<ResourceKey, Source>();
+  readonly #relations = new Relations();
   readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(KIND_ORDER.map((kind) => [kind, new Map()]));
 
   get(key: ResourceKey): Resource | undefined {
@@ -112,9 +114,30 @@ export class ObjectSet {
     };
   }
 
+  /**
+   * What has to be checked together for staged edits to be known as consistent: everything when a network
+   * changes, else the networks, the containers of the edits and those that claim the same as they do.
+   */
+  affected(edits: readonly Edit[]): Resource[] {
+    const kinds = new Set(edits.map(({ before, after }) => (after ?? before)?.kind));
+    if (kinds.has('Network')) return this.all();
+    if (!kinds.has('Container')) return [];
+    const changed = new Set(edits.map(({ key }) => key));
+    const related = new Set<ResourceKey>();
+    for (const { after } of edits) {
+      if (after?.kind === 'Container') for (const key of this.#relations.of(after)) related.add(key);
+    }
+    // Those of the edits last: of two that collide the later one is reported.
+    const keys = [...[...related].filter((key) => !changed.has(key)), ...changed];
+    const containers = keys.map((key) => this.#objects.get(key)).filter((object) => object?.kind === 'Container');
+    return [...this.ofKind('Network'), ...containers];
+  }
+
   #put(key: ResourceKey, before: Resource | undefined, after: Resource | undefined, source: Source): void {
     const kind = (after ?? before)?.kind;
     if (kind === undefined) return;
+    if (before !== undefined) this.#relations.remove(before);
+    if (after !== undefined) this.#relations.add(after);
     if (after === undefined) {
       this.#objects.delete(key);
       this.#source.delete(key);
