@@ -196,16 +196,19 @@ export function maskAddress(bytes: AddressBytes, prefixLength: number): AddressB
   return out;
 }
 
-function samePrefix(a: AddressBytes, b: AddressBytes, length: number): boolean {
+function samePrefix(a: AddressBytes, b: AddressBytes, length: number, from = 0): boolean {
   const whole = length >> 3;
-  for (let i = 0; i < whole; i++) if (a[i] !== b[i]) return false;
+  for (let i = from; i < whole; i++) if (a[i] !== b[i]) return false;
   const rest = length & 7;
   return rest === 0 || (((a[whole] ?? 0) ^ (b[whole] ?? 0)) & (0xff << (8 - rest)) & 0xff) === 0;
 }
 
 /** Whether the address is inside the prefix. An IPv6 prefix never contains an IPv4 address. */
-export function cidrContains(cidr: Cidr, address: AddressBytes): boolean {
-  return cidr.family === familyOf(address) && samePrefix(cidr.address, address, cidr.prefixLength);
+export function cidrContains(cidr: Cidr, address: AddressBytes, family: Family = familyOf(address)): boolean {
+  // The first 12 bytes of IPv4 addresses are all the same.
+  return (
+    cidr.family === family && samePrefix(cidr.address, address, cidr.prefixLength, family === 4 ? 12 : 0)
+  );
 }
 
 /** Whether `inner` is the same prefix as `outer` or inside it. */

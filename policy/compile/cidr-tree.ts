@@ -8,6 +8,7 @@ import {
   type Cidr,
   cidrContains,
   cidrContainsCidr,
+  type Family,
   formatCidr,
   maskAddress,
   parseCidr,
@@ -132,6 +133,6 @@ export function isWithin<N>(node: CidrNode<N>, ancestor: CidrNode<N>): boolean {
   return false;
 }
 
-export function nodeContains<N>(node: CidrNode<N>, address: AddressBytes): boolean {
-  return node.cidr === undefined || cidrContains(node.cidr, address);
+export function nodeContains<N>(node: CidrNode<N>, address: AddressBytes, family: Family): boolean {
+  return node.cidr === undefined || cidrContains(node.cidr, address, family);
 }

@@ -45,7 +45,7 @@ export class PolicyCompiler {
     const { firstIdentity = IDENTITY.First, firstSet = 1, firstProfile = 1, firstRule = 1 } = options;
     this.#identities = new Identities(Math.max(firstIdentity, IDENTITY.First));
     this.#parts = new Parts(this.#selection, this.#identities, firstRule);
-    this.#sets = new PolicySets(this.#parts, this.#identities, firstSet, firstProfile);
+    this.#sets = new PolicySets(this.#selection, this.#parts, this.#identities, firstSet, firstProfile);
   }
 
   /**
@@ -312,7 +312,7 @@ export class PolicyCompiler {
       journal.assign(endpoint, 'published', now);
       endpoints.push(now);
     }
-    return recorder.finish(endpoints, update.generation);
+    return recorder.finish(endpoints, update.newSets);
   }
 }
 

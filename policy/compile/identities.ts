@@ -150,8 +150,9 @@ export class Identities {
 
   #newAddress(text: string, update: Update): AddressNode {
     const bytes = parseAddress(text);
-    const prefix = this.tree.find(bytes, text.includes(':') ? 6 : 4);
-    const address: AddressNode = { text, bytes, prefix, claims: [] };
+    const family = text.includes(':') ? 6 : 4;
+    const prefix = this.tree.find(bytes, family);
+    const address: AddressNode = { text, bytes, family, prefix, claims: [] };
     update.journal.put(this.#addresses, text, address);
     update.journal.add(prefix.data.addresses, address);
     return address;
@@ -185,7 +186,7 @@ export class Identities {
     this.#publish(prefix, this.#identity(undefined, prefix, update).number, update);
     const inside = new Map<Identity, Claim[]>();
     for (const address of [...parent.data.addresses]) {
-      if (!nodeContains(prefix, address.bytes)) continue;
+      if (!nodeContains(prefix, address.bytes, address.family)) continue;
       journal.remove(parent.data.addresses, address);
       journal.add(prefix.data.addresses, address);
       journal.assign(address, 'prefix', prefix);

@@ -1,5 +1,5 @@
 /** The objects that the compiler keeps, and how they refer to each other. */
-import type { AddressBytes } from '../address.js';
+import type { AddressBytes, Family } from '../address.js';
 import type { ContainerPort, LabelSelector, Labels, NetworkPolicyResource } from '../model/resources.js';
 import type { CidrNode } from './cidr-tree.js';
 import type { SelectorIndex } from './indexes.js';
@@ -94,6 +94,7 @@ export interface Identity {
 export interface AddressNode {
   readonly text: string;
   readonly bytes: AddressBytes;
+  readonly family: Family;
   prefix: Prefix;
   /** Oldest first. */
   claims: readonly Claim[];

@@ -17,11 +17,14 @@ interface Change<V> {
 }
 
 interface PeerChange extends Change<PeerEntry> {
-  readonly set: PolicySet;
-  /** Undefined: the entry for any peer. */
-  readonly identity: Identity | undefined;
   /** The last value that it had. */
   last: PeerEntry | undefined;
+}
+
+interface PeerRows {
+  readonly set: PeerRow[];
+  readonly delete: (readonly [number, number])[];
+  readonly transient: PeerRow[];
 }
 
 export function peerValue(entry: PeerEntry): PeerValue {
@@ -33,12 +36,18 @@ export function sameEntry(a: PeerEntry | undefined, b: PeerEntry | undefined): b
 }
 
 export class Recorder {
-  readonly #addresses = new Map<string, Change<number>>();
-  readonly #cidrs = new Map<string, Change<number>>();
-  readonly #peers = new Map<string, PeerChange>();
-  readonly #profiles = new Map<Profile, Change<true>>();
   /** Set by whoever knows that flows may be judged differently. */
   mustReevaluate = false;
+  readonly #generation: number;
+  readonly #addresses = new Map<string, Change<number>>();
+  readonly #cidrs = new Map<string, Change<number>>();
+  readonly #peers = new Map<PolicySet, Map<Identity | undefined, PeerChange>>();
+  readonly #profiles = new Map<Profile, Change<true>>();
+
+  /** `generation`: of this update, to tell what is new in it. */
+  constructor(generation: number) {
+    this.#generation = generation;
+  }
 
   address(text: string, before: number | undefined, now: number | undefined): void {
     note(this.#addresses, text, before, now);
@@ -48,39 +57,52 @@ export class Recorder {
     note(this.#cidrs, text, before, now);
   }
 
+  profile(profile: Profile, exists: boolean): void {
+    note(this.#profiles, profile, exists ? undefined : true, exists ? true : undefined);
+  }
+
+  /** For sets that are not new. No identity: the entry for any peer. */
   peer(
     set: PolicySet,
     identity: Identity | undefined,
     before: PeerEntry | undefined,
     now: PeerEntry | undefined,
   ): void {
-    const key = `${set.number} ${identity?.number ?? IDENTITY.Any}`;
-    const change = this.#peers.get(key);
+    let changes = this.#peers.get(set);
+    if (changes === undefined) {
+      changes = new Map();
+      this.#peers.set(set, changes);
+    }
+    const change = changes.get(identity);
     if (change === undefined) {
-      this.#peers.set(key, { set, identity, before, now, last: now });
+      changes.set(identity, { before, now, last: now });
     } else {
       change.now = now;
       change.last = now ?? change.last;
     }
   }
 
-  profile(profile: Profile, exists: boolean): void {
-    const change = this.#profiles.get(profile);
-    if (change === undefined)
-      this.#profiles.set(profile, { before: exists ? undefined : true, now: exists ? true : undefined });
-    else change.now = exists ? true : undefined;
-  }
-
   /** The delta; to be called when nothing changes any more. */
-  finish(endpoints: readonly EndpointNumbers[], generation: number): CompileDelta {
+  finish(endpoints: readonly EndpointNumbers[], newSets: Iterable<PolicySet>): CompileDelta {
+    const peers: PeerRows = { set: [], delete: [], transient: [] };
+    for (const set of newSets) {
+      if (set.retired) continue;
+      peers.set.push([set.number, IDENTITY.Any, peerValue(set.anyEntry)]);
+      for (const [identity, entry] of set.entries) {
+        peers.set.push([set.number, identity.number, peerValue(entry)]);
+      }
+    }
     const passing = new Set<Profile>();
-    const peers = this.#finishPeers(generation, passing);
+    for (const [set, changes] of this.#peers) {
+      for (const [identity, change] of changes) this.#finishPeer(set, identity, change, peers, passing);
+    }
     const ports: { set: PortRow[]; delete: PortKey[] } = { set: [], delete: [] };
     for (const [profile, { before, now }] of this.#profiles) {
       const visits = before === undefined && now === undefined && passing.has(profile);
       if (visits || (before === undefined && now === true)) ports.set.push(...profile.rows);
-      if (visits || (before === true && now === undefined))
+      if (visits || (before === true && now === undefined)) {
         ports.delete.push(...profile.rows.map(([key]) => key));
+      }
     }
     return {
       addresses: reduce(this.#addresses),
@@ -92,48 +114,35 @@ export class Recorder {
     };
   }
 
-  #finishPeers(generation: number, passing: Set<Profile>): CompileDelta['peers'] {
-    const set: PeerRow[] = [];
-    const gone: (readonly [number, number])[] = [];
-    const transient: PeerRow[] = [];
-    for (const { set: owner, identity, before, now, last } of this.#peers.values()) {
-      const number = identity?.number ?? IDENTITY.Any;
-      const lives = !owner.retired && identity?.dead !== true;
-      const old =
-        owner.generation < generation && (identity === undefined || identity.generation < generation);
-      if (now !== undefined) {
-        if (before !== undefined && sameEntry(before, now)) continue;
-        set.push([owner.number, number, peerValue(now)]);
-        if (old) this.mustReevaluate = true;
-      } else if (before !== undefined) {
-        // A set in force must not lose an entry before the epoch changes, and not keep its verdict after.
-        if (lives) {
-          transient.push([owner.number, number, peerValue(owner.anyEntry)]);
-          if (!sameEntry(before, owner.anyEntry)) this.mustReevaluate = true;
-        } else {
-          gone.push([owner.number, number]);
-        }
-      } else if (
-        last !== undefined &&
-        owner.retired &&
-        owner.generation < generation &&
-        identity?.dead !== true
-      ) {
-        // The old set stays in force for a moment and meets the new identity.
-        transient.push([owner.number, number, peerValue(last)]);
-        if (last.profile !== undefined) passing.add(last.profile);
-      }
+  /** One entry of a set that was there before this update. */
+  #finishPeer(
+    set: PolicySet,
+    identity: Identity | undefined,
+    { before, now, last }: PeerChange,
+    rows: PeerRows,
+    passing: Set<Profile>,
+  ): void {
+    const number = identity?.number ?? IDENTITY.Any;
+    const lives = !set.retired && identity?.dead !== true;
+    if (now !== undefined) {
+      if (before !== undefined && sameEntry(before, now)) return;
+      rows.set.push([set.number, number, peerValue(now)]);
+      if (identity === undefined || identity.generation < this.#generation) this.mustReevaluate = true;
+    } else if (before !== undefined && lives) {
+      // A set in force must not lose an entry before the epoch changes, and not keep its verdict after.
+      rows.transient.push([set.number, number, peerValue(set.anyEntry)]);
+      if (!sameEntry(before, set.anyEntry)) this.mustReevaluate = true;
+    } else if (before !== undefined) {
+      rows.delete.push([set.number, number]);
+    } else if (last !== undefined && set.retired && identity?.dead !== true) {
+      // The old set stays in force for a moment and meets the new identity.
+      rows.transient.push([set.number, number, peerValue(last)]);
+      if (last.profile !== undefined) passing.add(last.profile);
     }
-    return { set, delete: gone, transient };
   }
 }
 
-function note<V>(
-  changes: Map<string, Change<V>>,
-  key: string,
-  before: V | undefined,
-  now: V | undefined,
-): void {
+function note<K, V>(changes: Map<K, Change<V>>, key: K, before: V | undefined, now: V | undefined): void {
   const change = changes.get(key);
   if (change === undefined) changes.set(key, { before, now });
   else change.now = now;

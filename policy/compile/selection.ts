@@ -5,7 +5,7 @@
 import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js';
 import { anchorsOf, labelsKey, selectorKey, selects } from '../select.js';
 import { LabelIndex, SelectorIndex } from './indexes.js';
-import type { Group, NamespaceNode, PeerSelector, PolicyNode, Scope } from './nodes.js';
+import type { Group, NamedPort, NamespaceNode, PeerSelector, PolicyNode, Scope } from './nodes.js';
 import type { Update } from './update.js';
 
 /** Label that every namespace has: its name. */
@@ -25,6 +25,10 @@ export function portsKey(ports: readonly ContainerPort[]): string {
     .join();
 }
 
+export function namedKey({ name, protocol }: NamedPort): string {
+  return `${name}/${protocol}`;
+}
+
 export class Selection {
   readonly #namespaces = new Map<string, NamespaceNode>();
   readonly #namespaceIndex = new LabelIndex<NamespaceNode>((namespace) => namespace.labels);
@@ -32,6 +36,7 @@ export class Selection {
   readonly #scopeIndex = new SelectorIndex<Scope>((scope) => scope.selector ?? { requirements: [] });
   readonly #selectors = new Map<string, PeerSelector>();
   readonly #groups = new Map<string, Group>();
+  readonly #groupsByPort = new Map<string, Set<Group>>();
   readonly #groupIndex = new LabelIndex<Group>((group) => group.labels);
 
   /** The namespace, which has only the label with its name until it is declared. */
@@ -96,6 +101,7 @@ export class Selection {
     journal.put(this.#groups, key, group);
     journal.add(namespace.groups, group);
     this.#groupIndex.add(group, journal);
+    for (const port of ports) journal.addTo(this.#groupsByPort, namedKey(port), group);
     for (const scope of [namespace.own, ...namespace.scopes]) {
       for (const selector of scope.peers.matching(labels)) this.#link(selector, group, update);
     }
@@ -105,6 +111,11 @@ export class Selection {
     return group;
   }
 
+  /** Groups whose endpoints have a port of that name. */
+  groupsWithPort(port: NamedPort): Iterable<Group> {
+    return this.#groupsByPort.get(namedKey(port)) ?? [];
+  }
+
   removeGroup(group: Group, update: Update): void {
     const { journal } = update;
     for (const selector of [...group.selectors]) journal.remove(selector.groups, group);
@@ -112,6 +123,7 @@ export class Selection {
     journal.drop(this.#groups, group.key);
     journal.remove(group.namespace.groups, group);
     this.#groupIndex.remove(group, journal);
+    for (const port of group.ports) journal.removeFrom(this.#groupsByPort, namedKey(port), group);
     update.idle.namespaces.add(group.namespace);
   }
 

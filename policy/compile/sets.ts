@@ -18,13 +18,16 @@ import type { Parts } from './parts.js';
 import { type PortRange, type RankedRule, resolveRules } from './ports.js';
 import { Profiles } from './profiles.js';
 import { sameEntry } from './recorder.js';
+import { namedKey, type Selection } from './selection.js';
 import { type Direction, PROTOCOL, VERDICT } from './types.js';
 import type { Update } from './update.js';
 
 const NO_RULES: readonly number[] = [];
+const NO_SETS: ReadonlySet<PolicySet> = new Set();
 
 export class PolicySets {
   readonly profiles: Profiles;
+  readonly #selection: Selection;
   readonly #parts: Parts;
   readonly #identities: Identities;
   readonly #sets = new Map<string, PolicySet>();
@@ -32,7 +35,14 @@ export class PolicySets {
   readonly #namedUsers = new Map<string, Map<PolicySet, number[]>>();
   readonly #counter: { next: number };
 
-  constructor(parts: Parts, identities: Identities, firstSet: number, firstProfile: number) {
+  constructor(
+    selection: Selection,
+    parts: Parts,
+    identities: Identities,
+    firstSet: number,
+    firstProfile: number,
+  ) {
+    this.#selection = selection;
     this.#parts = parts;
     this.#identities = identities;
     this.profiles = new Profiles(firstProfile);
@@ -67,8 +77,6 @@ export class PolicySets {
 
   /** All entries of a new set. */
   build(set: PolicySet, update: Update): void {
-    const { recorder } = update;
-    recorder.peer(set, undefined, undefined, set.anyEntry);
     const matches = new Map<Identity, number[]>();
     const match = (identity: Identity, rule: number): void => {
       if (identity.group !== undefined && identity.claims.size === 0) return;
@@ -88,17 +96,20 @@ export class PolicySets {
         }
       }
     });
-    if (set.hasNamed) {
-      for (const identity of this.#identities.inside(this.#identities.tree.root)) {
-        for (const rule of this.#namedMatches(set, identity)) match(identity, rule);
+    set.rules.forEach(({ rule, named }, index) => {
+      if (rule.peers !== undefined) return;
+      for (const port of named) {
+        for (const group of this.#selection.groupsWithPort(port))
+          for (const identity of group.identities) match(identity, index);
       }
-    }
+    });
     for (const [identity, rules] of matches) this.#write(set, identity, rules, update);
   }
 
   /** Computes the entries of an identity again, in those sets that are given. */
   refresh(identity: Identity, wanted: Set<PolicySet> | 'all', update: Update): void {
-    const matches = this.#matches(identity);
+    if (update.newSets.size === this.#sets.size) return;
+    const matches = this.#matches(identity, update.newSets);
     for (const set of wanted === 'all' ? matches.keys() : wanted) {
       if (update.newSets.has(set)) continue;
       this.#write(set, identity, matches.get(set) ?? NO_RULES, update);
@@ -107,7 +118,8 @@ export class PolicySets {
 
   /** Removes the entries of an identity that nothing has any more. */
   removeIdentity(identity: Identity, update: Update): void {
-    for (const set of this.#matches(identity).keys()) this.#replace(set, identity, undefined, update);
+    for (const set of this.#matches(identity, NO_SETS).keys())
+      this.#replace(set, identity, undefined, update);
   }
 
   /** Removes a set without endpoints. */
@@ -115,8 +127,10 @@ export class PolicySets {
     const { journal, recorder } = update;
     journal.assign(set, 'retired', true);
     journal.drop(this.#sets, set.key);
-    recorder.peer(set, undefined, set.anyEntry, undefined);
-    for (const [identity, entry] of set.entries) recorder.peer(set, identity, entry, undefined);
+    if (set.generation < update.generation) {
+      recorder.peer(set, undefined, set.anyEntry, undefined);
+      for (const [identity, entry] of set.entries) recorder.peer(set, identity, entry, undefined);
+    }
     for (const entry of [set.anyEntry, ...set.memo.values()]) this.profiles.release(entry, update);
     this.#eachUse(set, (users) => journal.drop(users, set));
     this.#parts.removeDefaultRule(set, update);
@@ -199,9 +213,10 @@ export class PolicySets {
   }
 
   /** Sets with rules about an identity, and those rules (beside the ones for any peer). */
-  #matches(identity: Identity): Map<PolicySet, number[]> {
+  #matches(identity: Identity, skip: ReadonlySet<PolicySet>): Map<PolicySet, number[]> {
     const found = new Map<PolicySet, number[]>();
     const add = (set: PolicySet, rules: readonly number[]): void => {
+      if (skip.has(set)) return;
       const known = found.get(set);
       if (known === undefined) found.set(set, [...rules]);
       else known.push(...rules);
@@ -226,18 +241,13 @@ export class PolicySets {
     return found;
   }
 
-  #namedMatches(set: PolicySet, identity: Identity): number[] {
-    return (identity.group?.ports ?? []).flatMap(
-      ({ name, protocol }) => this.#namedUsers.get(namedKey({ name, protocol }))?.get(set) ?? [],
-    );
-  }
-
   #write(set: PolicySet, identity: Identity, matched: readonly number[], update: Update): void {
     if (matched.length === 0 || (identity.group !== undefined && identity.claims.size === 0)) {
       this.#replace(set, identity, undefined, update);
       return;
     }
-    const rules = [...new Set([...matched, ...set.anyRules])].sort((a, b) => a - b);
+    const alone = matched.length === 1 && set.anyRules.length === 0;
+    const rules = alone ? matched : [...new Set([...matched, ...set.anyRules])].sort((a, b) => a - b);
     const named = set.hasNamed && rules.some((index) => (set.rules[index]?.named.length ?? 0) > 0);
     const key = named ? `${rules.join()}|${identity.group?.portsKey ?? ''}` : rules.join();
     const entry = set.memo.get(key) ?? newEntry(set, rules, identity.group, key);
@@ -248,7 +258,7 @@ export class PolicySets {
     const before = set.entries.get(identity);
     if (before === now) return;
     const { journal, recorder } = update;
-    // What belongs to a new set goes with it when the update is taken back.
+    // What belongs to a new set goes with it when the update is taken back, and is recorded as a whole.
     const isNew = set.generation === update.generation;
     if (now !== undefined) {
       if (now.uses === 0) {
@@ -269,17 +279,13 @@ export class PolicySets {
         this.profiles.release(before, update);
       }
     }
-    recorder.peer(set, identity, before, now);
+    if (!isNew) recorder.peer(set, identity, before, now);
   }
 }
 
 function journalUses(entry: PeerEntry, by: number, isNew: boolean, update: Update): void {
   if (isNew) entry.uses += by;
   else update.journal.assign(entry, 'uses', entry.uses + by);
-}
-
-function namedKey({ name, protocol }: NamedPort): string {
-  return `${name}/${protocol}`;
 }
 
 /** Ports of that name and protocol on an endpoint. */

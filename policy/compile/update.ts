@@ -18,7 +18,7 @@ import { Recorder } from './recorder.js';
 export class Update {
   readonly journal: Journal;
   readonly generation: number;
-  readonly recorder = new Recorder();
+  readonly recorder: Recorder;
   /** Groups that are new or whose policies changed. */
   readonly groups = new Set<Group>();
   /** Endpoints whose numbers may have changed. */
@@ -45,6 +45,7 @@ export class Update {
   constructor(journal: Journal, generation: number) {
     this.journal = journal;
     this.generation = generation;
+    this.recorder = new Recorder(generation);
   }
 
   /** The identity is new: every set that has a rule about it needs an entry. */
