@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ApplyResult, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
-import { killAndWait, netnsPath, type Scratch } from './netns.js';
+import { killAndWait, netnsPath, type Scratch, unmount } from './netns.js';
 
 /** Settings of the agent's configuration file besides the paths, which are in a folder of its own. */
 export type AgentSettings = Readonly<Record<string, unknown>>;
@@ -28,7 +28,7 @@ export class Agent {
     const bpffs = join(this.folder, 'bpf');
     mkdirSync(bpffs);
     sh(`mount -t bpf bpf ${bpffs}`);
-    scratch.onClose(() => sh(`umount ${bpffs}`));
+    scratch.onClose(() => unmount(bpffs));
     this.socket = join(this.folder, 'run', 'sluice.sock');
     this.#configFile = join(this.folder, 'agent.yaml');
     this.#logFile = join(this.folder, 'agent.log');

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { run, sh } from './command.js';
 
 /**
@@ -47,19 +47,44 @@ export class Scratch {
   }
 }
 
-/** Kills a child and waits until the kernel has taken back what it held (it may stay a zombie until then and after). */
+const CLOCK = new Int32Array(new SharedArrayBuffer(4));
+
+/** Tries `attempt` every 10 ms until it is true or five seconds are over. Blocks. */
+export function waitUntil(attempt: () => boolean): boolean {
+  for (const deadline = Date.now() + 5000; Date.now() < deadline; Atomics.wait(CLOCK, 0, 0, 10)) {
+    if (attempt()) return true;
+  }
+  return attempt();
+}
+
+/** Kills a child and waits until all of its threads have ended (the first may stay a zombie until Node looks). */
 export function killAndWait(pid: number | undefined): void {
   if (pid === undefined) return;
   const ended = (): boolean => {
     try {
-      return /^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+      const zombie = /^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+      return zombie && readdirSync(`/proc/${pid}/task`).length <= 1;
     } catch {
       return true;
     }
   };
   if (!ended()) process.kill(pid, 'SIGKILL');
-  const clock = new Int32Array(new SharedArrayBuffer(4));
-  for (const deadline = Date.now() + 5000; !ended() && Date.now() < deadline; ) Atomics.wait(clock, 0, 0, 5);
+  waitUntil(ended);
+}
+
+/** Unmounts a file system; what an ended process held of it may be let go of a little later. */
+export function unmount(path: string): void {
+  let failure = '';
+  const done = waitUntil(() => {
+    try {
+      sh(`umount ${path}`);
+      return true;
+    } catch (error) {
+      failure = (error as Error).message;
+      return false;
+    }
+  });
+  if (!done) throw new Error(failure);
 }
 
 /** Path of a named network namespace. */
