@@ -64,6 +64,7 @@ export const ERRORS = {
   SLU2507:
     'the change could not be made, and taking it back failed too ({undo}): {reason}; restart the agent',
 
+  SLU2509: 'does not go together with what is in force: {reason}',
   SLU2508: 'not everything could be removed: {reason}; run "sluice down" again',
 
   // 33xx: BPF objects of the running agent (src/dataplane)

@@ -4,7 +4,6 @@ import { RingReader } from '../loader/ring.js';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
-import { checkResources } from '../policy/schema/check.js';
 import { parseSources } from '../policy/schema/parse.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
@@ -30,7 +29,7 @@ import { MapGauges, readCounters } from './flows/metrics.js';
 import { ownerOf } from './flows/names.js';
 import { LeaseBook } from './ipam/leases.js';
 import type { Logger } from './log.js';
-import { DefinitionReader, usableDefinitions } from './state/definitions.js';
+import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import { FolderCopy } from './state/folder-copy.js';
 import { type EditList, ObjectSet, type Proposal, type Source } from './state/objects.js';
@@ -326,7 +325,7 @@ class AgentEngine implements Engine {
     if (!proposal.ok) return refused(proposal.errors);
     const unstage = this.#objects.stage(proposal.edits, source);
     try {
-      const found = proposal.edits.length > 0 ? checkResources(this.#objects.affected(proposal.edits)) : [];
+      const found = checkEdits(this.#objects, proposal.edits);
       if (found.length > 0) {
         unstage();
         return refused(found);

@@ -2,6 +2,7 @@ import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
+import type { NetworkResource } from '../../policy/model/resources.js';
 import type { Attachments } from './attachments.js';
 import { netnsText } from './attachments.js';
 import { hasDeviceNamed } from './devices.js';
@@ -41,6 +42,14 @@ export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wan
   } finally {
     netns.close();
   }
+}
+
+/** Throws SLU4302 if the device that a macvlan network hangs on does not exist. */
+export function checkParent(rtnl: Rtnetlink, network: NetworkResource): void {
+  if (network.mode !== 'macvlan' || network.parent === undefined || rtnl.link(network.parent) !== undefined) return;
+  const { file, line, fields } = network.origin;
+  const place = { file, line: fields?.['spec.parent'] ?? line, field: 'spec.parent' };
+  throw SluiceError.of('SLU4302', { device: network.parent, network: network.name }, place);
 }
 
 /** Opens the namespace of an attachment; throws SLU4301 or SLU4303 with the container's position. */

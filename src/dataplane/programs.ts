@@ -77,8 +77,8 @@ function adoptPinned(pins: Pins): Loaded | undefined {
   return { programs, maps: openPinnedMaps(pins), adopted: true, fresh: false, commit: () => undefined };
 }
 
-/** The file system allows no dots in names. */
-const NEW = 'new_'; // bpffs takes no dot in a name
+/** bpffs takes no dot in a name. */
+const NEW = 'new_';
 
 function loadObject(
   path: string,

@@ -18,7 +18,7 @@ import { type Plan, planContainers, type Wanted } from './plan.js';
 import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
-import { openContainerNetns, type Place, preflight } from './preflight.js';
+import { checkParent, openContainerNetns, type Place, preflight } from './preflight.js';
 import { Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
@@ -113,6 +113,7 @@ export class Reconciler {
     const change = this.#leases.begin();
     undo.push(() => change.undo());
     const networkEdits = this.#networkEdits(request.edits);
+    if (!request.lenient) for (const { after } of networkEdits) if (after !== undefined) checkParent(this.#kernel.rtnl, after);
     for (const { after } of networkEdits) if (after !== undefined) change.defineNetwork(after);
     const containers = this.#touched(request, networkEdits);
     const plan = planContainers(

@@ -1,9 +1,10 @@
-import type { SluiceError } from '../../policy/errors.js';
+import { SluiceError } from '../../policy/errors.js';
 import type { Resource } from '../../policy/model/resources.js';
 import { checkResources } from '../../policy/schema/check.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import type { SourceText } from '../engine.js';
-import { keyOf } from './keys.js';
+import { displayName, keyOf } from './keys.js';
+import type { Edit, ObjectSet } from './objects.js';
 
 interface Parsed {
   readonly text: string;
@@ -29,6 +30,33 @@ export class DefinitionReader {
     if (errors.length === 0) this.#cache = cache;
     return { resources, errors };
   }
+}
+
+/**
+ * Checks staged edits together with what they can collide with. Every error has the position of one of the
+ * edits: what they do to a definition that stays is said at the edit, with the place of that definition.
+ */
+export function checkEdits(objects: ObjectSet, edits: readonly Edit[]): SluiceError[] {
+  if (edits.length === 0) return [];
+  const errors: SluiceError[] = [];
+  const removed = new Map(edits.flatMap((edit) => (edit.after === undefined && edit.before?.kind === 'Network' ? [[edit.before.name, edit] as const] : [])));
+  if (removed.size > 0) {
+    for (const container of objects.ofKind('Container')) {
+      for (const { network } of container.networks) {
+        const edit = removed.get(network);
+        if (edit === undefined) continue;
+        errors.push(SluiceError.of('SLU2505', { network, container: displayName(container) }, edit.origin));
+        removed.delete(network);
+      }
+    }
+    if (errors.length > 0) return errors;
+  }
+  const files = new Set(edits.map((edit) => edit.origin.file));
+  return checkResources(objects.affected(edits)).map((error) => {
+    if (error.file === undefined || files.has(error.file)) return error;
+    const edit = edits.find(({ after }) => after?.kind === 'Network') ?? edits[0];
+    return edit === undefined ? error : SluiceError.of('SLU2509', { reason: error.toLine() }, edit.origin);
+  });
 }
 
 /**

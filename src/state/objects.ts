@@ -1,5 +1,5 @@
 import { SluiceError, didYouMean } from '../../policy/errors.js';
-import type { Resource, ResourceKind } from '../../policy/model/resources.js';
+import type { Origin, Resource, ResourceKind } from '../../policy/model/resources.js';
 import type { Change } from '../engine.js';
 import { KIND_ORDER, type ResourceKey, displayName, keyOf, namespaceOf } from './keys.js';
 import { Relations } from './relations.js';
@@ -12,6 +12,13 @@ export interface Edit {
   readonly key: ResourceKey;
   readonly before?: Resource;
   readonly after?: Resource;
+  /** Where the change was asked for: the new definition, or the one that names what is to be deleted. */
+  readonly origin: Origin;
+}
+
+interface Gone {
+  readonly resource: Resource;
+  readonly origin: Origin;
 }
 
 /** Edits that make a difference, and the report on every object that was named. */
@@ -70,7 +77,7 @@ export class ObjectSet {
   /** Delete the objects of these names. */
   proposeDelete(resources: readonly Resource[]): Proposal {
     const errors: SluiceError[] = [];
-    const gone = new Map<ResourceKey, Resource>();
+    const gone = new Map<ResourceKey, Gone>();
     for (const resource of resources) {
       const key = keyOf(resource);
       const present = this.#objects.get(key);
@@ -81,7 +88,7 @@ export class ObjectSet {
       } else if (this.#source.get(key) === 'folder') {
         errors.push(SluiceError.of('SLU2501', { kind: resource.kind, name, file: present.origin.file }, resource.origin));
       } else {
-        gone.set(key, present);
+        gone.set(key, { resource: present, origin: resource.origin });
       }
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(new Map(), [...gone.values()], 'api');
@@ -98,7 +105,7 @@ export class ObjectSet {
     const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
     return this.#compare(
       unique,
-      gone.map(([, resource]) => resource),
+      gone.map(([, resource]) => ({ resource, origin: resource.origin })),
       'folder',
     );
   }
@@ -149,19 +156,20 @@ export class ObjectSet {
     }
   }
 
-  #compare(wanted: ReadonlyMap<ResourceKey, Resource>, gone: readonly Resource[], source: Source): Proposal {
+  #compare(wanted: ReadonlyMap<ResourceKey, Resource>, gone: readonly Gone[], source: Source): Proposal {
     const edits: Edit[] = [];
     const changes: Change[] = [];
     for (const [key, after] of wanted) {
       const before = this.#objects.get(key);
       const same = before !== undefined && sameMeaning(before, after);
       changes.push(changeOf(after, before === undefined ? 'created' : same ? 'unchanged' : 'configured'));
-      if (before === undefined) edits.push({ key, after });
-      else if (!same || (source === 'folder' && moved(before, after))) edits.push({ key, before, after });
+      const { origin } = after;
+      if (before === undefined) edits.push({ key, after, origin });
+      else if (!same || (source === 'folder' && moved(before, after))) edits.push({ key, before, after, origin });
     }
-    for (const before of gone) {
-      edits.push({ key: keyOf(before), before });
-      changes.push(changeOf(before, 'deleted'));
+    for (const { resource, origin } of gone) {
+      edits.push({ key: keyOf(resource), before: resource, origin });
+      changes.push(changeOf(resource, 'deleted'));
     }
     const rank = (kind: ResourceKind): number => KIND_ORDER.indexOf(kind);
     changes.sort((a, b) => rank(a.kind) - rank(b.kind) || compare(a.namespace ?? '', b.namespace ?? '') || compare(a.name, b.name));
