@@ -212,6 +212,28 @@ describe('changes', () => {
     expect(change(compiler, [namespace('empty', { team: 'a' })])).toEqual(EMPTY);
   });
 
+  it('that pass a port table from one peer to another keep the table', () => {
+    const compiler = new PolicyCompiler();
+    change(compiler, [
+      policy(
+        'web',
+        { app: 'web' },
+        { ingress: [{ peers: [podsOf({ team: 'a' })], ports: [{ protocol: 'TCP', port: 80 }] }] },
+      ),
+      pod('w', { app: 'web' }, '10.0.0.1'),
+      pod('c', { n: 'c' }, '10.0.0.2', { namespace: 'one' }),
+      pod('d', { n: 'd' }, '10.0.0.3', { namespace: 'two' }),
+      namespace('one', { team: 'a' }),
+    ]);
+    const delta = change(compiler, [namespace('one', {}), namespace('two', { team: 'a' })]);
+    expect(delta.peers).toMatchObject({
+      set: [[1, compiler.identityOf('10.0.0.3'), { profile: 1, verdict: VERDICT.Ports }]],
+      transient: [[1, compiler.identityOf('10.0.0.2'), { verdict: VERDICT.Deny }]],
+    });
+    expect(delta.ports).toEqual({ set: [], delete: [] });
+    expect(compiler.fullState().ports).toHaveLength(1);
+  });
+
   it('of nothing but positions write nothing', () => {
     const compiler = new PolicyCompiler();
     const rules = { ingress: [{ peers: [pods({ app: 'lb' })] }] };
@@ -377,6 +399,11 @@ describe('CIDRs', () => {
     expect(compiler.identities().filter((identity) => identity.labels.app === 'm')).toEqual([
       { number: before, namespace: 'shop', labels: { app: 'm' }, endpoints: 5 },
     ]);
+    // A smaller part inside gets the new number.
+    const minority = change(compiler, [egress('10.0.1.0/24')]);
+    expect(minority.addresses.set.map(([text]) => text)).toEqual(['10.0.1.1', '10.0.1.2']);
+    change(compiler, [], [{ kind: 'NetworkPolicy', namespace: 'shop', name: 'out' }]);
+    compiler.settle();
     // The joined identity is the one that later endpoints get.
     change(compiler, [pod('late', { app: 'm' }, '10.0.2.1')]);
     expect(compiler.identityOf('10.0.2.1')).toBe(before);

@@ -39,15 +39,20 @@ export class Identities {
   readonly #unused = new Set<Prefix>();
   /** Prefixes for which IPv4 needs an entry of its own. */
   readonly #covering = new Set<Prefix>();
-  readonly #counter: { next: number };
+  readonly #counter: { next: number; live: number };
 
   constructor(first: number) {
-    this.#counter = { next: first };
+    this.#counter = { next: first, live: 0 };
   }
 
   /** Whether CIDRs wait for `settle`. */
   get unsettled(): boolean {
     return this.#unused.size > 0;
+  }
+
+  /** How many identities there are. */
+  get size(): number {
+    return this.#counter.live;
   }
 
   addresses(): Iterable<AddressNode> {
@@ -120,6 +125,7 @@ export class Identities {
     if (identities.get(identity.group) === identity) journal.drop(identities, identity.group);
     if (identity.group !== undefined) journal.remove(identity.group.identities, identity);
     journal.assign(identity, 'dead', true);
+    journal.assign(this.#counter, 'live', this.#counter.live - 1);
   }
 
   /** All identities of addresses inside a prefix, of endpoints and others. */
@@ -134,6 +140,7 @@ export class Identities {
     const { journal } = update;
     const number = this.#counter.next;
     journal.assign(this.#counter, 'next', number + 1);
+    journal.assign(this.#counter, 'live', this.#counter.live + 1);
     const identity: Identity = {
       number,
       group,

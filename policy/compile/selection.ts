@@ -200,7 +200,6 @@ export class Selection {
     const { declared, groups, policyCount, own } = namespace;
     if (declared || groups.size > 0 || policyCount > 0 || own.count > 0) return;
     const { journal } = update;
-    if (this.#namespaces.get(namespace.name) !== namespace) return;
     journal.drop(this.#namespaces, namespace.name);
     this.#namespaceIndex.remove(namespace, journal);
     for (const scope of namespace.scopes) journal.remove(scope.namespaces, namespace);

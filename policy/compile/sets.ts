@@ -49,6 +49,10 @@ export class PolicySets {
     this.#counter = { next: firstSet };
   }
 
+  get size(): number {
+    return this.#sets.size;
+  }
+
   all(): Iterable<PolicySet> {
     return this.#sets.values();
   }

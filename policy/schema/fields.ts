@@ -77,7 +77,7 @@ export const address = z.string().transform((text, ctx) => {
     return canonicalAddress(text);
   } catch (error) {
     if (!(error instanceof SluiceError)) throw error;
-    refuseWith(ctx as unknown as Refine, error);
+    refuseWith(ctx, error);
     return z.NEVER;
   }
 });
@@ -94,7 +94,7 @@ function cidrType(hostBits: 'refuse' | 'clear') {
       return parseCidr(text, hostBits);
     } catch (error) {
       if (!(error instanceof SluiceError)) throw error;
-      refuseWith(ctx as unknown as Refine, error);
+      refuseWith(ctx, error);
       return z.NEVER;
     }
   });

@@ -32,7 +32,8 @@ export function describeValue(value: unknown): string {
   if (value === null) return 'empty (null)';
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object') return 'a mapping';
-  return typeof value === 'string' ? `"${value}"` : String(value);
+  if (typeof value === 'string') return `"${value}"`;
+  return typeof value === 'number' || typeof value === 'boolean' ? value.toString() : 'nothing';
 }
 
 function valueAt(root: unknown, path: FieldPath): unknown {

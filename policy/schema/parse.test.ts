@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type {
   ContainerResource,
@@ -280,6 +281,86 @@ spec:
     const start = performance.now();
     expect(parseSources([{ file: 'long', text }]).errors).toHaveLength(1000);
     expect(performance.now() - start).toBeLessThan(5000);
+  });
+});
+
+describe('any input', () => {
+  const CHECKED = (text: string | Uint8Array): void => {
+    const { resources, errors } = parseSources([{ file: 'any', text }]);
+    for (const error of [...errors, ...checkResources(resources)]) expect(error.toLine()).not.toContain('\n');
+  };
+
+  it('gives errors, never an exception', () => {
+    fc.assert(fc.property(fc.string({ unit: 'binary' }), CHECKED));
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 64 }), CHECKED));
+  });
+
+  it('of the right shape but with any values gives errors, never an exception', () => {
+    const kind = fc.constantFrom(
+      ['sluice.dev/v1alpha1', 'Network'],
+      ['sluice.dev/v1alpha1', 'Container'],
+      ['networking.k8s.io/v1', 'NetworkPolicy'],
+      ['v1', 'Namespace'],
+      ['v1', 'List'],
+    );
+    const key = fc.constantFrom(
+      'podSelector',
+      'ingress',
+      'egress',
+      'from',
+      'to',
+      'ports',
+      'port',
+      'endPort',
+      'ipBlock',
+      'cidr',
+      'except',
+      'name',
+      'mode',
+      'ipv4',
+      'gateway',
+      'netns',
+      'networks',
+      'hostPorts',
+      'hostPort',
+      'containerPort',
+      'matchLabels',
+      'matchExpressions',
+      'policyTypes',
+      'items',
+    );
+    const value = fc.letrec((tie) => ({
+      any: fc.oneof(
+        { depthSize: 'medium' },
+        fc.constantFrom(
+          null,
+          true,
+          0,
+          -1,
+          80,
+          1.5,
+          1e300,
+          '',
+          'x',
+          'routed',
+          '10.0.0.0/8',
+          '10.0.0.1',
+          'fd00::/64',
+          'Ingress',
+        ),
+        fc.array(tie('any'), { maxLength: 3 }),
+        fc.dictionary(key, tie('any'), { maxKeys: 4 }),
+      ),
+    })).any;
+    fc.assert(
+      fc.property(kind, value, value, ([apiVersion, name], metadata, spec) => {
+        CHECKED(
+          JSON.stringify({ apiVersion, kind: name, metadata: metadata ?? { name: 'x' }, spec, items: spec }),
+        );
+        CHECKED(JSON.stringify({ apiVersion, kind: name, metadata: { name: 'x' }, spec }));
+      }),
+      { numRuns: 1000 },
+    );
   });
 });
 

@@ -98,7 +98,9 @@ function lineOf(node: Node | null | undefined, lines: LineCounter): number {
 /** Key of a mapping as text; undefined if it is itself a mapping, a list or an alias. */
 function keyText(key: unknown): string | undefined {
   if (!isScalar(key)) return undefined;
-  return key.value === null ? '' : String(key.value);
+  const { value } = key;
+  if (typeof value === 'string') return value;
+  return typeof value === 'number' || typeof value === 'boolean' ? value.toString() : '';
 }
 
 function isMergeKey(pair: Pair): boolean {
@@ -158,7 +160,7 @@ class Converter {
               pair.key as Node,
             );
           }
-          for (const [key, inherited] of Object.entries(part))
+          for (const [key, inherited] of Object.entries(part as object))
             if (!Object.hasOwn(merged, key)) merged[key] = inherited;
         }
         continue;

@@ -179,6 +179,10 @@ describe('compiled maps', () => {
           maps.apply(compiler.settle());
           maps.check(compiler.fullState(), ids(world));
           expect(compiler.unsettled).toBe(false);
+          expect(compiler.counts).toMatchObject({
+            identities: compiler.identities().length,
+            sets: compiler.sets().length,
+          });
           const fresh = new PolicyCompiler();
           fresh.update({ upsert: world.all(), remove: [] });
           expect(canonical(compiler)).toEqual(canonical(fresh));
