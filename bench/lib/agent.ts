@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSyn
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ApplyResult, Status } from '../../src/engine.js';
+import type { ApplyResult, Listing, ListingName, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
 import { killAndWait, netnsPath, type Scratch, unmount } from './netns.js';
 
@@ -103,6 +103,11 @@ export class Agent {
 
   status(): Promise<Status> {
     return this.#call<Status>('GET', '/v1/status');
+  }
+
+  /** The objects of a listing, as text. */
+  async list(name: ListingName): Promise<string> {
+    return JSON.stringify((await this.#call<Listing>('GET', `/v1/list/${name}`)).objects);
   }
 
   /** Applies definitions; throws with every line if they are refused. */

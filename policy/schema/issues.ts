@@ -1,6 +1,6 @@
 /** From zod's issues to lines for people. */
 import type { z } from 'zod';
-import { didYouMean, SluiceError } from '../errors.js';
+import { closest, didYouMean, SluiceError } from '../errors.js';
 import { KNOWN_FIELDS } from './fields.js';
 import type { FieldPath, YamlDocument } from './yaml.js';
 
@@ -45,6 +45,25 @@ function valueAt(root: unknown, path: FieldPath): unknown {
   return value;
 }
 
+const segmentOf = (segment: PropertyKey): string | number =>
+  typeof segment === 'number' ? segment : String(segment);
+
+const knownFields = (issue: Issue): readonly string[] =>
+  issue.message.startsWith(KNOWN_FIELDS) ? issue.message.slice(KNOWN_FIELDS.length).trim().split(' ') : [];
+
+/** The fields that unknown ones were meant to be: that they are missing is the same mistake, said once. */
+function misspeltFields(issues: readonly Issue[]): ReadonlySet<string> {
+  const meant = new Set<string>();
+  for (const issue of issues) {
+    if (issue.code !== 'unrecognized_keys') continue;
+    for (const key of issue.keys) {
+      const name = closest(key, knownFields(issue));
+      if (name !== undefined) meant.add(fieldPath([...issue.path.map(segmentOf), name]));
+    }
+  }
+  return meant;
+}
+
 /** The errors of one document, with line and field; `prefix` leads to the object inside the document. */
 export function issuesToErrors(
   issues: readonly Issue[],
@@ -53,17 +72,21 @@ export function issuesToErrors(
   prefix: FieldPath,
 ): SluiceError[] {
   const errors: SluiceError[] = [];
+  const misspelt = misspeltFields(issues);
   for (const issue of issues) {
-    const path = issue.path.map((segment) => (typeof segment === 'number' ? segment : String(segment)));
+    if (
+      misspelt.has(fieldPath(issue.path.map(segmentOf))) &&
+      valueAt(value, issue.path.map(segmentOf)) === undefined
+    )
+      continue;
+    const path = issue.path.map(segmentOf);
     const place = (at: FieldPath) => ({
       file: document.file,
       line: document.lineAt([...prefix, ...at]),
       field: fieldPath(at),
     });
     if (issue.code === 'unrecognized_keys') {
-      const known = issue.message.startsWith(KNOWN_FIELDS)
-        ? issue.message.slice(KNOWN_FIELDS.length).trim().split(' ')
-        : [];
+      const known = knownFields(issue);
       for (const key of issue.keys) {
         const { file, line } = place([...path, key]);
         const hint = didYouMean(key, known) || (known.length <= 8 ? `; known: ${known.join(', ')}` : '');

@@ -46,7 +46,7 @@ export function invalidUtf8At(bytes: Uint8Array): number {
 export function decodeText(source: SourceFile): string | SluiceError {
   const size = typeof source.text === 'string' ? Buffer.byteLength(source.text) : source.text.length;
   if (size > MAX_FILE_BYTES) {
-    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: source.file });
+    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: source.file, line: 1 });
   }
   let text: string;
   if (typeof source.text === 'string') {

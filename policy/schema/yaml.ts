@@ -35,7 +35,7 @@ export function readYaml(source: SourceFile): { documents: YamlDocument[]; error
     errors: [error],
   });
   if ((text.match(/^---/gm)?.length ?? 0) > MAX_DOCUMENTS) {
-    return fail(SluiceError.of('SLU1008', { limit: MAX_DOCUMENTS }, { file }));
+    return fail(SluiceError.of('SLU1008', { limit: MAX_DOCUMENTS }, { file, line: 1 }));
   }
   const lines = new LineCounter();
   let parsed: Document.Parsed<ParsedNode>[];
@@ -48,7 +48,8 @@ export function readYaml(source: SourceFile): { documents: YamlDocument[]; error
     parsed = [...result] as Document.Parsed<ParsedNode>[];
   } catch (error) {
     // The library composes nested collections by recursion.
-    if (error instanceof RangeError) return fail(SluiceError.of('SLU1009', { limit: MAX_DEPTH }, { file }));
+    if (error instanceof RangeError)
+      return fail(SluiceError.of('SLU1009', { limit: MAX_DEPTH }, { file, line: 1 }));
     throw error;
   }
   const documents: YamlDocument[] = [];

@@ -65,7 +65,7 @@ function listFolder(path: string, errors: SluiceError[]): string[] {
 /** A file that is too large is refused before it takes memory. */
 function readLimited(file: string): Buffer | SluiceError {
   const { size } = statSync(file);
-  if (size > MAX_FILE_BYTES) return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file });
+  if (size > MAX_FILE_BYTES) return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file, line: 1 });
   return readFileSync(file);
 }
 
@@ -76,7 +76,7 @@ async function readStream(io: Io): Promise<Buffer | SluiceError> {
     const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
     size += bytes.length;
     if (size > MAX_FILE_BYTES)
-      return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: STDIN });
+      return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: STDIN, line: 1 });
     chunks.push(bytes);
   }
   return Buffer.concat(chunks);

@@ -32,14 +32,14 @@ beforeAll(async () => {
       allowIngress('p', 'first', ['x']),
     ),
   );
-  state = snapshot();
+  state = await snapshot();
 });
 afterAll(() => world.close());
 
-function snapshot(): string {
-  const lists = ['networks', 'containers', 'policies', 'endpoints', 'identities', 'leases'];
-  const { epoch } = JSON.parse(world.agent.cli('status', '-o', 'json')) as { epoch: number };
-  return JSON.stringify([epoch, ...lists.map((list) => world.agent.cli('get', list, '-o', 'json'))]);
+async function snapshot(): Promise<string> {
+  const lists = ['networks', 'containers', 'policies', 'endpoints', 'identities', 'leases'] as const;
+  const { epoch } = await world.agent.status();
+  return JSON.stringify([epoch, ...(await Promise.all(lists.map((list) => world.agent.list(list))))]);
 }
 
 const head = (kind: string, name = 'bad', namespace = '') =>
@@ -220,7 +220,7 @@ const CASES: readonly (readonly [string, string | Buffer, RegExp])[] = [
 describe(`${CASES.length} broken definitions`, () => {
   it('is enough of them', () => expect(CASES.length).toBeGreaterThanOrEqual(60));
 
-  it.each(CASES)('%s', (name, text, says) => {
+  it.each(CASES)('%s', async (name, text, says) => {
     const file = join(world.agent.folder, 'bad.yaml');
     const first = `${world.host.replace(/host$/, '')}c1`;
     writeFileSync(
@@ -241,6 +241,6 @@ describe(`${CASES.length} broken definitions`, () => {
     expect(lines[0]).toMatch(/SLU\d{4}/);
     expect(lines[0]?.length).toBeLessThan(600);
     expect(Date.now() - started).toBeLessThan(5000);
-    expect(snapshot()).toBe(state);
+    expect(await snapshot()).toBe(state);
   });
 });
