@@ -372,11 +372,15 @@ describe('CIDRs', () => {
     expect(delta.ports.delete.filter((key) => key.profile === value?.profile)).toHaveLength(2);
   });
 
-  it('are settled by the next change too', () => {
+  it('that wait to be settled are taken up again as they are', () => {
     const compiler = new PolicyCompiler();
-    change(compiler, [egress('203.0.113.0/24'), pod('c', { app: 'c' }, '10.0.0.1')]);
+    const first = change(compiler, [egress('203.0.113.0/24'), pod('c', { app: 'c' }, '10.0.0.1')]);
     change(compiler, [], [{ kind: 'NetworkPolicy', namespace: 'shop', name: 'out' }]);
-    expect(change(compiler, []).cidrs.delete).toEqual(['203.0.113.0/24']);
+    expect(change(compiler, []).cidrs).toEqual({ set: [], delete: [] });
+    const again = change(compiler, [egress('203.0.113.0/24')]);
+    expect(again.cidrs).toEqual({ set: [], delete: [] });
+    expect(again.peers.set[1]?.[1]).toBe(first.cidrs.set[0]?.[1]);
+    expect(compiler.unsettled).toBe(false);
   });
 
   it('split an identity so that the larger part keeps its number, and join it again', () => {

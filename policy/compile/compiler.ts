@@ -57,7 +57,6 @@ export class PolicyCompiler {
     return this.#run((update) => {
       this.#parts.dropExpired(update);
       this.#reserve(change, update);
-      this.#identities.settle(update);
       const upserted = new Set(change.upsert.map(inputKey));
       for (const key of change.remove) if (!upserted.has(removalKey(key))) this.#remove(key, update);
       for (const input of change.upsert) {
@@ -69,9 +68,9 @@ export class PolicyCompiler {
   }
 
   /**
-   * Cleans up what the last update had to leave because sets in force still referred to it (CIDRs that
-   * no policy uses any more). No verdict changes. May be called when the delta of `update` has been
-   * applied; if not, the next update does it.
+   * Cleans up what updates had to leave because sets in force still referred to it: CIDRs that no policy
+   * uses any more. No verdict changes. To be called when the delta of `update` has been applied; it is a
+   * delta of its own because in one with new sets, packets would meet them with the old CIDRs.
    */
   settle(): CompileDelta {
     return this.#run((update) => this.#identities.settle(update));

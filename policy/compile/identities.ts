@@ -78,7 +78,9 @@ export class Identities {
 
   /** Takes unused CIDRs out. No verdict depends on it: no set refers to them. */
   settle(update: Update): void {
-    for (const prefix of [...this.#unused]) this.#remove(prefix, update);
+    const length = (prefix: Prefix): number => prefix.cidr?.prefixLength ?? 0;
+    const narrowFirst = [...this.#unused].sort((a, b) => length(b) - length(a) || (a.text < b.text ? -1 : 1));
+    for (const prefix of narrowFirst) this.#remove(prefix, update);
   }
 
   /** Makes an endpoint the owner of an address. */
@@ -235,7 +237,8 @@ export class Identities {
         this.#rekey(identity, parent, update);
         continue;
       }
-      const [kept, lost] = identity.claims.size > other.claims.size ? [identity, other] : [other, identity];
+      const difference = identity.claims.size - other.claims.size || other.number - identity.number;
+      const [kept, lost] = difference > 0 ? [identity, other] : [other, identity];
       for (const claim of [...lost.claims]) this.#move(claim, kept, update);
       update.idle.identities.add(lost);
       if (kept === identity) this.#rekey(identity, parent, update);
