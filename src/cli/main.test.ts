@@ -222,12 +222,12 @@ describe('apply and delete', () => {
     expect(err.trimEnd().split('\n')).toEqual([
       `${none}: cannot read: no such file or directory (SLU2205)`,
       expect.stringMatching(/latin1\.yaml:1: the file is not valid UTF-8 .*\(SLU1002\)$/),
-      expect.stringMatching(/large\.yaml: the file is larger than \d+ bytes .*\(SLU1001\)$/),
+      expect.stringMatching(/large\.yaml:1: the file is larger than \d+ bytes .*\(SLU1001\)$/),
       `${join(folder, 'empty')}: the folder has no definitions (*.yaml, *.yml, *.json) (SLU2206)`,
     ]);
     expect(engine.calls).toEqual([]);
     expect((await sluice(['apply', '-f', '-'], Buffer.alloc(10 * 1024 * 1024, 0x23))).err).toMatch(
-      /^stdin: the file is larger than/,
+      /^stdin:1: the file is larger than/,
     );
   });
 
