@@ -171,7 +171,14 @@ export class DatapathBed {
       gateway6: NONE,
     });
     this.map('uplinks').set(UPLINK.ifindex, { snat4: parseAddress(UPLINK.address), snat6: NONE, mtu: 1500 });
-    this.map('node_map').set(0, { epoch: EPOCH, trace: 0, pickup: 0, gcScanned: 0n, gcExpired: 0n });
+    this.map('node_map').set(0, {
+      epoch: EPOCH,
+      trace: 0,
+      pickup: 0,
+      published: 0,
+      gcScanned: 0n,
+      gcExpired: 0n,
+    });
   }
 
   /** Runs the hook of a device once; throws if the packet is not sent on. Returns it as it leaves. */

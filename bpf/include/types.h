@@ -107,7 +107,6 @@ struct frag {
 enum endpoint_flag {
 	EP_BRIDGE = 1, /* host side is a port of a bridge: broadcast and ARP pass */
 	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
-	EP_PUBLISHED = 4, /* host ports lead to it: answers of two flows can look the same */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */
@@ -231,7 +230,7 @@ struct node {
 	__u32 epoch; /* incremented after each change that can alter a verdict */
 	__u32 trace; /* 1: also report forwarded first packets as events */
 	__u32 pickup; /* 1: TCP flows may begin without a SYN (after the flow table was lost) */
-	__u32 pad;
+	__u32 published; /* 1: there are host ports, so the answers of two flows can look the same */
 	__u64 gc_scanned; /* entries seen by the expiry program, ever */
 	__u64 gc_expired;
 };

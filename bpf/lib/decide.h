@@ -278,7 +278,7 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.dst_identity = w->dst.identity;
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
-	if (addr_is_zero(&w->snat) && dep && (dep->flags & EP_PUBLISHED)) {
+	if (addr_is_zero(&w->snat) && dep && w->published) {
 		/* The same answers may already belong to a flow that came by another address. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 
@@ -471,6 +471,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->had_old = 0;
 	w->len = p->len;
 	w->pickup = node->pickup;
+	w->published = node->published;
 	w->reply = known && (known->flags & FLOW_REPLY);
 	w->info.rule = 0;
 	w->info.error = 0;

@@ -30,6 +30,7 @@ struct work {
 	__u32 len; /* of the packet, IP bytes */
 	__u32 reply; /* the packet belongs to rev */
 	__u32 pickup; /* node.pickup */
+	__u32 published; /* node.published */
 };
 
 enum hook {

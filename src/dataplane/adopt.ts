@@ -102,13 +102,19 @@ export class Adoption {
   /** MTU of the device if it is the wanted one, else undefined. */
   #adoptVeth({ spec, lease }: Wanted, link: Link | undefined): number | undefined {
     // The host side comes up last: one that is down was not completed.
-    if (link?.up !== true || link.index !== lease.ifindex || link.name !== spec.hostName || link.mac !== spec.hostMac) {
+    if (
+      link?.up !== true ||
+      link.index !== lease.ifindex ||
+      link.name !== spec.hostName ||
+      link.mac !== spec.hostMac
+    ) {
       return undefined;
     }
     const netns = openIfThere(spec);
     try {
       // A namespace without a name may live on through its processes; another one under the name may not.
-      if (netns !== undefined && lease.netns !== undefined && netnsText(netns) !== lease.netns) return undefined;
+      if (netns !== undefined && lease.netns !== undefined && netnsText(netns) !== lease.netns)
+        return undefined;
       if (netns === undefined && lease.netns === undefined) return undefined;
       const where = netns === undefined ? (lease.netns ?? '') : netnsText(netns);
       return this.#take(spec, link.index, where, link.mtu) ? link.mtu : undefined;
@@ -125,7 +131,8 @@ export class Adoption {
       try {
         const link = inside.link(spec.device);
         if (link?.kind !== 'macvlan' || link.mac !== spec.mac) return undefined;
-        if (link.index === lease.ifindex && this.#take(spec, link.index, netnsText(netns), link.mtu)) return link.mtu;
+        if (link.index === lease.ifindex && this.#take(spec, link.index, netnsText(netns), link.mtu))
+          return link.mtu;
         inside.deleteLink(link.index);
         return undefined;
       } finally {
@@ -144,7 +151,12 @@ export class Adoption {
     if (slot === undefined && loaded.adopted) return false;
     if (slot !== undefined && !sameEndpoint(slot, endpointValue(spec, ifindex, slot))) return false;
     const { setEgress, setIngress, identity4, identity6 } = slot ?? EMPTY_ENDPOINT;
-    attachments.register({ spec: { ...spec, mtu }, ifindex, netns, policy: { setEgress, setIngress, identity4, identity6 } });
+    attachments.register({
+      spec: { ...spec, mtu },
+      ifindex,
+      netns,
+      policy: { setEgress, setIngress, identity4, identity6 },
+    });
     attachments.write(spec.id);
     return true;
   }

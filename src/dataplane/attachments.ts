@@ -4,7 +4,15 @@ import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
-import { configureHost, configureInside, families, makeDevice, removeDevice, setMtu, takenIndex } from './devices.js';
+import {
+  configureHost,
+  configureInside,
+  families,
+  makeDevice,
+  removeDevice,
+  setMtu,
+  takenIndex,
+} from './devices.js';
 import { type EndpointPolicy, endpointValue } from './endpoints.js';
 import type { Expedite } from './expedite.js';
 import type { Hooks } from './hooks.js';
@@ -119,7 +127,12 @@ export class Attachments {
   }
 
   /** Completes a device that an earlier agent made: programs, routes, neighbour entries. */
-  complete(spec: AttachmentSpec, ifindex: number, netns: Netns | undefined, bridge: number | undefined): void {
+  complete(
+    spec: AttachmentSpec,
+    ifindex: number,
+    netns: Netns | undefined,
+    bridge: number | undefined,
+  ): void {
     this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
     configureHost(this.#rtnl, spec, ifindex, bridge);
   }
@@ -166,7 +179,8 @@ export class Attachments {
     const errors: unknown[] = [];
     const lives = ids.map((id) => this.#unregister(id)).filter((live) => live !== undefined);
     const veths = lives.filter((live) => live.spec.mode !== 'macvlan').map((live) => live.ifindex);
-    if (veths.length === 1) errors.push(...attempt(() => removeDevice(this.#rtnl, { mode: 'routed' }, veths[0] ?? 0, undefined)));
+    if (veths.length === 1)
+      errors.push(...attempt(() => removeDevice(this.#rtnl, { mode: 'routed' }, veths[0] ?? 0, undefined)));
     else if (veths.length > 1) errors.push(...attempt(() => this.#rtnl.deleteLinks(veths)));
     for (const live of lives) {
       if (live.spec.mode === 'macvlan') errors.push(...this.#removeMacvlan(live));
@@ -198,7 +212,8 @@ export class Attachments {
   #clear(spec: AttachmentSpec, ifindex: number): void {
     this.#endpoints.delete(ifindex);
     for (const family of families(spec)) {
-      if (this.#addresses.placeOf(family.address)?.ifindex === ifindex) this.#addresses.deletePlace(family.address);
+      if (this.#addresses.placeOf(family.address)?.ifindex === ifindex)
+        this.#addresses.deletePlace(family.address);
     }
   }
 

@@ -62,7 +62,9 @@ export class CidrTable {
     const before = this.#identities.get(text);
     put(this.#identities, text, identity);
     const cidr = parseCidr(text);
-    const around = [...this.#reserved.keys()].filter((key) => key !== text && contains(cidr, this.#reserved.get(key)));
+    const around = [...this.#reserved.keys()].filter(
+      (key) => key !== text && contains(cidr, this.#reserved.get(key)),
+    );
     return this.#write([text, ...around], () => put(this.#identities, text, before));
   }
 
@@ -70,7 +72,9 @@ export class CidrTable {
     const before = this.#reserved.get(text);
     put(this.#reserved, text, reserved);
     const range = parseCidr(text);
-    const inside = [...this.#identities.keys()].filter((key) => key !== text && cidrContainsCidr(range, parseCidr(key)));
+    const inside = [...this.#identities.keys()].filter(
+      (key) => key !== text && cidrContainsCidr(range, parseCidr(key)),
+    );
     return this.#write([text, ...inside], () => put(this.#reserved, text, before));
   }
 

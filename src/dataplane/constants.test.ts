@@ -3,8 +3,18 @@ import { flowEntries, jiffiesPerSecond, largestFreeRange } from './constants.js'
 
 describe('largestFreeRange', () => {
   it('takes the larger side of the ephemeral ports, without node ports', () => {
-    expect(largestFreeRange([{ min: 32768, max: 60999 }, { min: 30000, max: 32767 }])).toEqual({ min: 1024, max: 29999 });
-    expect(largestFreeRange([{ min: 1024, max: 29000 }, { min: 30000, max: 32767 }])).toEqual({ min: 32768, max: 65535 });
+    expect(
+      largestFreeRange([
+        { min: 32768, max: 60999 },
+        { min: 30000, max: 32767 },
+      ]),
+    ).toEqual({ min: 1024, max: 29999 });
+    expect(
+      largestFreeRange([
+        { min: 1024, max: 29000 },
+        { min: 30000, max: 32767 },
+      ]),
+    ).toEqual({ min: 32768, max: 65535 });
     expect(largestFreeRange([{ min: 40000, max: 41000 }])).toEqual({ min: 1024, max: 39999 });
   });
 

@@ -1,7 +1,15 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { release, totalmem } from 'node:os';
 import { gunzipSync } from 'node:zlib';
-import { close, getsockopt, SO_NETNS_COOKIE, SOCK_CLOEXEC, SOCK_DGRAM, SOL_SOCKET, socket } from '../../loader/ffi/libc.js';
+import {
+  close,
+  getsockopt,
+  SO_NETNS_COOKIE,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOL_SOCKET,
+  socket,
+} from '../../loader/ffi/libc.js';
 import { LAYOUT_HASH, type NodeConstant } from '../../loader/abi/gen/types.gen.js';
 import { readSysctl } from '../../loader/sysctl.js';
 import type { AgentConfig } from '../config.js';
@@ -49,7 +57,9 @@ function measureJiffies(): number | undefined {
   if (second === undefined) return undefined;
   const seconds = Number(process.hrtime.bigint() - start) / 1e9;
   const rate = Number(second - first) / seconds;
-  return RATES.reduce((best, candidate) => (Math.abs(candidate - rate) < Math.abs(best - rate) ? candidate : best));
+  return RATES.reduce((best, candidate) =>
+    Math.abs(candidate - rate) < Math.abs(best - rate) ? candidate : best,
+  );
 }
 
 function readJiffies(): bigint | undefined {
@@ -69,10 +79,7 @@ function readJiffies(): bigint | undefined {
 export function snatPorts(setting: AgentConfig['snatPorts']): { readonly min: number; readonly max: number } {
   if (setting !== 'auto') return setting;
   const [low = 32768, high = 60999] = readSysctl('net/ipv4/ip_local_port_range').split(/\s+/).map(Number);
-  return largestFreeRange([
-    { min: low, max: high },
-    NODE_PORTS,
-  ]);
+  return largestFreeRange([{ min: low, max: high }, NODE_PORTS]);
 }
 
 interface Range {

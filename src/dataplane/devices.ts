@@ -19,10 +19,25 @@ export interface MadeDevice {
  * Makes the device of an attachment, down, with nothing on it. Throws NetlinkError; EEXIST or EBUSY
  * when an index or a name is taken (see `takenIndex`).
  */
-export function makeDevice(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, netns: Netns, parent: number): MadeDevice {
+export function makeDevice(
+  host: Rtnetlink,
+  spec: AttachmentSpec,
+  ifindex: number,
+  netns: Netns,
+  parent: number,
+): MadeDevice {
   const { device, mac, mtu } = spec;
   if (spec.mode === 'macvlan') {
-    const made = host.createMacvlan({ name: device, parent, mode: 'bridge', netns, mac, mtu, ifindex, noIpv6LinkLocal: true });
+    const made = host.createMacvlan({
+      name: device,
+      parent,
+      mode: 'bridge',
+      netns,
+      mac,
+      mtu,
+      ifindex,
+      noIpv6LinkLocal: true,
+    });
     return { ifindex: made.ifindex, inside: made.ifindex };
   }
   const made = host.createVeth({
@@ -38,7 +53,12 @@ export function makeDevice(host: Rtnetlink, spec: AttachmentSpec, ifindex: numbe
 }
 
 /** Removes the device of an attachment. It may be gone already. */
-export function removeDevice(host: Rtnetlink, spec: Pick<AttachmentSpec, 'mode'>, ifindex: number, netns: Netns | undefined): void {
+export function removeDevice(
+  host: Rtnetlink,
+  spec: Pick<AttachmentSpec, 'mode'>,
+  ifindex: number,
+  netns: Netns | undefined,
+): void {
   if (spec.mode !== 'macvlan') return ignoreAbsent(() => host.deleteLink(ifindex));
   if (netns === undefined) return;
   const inside = Rtnetlink.open(netns);
@@ -73,8 +93,14 @@ function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): v
     for (const family of families(spec)) {
       const routed = spec.mode === 'routed';
       const bits = family.address.includes(':') ? 128 : 32;
-      rtnl.addAddress(inside, { address: family.address, prefix: routed ? bits : family.prefix, noDad: true, replace: true });
-      if (routed) rtnl.setNeighbour({ ifindex: inside, address: family.gateway, mac: spec.hostMac, permanent: true });
+      rtnl.addAddress(inside, {
+        address: family.address,
+        prefix: routed ? bits : family.prefix,
+        noDad: true,
+        replace: true,
+      });
+      if (routed)
+        rtnl.setNeighbour({ ifindex: inside, address: family.gateway, mac: spec.hostMac, permanent: true });
       for (const destination of destinations(spec, family)) {
         rtnl.addRoute({
           destination,
@@ -98,7 +124,12 @@ function destinations(spec: AttachmentSpec, family: FamilySpec): string[] {
 }
 
 /** Brings the host's side up, with routes and neighbour entries for the stack's own traffic, or as a port of the bridge. */
-export function configureHost(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, bridge: number | undefined): void {
+export function configureHost(
+  host: Rtnetlink,
+  spec: AttachmentSpec,
+  ifindex: number,
+  bridge: number | undefined,
+): void {
   if (spec.mode === 'macvlan') return;
   host.batch(() => {
     host.setLink(ifindex, { up: true, ...(bridge === undefined ? {} : { master: bridge }) });

@@ -1,5 +1,11 @@
 import { BpfError } from '../../loader/errors.js';
-import { attach, attachCgroup, type CgroupAttachType, openPinnedLink, type TcMethod } from '../../loader/link.js';
+import {
+  attach,
+  attachCgroup,
+  type CgroupAttachType,
+  openPinnedLink,
+  type TcMethod,
+} from '../../loader/link.js';
 import { insideNetns, type Netns } from '../../loader/netns.js';
 import type { BpfProgram } from '../../loader/program.js';
 import type { AttachmentSpec } from '../state/desired.js';

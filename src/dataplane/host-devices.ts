@@ -56,7 +56,8 @@ export class HostDevices {
     try {
       this.#rtnl.deleteAddress(LOOPBACK, { address, prefix: address.includes(':') ? 128 : 32 });
     } catch (error) {
-      if (!(error instanceof NetlinkError) || (error.code !== 'EADDRNOTAVAIL' && !isAbsent(error))) throw error;
+      if (!(error instanceof NetlinkError) || (error.code !== 'EADDRNOTAVAIL' && !isAbsent(error)))
+        throw error;
     }
     this.#save({ ...this.#state, gateways: this.#state.gateways.filter((other) => other !== address) });
   }
@@ -72,14 +73,17 @@ export class HostDevices {
     const alias = aliasOf(this.#instance, network.name);
     const present = this.#rtnl.link(name);
     const mac = stableMac(this.#instance, network.name, 'bridge');
-    const ifindex = present?.index ?? this.#rtnl.createBridge({ name, mac, mtu, alias, noIpv6LinkLocal: true }).ifindex;
+    const ifindex =
+      present?.index ?? this.#rtnl.createBridge({ name, mac, mtu, alias, noIpv6LinkLocal: true }).ifindex;
     if (present?.mtu !== undefined && present.mtu !== mtu) this.#rtnl.setLink(ifindex, { mtu });
     this.#rtnl.setLink(ifindex, { up: true });
     const wanted = [network.ipv4, network.ipv6].flatMap((range) =>
       range === undefined ? [] : [{ address: range.gateway, prefix: Number(range.cidr.split('/')[1]) }],
     );
     for (const present of this.#rtnl.addresses(ifindex)) {
-      const keep = wanted.some((entry) => entry.address === present.address && entry.prefix === present.prefix);
+      const keep = wanted.some(
+        (entry) => entry.address === present.address && entry.prefix === present.prefix,
+      );
       if (!keep && present.scope !== 'link') this.#rtnl.deleteAddress(ifindex, present);
     }
     for (const entry of wanted) this.#rtnl.addAddress(ifindex, { ...entry, noDad: true, replace: true });

@@ -3,6 +3,7 @@ import type { ContainerResource } from '../../policy/model/resources.js';
 import { attachmentId } from '../state/keys.js';
 import type { Attachments } from './attachments.js';
 import { hostPortEntries } from './hostport-entries.js';
+import type { NodeState } from './node.js';
 import { fits } from './policy-maps.js';
 import type { Rollback } from './rollback.js';
 import type { SyncedMap } from './synced-map.js';
@@ -13,8 +14,11 @@ export class HostPorts {
   readonly #attachments: Attachments;
   readonly #keys = new Map<string, readonly HostportKey[]>();
 
-  constructor(map: SyncedMap<HostportKey, Hostport>, attachments: Attachments) {
+  readonly #node: NodeState;
+
+  constructor(map: SyncedMap<HostportKey, Hostport>, node: NodeState, attachments: Attachments) {
     this.#map = map;
+    this.#node = node;
     this.#attachments = attachments;
   }
 
@@ -33,20 +37,33 @@ export class HostPorts {
     let changed = false;
     for (const [name, container] of containers) {
       const entries = container === undefined ? [] : this.#entriesFor(container);
-      fits('hostports', this.#map.size + entries.length, this.#map.capacity + (before.get(name)?.length ?? 0));
+      fits(
+        'hostports',
+        this.#map.size + entries.length,
+        this.#map.capacity + (before.get(name)?.length ?? 0),
+      );
+      if (entries.length > 0) this.#node.published = true;
       for (const [key, value] of entries) {
         wanted.add(keyText(key));
         const present = this.#map.get(key);
         if (present === undefined || present.ifindex !== value.ifindex) changed = true;
         undo.push(this.#map.set(key, value));
       }
-      this.#remember(name, entries.map(([key]) => key), undo);
+      this.#remember(
+        name,
+        entries.map(([key]) => key),
+        undo,
+      );
     }
     for (const key of [...before.values()].flat()) {
       if (wanted.has(keyText(key))) continue;
       changed = true;
       undo.push(this.#map.delete(key));
+      undo.push(() => {
+        this.#node.published = true;
+      });
     }
+    if (this.#map.size === 0) this.#node.published = false;
     return changed;
   }
 
@@ -80,4 +97,3 @@ export class HostPorts {
 function keyText(key: HostportKey): string {
   return `${key.proto} ${key.port} ${Buffer.from(key.addr).toString('hex')}`;
 }
-

@@ -49,6 +49,8 @@ export function openPinnedMaps(pins: Pins): KernelMaps {
   });
 }
 
-export function collect(open: (name: MapName) => BpfMap<never, never> | BpfMap<unknown, unknown>): KernelMaps {
+export function collect(
+  open: (name: MapName) => BpfMap<never, never> | BpfMap<unknown, unknown>,
+): KernelMaps {
   return Object.fromEntries(MAP_NAMES.map((name) => [name, open(name)])) as unknown as KernelMaps;
 }

@@ -18,7 +18,13 @@ export class NetworkSetup {
   }
 
   /** Makes or changes it. What `before` had and `network` has not is removed by `down` later. */
-  up(network: NetworkResource, before: NetworkResource | undefined, number: number, mtu: number, undo: Rollback): void {
+  up(
+    network: NetworkResource,
+    before: NetworkResource | undefined,
+    number: number,
+    mtu: number,
+    undo: Rollback,
+  ): void {
     const { networks, cidrs, host } = this.#kernel;
     undo.push(() => {
       if (before === undefined) this.down(network, undefined, number);
@@ -52,7 +58,8 @@ export class NetworkSetup {
   #make(network: NetworkResource, mtu: number): void {
     const { host } = this.#kernel;
     if (network.mode === 'routed') for (const gateway of gatewaysOf(network)) host.addGateway(gateway);
-    if (network.mode === 'bridge') this.#bridges.set(network.name, host.ensureBridge(network, network.mtu ?? mtu));
+    if (network.mode === 'bridge')
+      this.#bridges.set(network.name, host.ensureBridge(network, network.mtu ?? mtu));
   }
 }
 

@@ -23,6 +23,11 @@ export class NodeState {
     Atomics.store(this.#words, 2, on ? 1 : 0);
   }
 
+  /** Whether there are host ports. True before the first is written, false after the last is gone. */
+  set published(on: boolean) {
+    Atomics.store(this.#words, 3, on ? 1 : 0);
+  }
+
   /** Whether allowed first packets are reported too. */
   set trace(on: boolean) {
     Atomics.store(this.#words, 1, on ? 1 : 0);

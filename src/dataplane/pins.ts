@@ -20,7 +20,8 @@ export class Pins {
     let parent = this.root;
     while (!existsSync(parent)) parent = dirname(parent);
     if (statfsSync(parent).type !== BPF_FS_MAGIC) throw SluiceError.of('SLU3304', { path: parent });
-    for (const folder of ['maps', 'progs', 'links']) mkdirSync(join(this.root, folder), { recursive: true, mode: 0o700 });
+    for (const folder of ['maps', 'progs', 'links'])
+      mkdirSync(join(this.root, folder), { recursive: true, mode: 0o700 });
   }
 
   map(name: string): string {

@@ -55,7 +55,9 @@ export function planContainers(input: PlanInput, lenient: boolean): Plan {
   // First everything that goes, so that its addresses are free for what comes.
   for (const { before, container } of after) {
     const wanted = new Set(container === undefined ? [] : attachmentIds(container, objects));
-    const defined = new Set(before === undefined ? [] : before.networks.map((entry) => attachmentId(before, entry.network)));
+    const defined = new Set(
+      before === undefined ? [] : before.networks.map((entry) => attachmentId(before, entry.network)),
+    );
     const owner = container ?? before;
     for (const id of owner === undefined ? [] : attachments.ofContainer(displayName(owner))) {
       if (!wanted.has(id)) plan.remove.push(id);
@@ -82,7 +84,11 @@ export function planContainers(input: PlanInput, lenient: boolean): Plan {
 function sort(plan: Plan, wanted: Wanted, input: PlanInput): void {
   const live = input.attachments.get(wanted.spec.id);
   if (live === undefined) plan.create.push(wanted);
-  else if (input.renew.has(live.spec.id) || live.ifindex !== wanted.lease.ifindex || needsNewDevice(live.spec, wanted.spec)) {
+  else if (
+    input.renew.has(live.spec.id) ||
+    live.ifindex !== wanted.lease.ifindex ||
+    needsNewDevice(live.spec, wanted.spec)
+  ) {
     plan.replace.push(wanted);
   } else if (live.spec.mtu !== wanted.spec.mtu) plan.mtu.push(wanted);
   else plan.keep.push(wanted);

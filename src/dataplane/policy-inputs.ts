@@ -36,7 +36,9 @@ export class PolicyInputs {
       this.#put(spec.id, input, undo);
     }
     const ready = new Set(making.map(({ spec }) => spec.id));
-    const waiting = [...plan.replace, ...plan.create].map(({ spec }) => spec.id).filter((id) => !ready.has(id));
+    const waiting = [...plan.replace, ...plan.create]
+      .map(({ spec }) => spec.id)
+      .filter((id) => !ready.has(id));
     for (const id of [...plan.gone, ...waiting]) {
       if (!this.#inputs.has(id)) continue;
       remove.push({ kind: 'Endpoint', id });

@@ -71,7 +71,9 @@ export class PolicyMaps {
 
   /** Throws SLU3301 if the additions do not fit beside what is there now. */
   check(delta: CompileDelta): void {
-    const newPeers = [...delta.peers.set, ...delta.peers.transient].filter(([set, identity]) => !this.#peerKeys.get(set)?.has(identity)).length;
+    const newPeers = [...delta.peers.set, ...delta.peers.transient].filter(
+      ([set, identity]) => !this.#peerKeys.get(set)?.has(identity),
+    ).length;
     const newPorts = delta.ports.set.filter(([key]) => !this.#portKeys.has(portText(key))).length;
     fits('policy_peers', this.peerEntries + newPeers, this.#peers.maxEntries);
     fits('policy_ports', this.portEntries + newPorts, this.#ports.maxEntries);
@@ -104,8 +106,12 @@ export class PolicyMaps {
 
   #addPeers(rows: readonly PeerRow[], undo: Rollback): void {
     if (rows.length === 0) return;
-    const entries = rows.map(([set, identity, value]): [PolicyPeerKey, PolicyPeer] => [{ set, identity }, value]);
-    const known = ({ set, identity }: PolicyPeerKey): boolean => this.#peerKeys.get(set)?.has(identity) === true;
+    const entries = rows.map(([set, identity, value]): [PolicyPeerKey, PolicyPeer] => [
+      { set, identity },
+      value,
+    ]);
+    const known = ({ set, identity }: PolicyPeerKey): boolean =>
+      this.#peerKeys.get(set)?.has(identity) === true;
     const keys = entries.map(([key]) => key);
     const fresh = keys.filter((key) => !known(key));
     const before = keys.filter(known).flatMap((key): [PolicyPeerKey, PolicyPeer][] => {
@@ -160,7 +166,10 @@ export class PolicyMaps {
 
   /** Removes what nothing refers to any more. */
   remove(delta: CompileDelta): void {
-    const rows = [...delta.peers.delete, ...delta.peers.transient.map(([set, identity]) => [set, identity] as const)];
+    const rows = [
+      ...delta.peers.delete,
+      ...delta.peers.transient.map(([set, identity]) => [set, identity] as const),
+    ];
     const peers = rows.map(([set, identity]): PolicyPeerKey => ({ set, identity }));
     if (peers.length > 0) this.#peers.deleteBatch(peers);
     for (const key of peers) this.#forgetPeer(key);
@@ -177,7 +186,9 @@ export class PolicyMaps {
         if (this.#peerKeys.get(set)?.has(identity) !== true) peers.push({ set, identity });
       }
     }
-    const ports = this.#stalePorts.filter((key) => !this.#portKeys.has(`${key.profile} ${key.proto} ${key.port} ${key.prefixlen}`));
+    const ports = this.#stalePorts.filter(
+      (key) => !this.#portKeys.has(`${key.profile} ${key.proto} ${key.port} ${key.prefixlen}`),
+    );
     if (peers.length > 0) this.#peers.deleteBatch(peers);
     if (ports.length > 0) this.#ports.deleteBatch(ports);
     this.#stalePeers.clear();

@@ -38,7 +38,8 @@ export class PolicySwitch {
       return live === undefined ? [] : [{ live, entry }];
     });
     if (policy.hasLeftOver) policy.bridge(this.#identityChanges(delta, changed));
-    for (const [address, identity] of delta.addresses.set) undo.push(addresses.setIdentity(address, identity));
+    for (const [address, identity] of delta.addresses.set)
+      undo.push(addresses.setIdentity(address, identity));
     for (const [cidr, identity] of delta.cidrs.set) undo.push(cidrs.setIdentity(cidr, identity));
     for (const { live, entry } of changed) {
       const { identity4, identity6 } = entry;
@@ -74,12 +75,16 @@ export class PolicySwitch {
   /** Pairs of identities, one before and one after, that some address has. */
   #identityChanges(
     delta: CompileDelta,
-    changed: readonly { readonly live: { readonly policy: EndpointPolicy }; readonly entry: EndpointPolicy }[],
+    changed: readonly {
+      readonly live: { readonly policy: EndpointPolicy };
+      readonly entry: EndpointPolicy;
+    }[],
   ): (readonly [number, number])[] {
     const { addresses, cidrs } = this.#kernel;
     const pairs = new Map<string, readonly [number, number]>();
     const add = (before: number | undefined, after: number): void => {
-      if (before !== undefined && before !== 0 && after !== 0 && before !== after) pairs.set(`${before} ${after}`, [before, after]);
+      if (before !== undefined && before !== 0 && after !== 0 && before !== after)
+        pairs.set(`${before} ${after}`, [before, after]);
     };
     for (const [address, identity] of delta.addresses.set) add(addresses.identityInKernel(address), identity);
     for (const [cidr, identity] of delta.cidrs.set) add(cidrs.identityInKernel(cidr), identity);

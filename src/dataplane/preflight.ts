@@ -29,7 +29,8 @@ export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wan
     own.close();
     if (same) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
     const live = attachments.get(spec.id);
-    const replaced = live !== undefined && live.spec.device === spec.device && live.netns === netnsText(netns);
+    const replaced =
+      live !== undefined && live.spec.device === spec.device && live.netns === netnsText(netns);
     if (!replaced && hasDeviceNamed(netns, spec.device)) {
       throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
     }
@@ -46,7 +47,8 @@ export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wan
 
 /** Throws SLU4302 if the device that a macvlan network hangs on does not exist. */
 export function checkParent(rtnl: Rtnetlink, network: NetworkResource): void {
-  if (network.mode !== 'macvlan' || network.parent === undefined || rtnl.link(network.parent) !== undefined) return;
+  if (network.mode !== 'macvlan' || network.parent === undefined || rtnl.link(network.parent) !== undefined)
+    return;
   const { file, line, fields } = network.origin;
   const place = { file, line: fields?.['spec.parent'] ?? line, field: 'spec.parent' };
   throw SluiceError.of('SLU4302', { device: network.parent, network: network.name }, place);
@@ -62,6 +64,10 @@ export function openContainerNetns({ spec, container }: Pick<Wanted, 'spec' | 'c
     const namespace = spec.netns.type === 'name' ? spec.netns.name : netnsPath(spec.netns);
     throw missing
       ? SluiceError.of('SLU4301', { namespace, container: spec.container }, container.origin)
-      : SluiceError.of('SLU4303', { device: spec.device, container: spec.container, reason: error.message }, container.origin);
+      : SluiceError.of(
+          'SLU4303',
+          { device: spec.device, container: spec.container, reason: error.message },
+          container.origin,
+        );
   }
 }

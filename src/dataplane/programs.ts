@@ -47,7 +47,9 @@ export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
   const wanted: PinnedState = {
     programs: createHash('sha256')
       .update(readFileSync(path))
-      .update(JSON.stringify([constants, sizes], (_, value) => (typeof value === 'bigint' ? String(value) : value)))
+      .update(
+        JSON.stringify([constants, sizes], (_, value) => (typeof value === 'bigint' ? String(value) : value)),
+      )
       .digest('hex'),
     layout: LAYOUT_HASH,
   };

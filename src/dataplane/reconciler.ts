@@ -81,7 +81,7 @@ export class Reconciler {
     this.#instance = parts.instance;
     this.#log = parts.log;
     this.#switch = new PolicySwitch(parts.kernel);
-    this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.attachments);
+    this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.node, parts.kernel.attachments);
     this.networks = new NetworkSetup(parts.kernel);
   }
 
@@ -113,7 +113,8 @@ export class Reconciler {
     const change = this.#leases.begin();
     undo.push(() => change.undo());
     const networkEdits = this.#networkEdits(request.edits);
-    if (!request.lenient) for (const { after } of networkEdits) if (after !== undefined) checkParent(this.#kernel.rtnl, after);
+    if (!request.lenient)
+      for (const { after } of networkEdits) if (after !== undefined) checkParent(this.#kernel.rtnl, after);
     for (const { after } of networkEdits) if (after !== undefined) change.defineNetwork(after);
     const containers = this.#touched(request, networkEdits);
     const plan = planContainers(
@@ -135,7 +136,12 @@ export class Reconciler {
     this.#checkCapacity(prepared);
     change.commit();
 
-    const delta = this.#policies.update(request.edits, plan, prepared.map(({ wanted }) => wanted), undo);
+    const delta = this.#policies.update(
+      request.edits,
+      plan,
+      prepared.map(({ wanted }) => wanted),
+      undo,
+    );
     this.#switch.check(delta);
     for (const { before, after } of networkEdits) {
       if (after === undefined) continue;
@@ -193,9 +199,16 @@ export class Reconciler {
   }
 
   /** Containers of the change, with their definition before it. */
-  #touched(request: ChangeRequest, networks: readonly NetworkEdit[]): Map<ResourceKey, ContainerResource | undefined> {
+  #touched(
+    request: ChangeRequest,
+    networks: readonly NetworkEdit[],
+  ): Map<ResourceKey, ContainerResource | undefined> {
     const touched = new Map<ResourceKey, ContainerResource | undefined>();
-    const changed = new Set(networks.filter(({ before }) => before !== undefined).map(({ before, after }) => (after ?? before)?.name));
+    const changed = new Set(
+      networks
+        .filter(({ before }) => before !== undefined)
+        .map(({ before, after }) => (after ?? before)?.name),
+    );
     if (changed.size > 0) {
       for (const container of this.#objects.ofKind('Container')) {
         if (container.networks.some((entry) => changed.has(entry.network))) {
@@ -205,7 +218,8 @@ export class Reconciler {
     }
     for (const key of request.touch ?? []) touched.set(key, this.#container(key));
     for (const { key, before, after } of request.edits) {
-      if ((after ?? before)?.kind === 'Container') touched.set(key, before?.kind === 'Container' ? before : undefined);
+      if ((after ?? before)?.kind === 'Container')
+        touched.set(key, before?.kind === 'Container' ? before : undefined);
     }
     return touched;
   }
@@ -215,7 +229,10 @@ export class Reconciler {
     return object?.kind === 'Container' ? object : undefined;
   }
 
-  #setProblems(containers: ReadonlyMap<ResourceKey, unknown>, failed: ReadonlyMap<ResourceKey, SluiceError>): void {
+  #setProblems(
+    containers: ReadonlyMap<ResourceKey, unknown>,
+    failed: ReadonlyMap<ResourceKey, SluiceError>,
+  ): void {
     for (const key of containers.keys()) this.problems.delete(key);
     for (const [key, error] of failed) this.problems.set(key, error);
   }
@@ -238,7 +255,10 @@ export class Reconciler {
 
   #checkCapacity(prepared: readonly Prepared[]): void {
     const { addresses } = this.#kernel;
-    const wanted = prepared.reduce((sum, { wanted: { spec } }) => sum + (spec.ipv4 ? 1 : 0) + (spec.ipv6 ? 1 : 0), 0);
+    const wanted = prepared.reduce(
+      (sum, { wanted: { spec } }) => sum + (spec.ipv4 ? 1 : 0) + (spec.ipv6 ? 1 : 0),
+      0,
+    );
     fits('addrs', addresses.size + wanted, addresses.capacity);
   }
 
@@ -260,7 +280,11 @@ export class Reconciler {
     if (container === undefined || this.#kernel.attachments.get(live.spec.id) !== undefined) return;
     const netns = openContainerNetns({ spec: live.spec, container });
     try {
-      this.#kernel.attachments.create(live.spec, netns, this.#placement(live.spec.id, live.spec, live.ifindex));
+      this.#kernel.attachments.create(
+        live.spec,
+        netns,
+        this.#placement(live.spec.id, live.spec, live.ifindex),
+      );
     } finally {
       netns.close();
     }
@@ -268,7 +292,8 @@ export class Reconciler {
 
   #placement(id: string, spec: Live['spec'], ifindex: number, parent?: number) {
     const bridge = spec.mode === 'bridge' ? this.networks.bridgeOf(spec.network) : undefined;
-    const above = parent ?? (spec.parent === undefined ? undefined : this.#kernel.rtnl.link(spec.parent)?.index);
+    const above =
+      parent ?? (spec.parent === undefined ? undefined : this.#kernel.rtnl.link(spec.parent)?.index);
     return {
       ifindex,
       policy: this.#switch.policyOf(id),
@@ -294,7 +319,12 @@ export class Reconciler {
   }
 
   /** Makes the devices. Returns the ids of those that failed, which only happens when lenient. */
-  async #create(prepared: readonly Prepared[], lenient: boolean, change: LeaseChange, undo: Rollback): Promise<string[]> {
+  async #create(
+    prepared: readonly Prepared[],
+    lenient: boolean,
+    change: LeaseChange,
+    undo: Rollback,
+  ): Promise<string[]> {
     const failed: string[] = [];
     let made = 0;
     let amended = false;
@@ -322,7 +352,8 @@ export class Reconciler {
     if (container === undefined) return false;
     const netns = openContainerNetns({ spec, container });
     try {
-      if (netnsText(netns) !== place.netns) throw new NetlinkError(`enter the namespace of ${spec.container}`, 2, 'it was replaced meanwhile');
+      if (netnsText(netns) !== place.netns)
+        throw new NetlinkError(`enter the namespace of ${spec.container}`, 2, 'it was replaced meanwhile');
       let ifindex = lease.ifindex;
       for (let tries = 1; ; tries++) {
         try {
@@ -391,7 +422,10 @@ export class Reconciler {
       return network?.kind === 'Network' && network.mode === 'none';
     });
     if (!none) return;
-    const netns = openContainerNetns({ spec: { netns: container.netns, container: displayName(container), device: 'lo' } as Live['spec'], container });
+    const netns = openContainerNetns({
+      spec: { netns: container.netns, container: displayName(container), device: 'lo' } as Live['spec'],
+      container,
+    });
     try {
       loopbackUp(netns);
     } finally {
@@ -409,7 +443,12 @@ function nameOf(key: ResourceKey): string {
   return key.slice('Container '.length);
 }
 
-function deviceError(error: unknown, device: string, container: string, { origin }: ContainerResource): SluiceError {
+function deviceError(
+  error: unknown,
+  device: string,
+  container: string,
+  { origin }: ContainerResource,
+): SluiceError {
   if (error instanceof SluiceError) return error;
   return SluiceError.of('SLU4303', { device, container, reason: text(error) }, origin);
 }

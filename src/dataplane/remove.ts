@@ -55,10 +55,12 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
   Expedite.restore(config.stateDir);
   attempt('state', () => {
     for (const name of STATE) rmSync(join(config.stateDir, name), { recursive: true, force: true });
-    if (existsSync(config.stateDir) && readdirSync(config.stateDir).length === 0) rmSync(config.stateDir, { recursive: true });
+    if (existsSync(config.stateDir) && readdirSync(config.stateDir).length === 0)
+      rmSync(config.stateDir, { recursive: true });
   });
   const [first] = errors;
-  if (first !== undefined) throw SluiceError.of('SLU2508', { reason: first instanceof Error ? first.message : String(first) });
+  if (first !== undefined)
+    throw SluiceError.of('SLU2508', { reason: first instanceof Error ? first.message : String(first) });
 }
 
 /** veth pairs and bridges carry the alias of the instance. */
@@ -77,7 +79,12 @@ function removeRoutes(rtnl: Rtnetlink): void {
     if (link !== undefined && !/^sl[0-9a-f]{8}$/.test(link.name)) continue;
     if (link?.alias !== undefined) continue; // of another instance
     try {
-      rtnl.deleteRoute({ destination: route.destination, family: route.family, protocol: ROUTE_PROTOCOL, ...(route.ifindex === undefined ? {} : { ifindex: route.ifindex }) });
+      rtnl.deleteRoute({
+        destination: route.destination,
+        family: route.family,
+        protocol: ROUTE_PROTOCOL,
+        ...(route.ifindex === undefined ? {} : { ifindex: route.ifindex }),
+      });
     } catch (error) {
       if (!isAbsent(error)) throw error;
     }

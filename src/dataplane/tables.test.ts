@@ -2,7 +2,13 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Codec } from '../../loader/abi/codec.js';
 import { type AddrInfo, type CidrKey, MAPS } from '../../loader/abi/gen/types.gen.js';
-import { cidrContainsCidr, formatAddress, formatCidr, parseAddress, parseCidr } from '../../policy/address.js';
+import {
+  cidrContainsCidr,
+  formatAddress,
+  formatCidr,
+  parseAddress,
+  parseCidr,
+} from '../../policy/address.js';
 import { AddressTable } from './address-table.js';
 import { CidrTable } from './cidr-table.js';
 import { hostPortEntries } from './hostport-entries.js';
@@ -46,7 +52,14 @@ class Entries<K, V> implements KernelMap<K, V> {
 function addresses() {
   const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
   const table = new AddressTable(new SyncedMap(kernel, MAPS.addrs));
-  return { kernel, table, text: () => [...kernel.held.values()].map(([key, v]) => `${formatAddress(key)} ${v.identity} ${v.ifindex} ${v.network} ${v.flags}`) };
+  return {
+    kernel,
+    table,
+    text: () =>
+      [...kernel.held.values()].map(
+        ([key, v]) => `${formatAddress(key)} ${v.identity} ${v.ifindex} ${v.network} ${v.flags}`,
+      ),
+  };
 }
 
 function cidrs() {
@@ -66,7 +79,11 @@ describe('SyncedMap', () => {
   it('writes only differences, keeps what an earlier agent left until the sweep', () => {
     const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
     const info = { identity: 1, ifindex: 2, network: 3, flags: 0 };
-    const [a, b, c] = ['10.0.0.1', '10.0.0.2', 'fd00::3'].map(parseAddress) as [Uint8Array, Uint8Array, Uint8Array];
+    const [a, b, c] = ['10.0.0.1', '10.0.0.2', 'fd00::3'].map(parseAddress) as [
+      Uint8Array,
+      Uint8Array,
+      Uint8Array,
+    ];
     kernel.set(a, info);
     kernel.set(b, info);
     kernel.writes = 0;
@@ -130,10 +147,22 @@ describe('CidrTable', () => {
   });
 
   it('ends in the same entries whatever the order', () => {
-    const prefixes = ['0.0.0.0/0', '10.0.0.0/8', '10.1.0.0/16', '10.1.2.0/24', '10.1.2.3/32', 'fd00::/8', 'fd00:1::/64'];
+    const prefixes = [
+      '0.0.0.0/0',
+      '10.0.0.0/8',
+      '10.1.0.0/16',
+      '10.1.2.0/24',
+      '10.1.2.3/32',
+      'fd00::/8',
+      'fd00:1::/64',
+    ];
     const networks = ['10.1.0.0/16', '10.2.0.0/24', 'fd00:1::/64'];
     const step = fc.oneof(
-      fc.tuple(fc.constant('policy' as const), fc.constantFrom(...prefixes), fc.option(fc.integer({ min: 256, max: 260 }))),
+      fc.tuple(
+        fc.constant('policy' as const),
+        fc.constantFrom(...prefixes),
+        fc.option(fc.integer({ min: 256, max: 260 })),
+      ),
       fc.tuple(fc.constant('network' as const), fc.constantFrom(...networks), fc.option(fc.constant(0))),
     );
     fc.assert(
@@ -183,7 +212,10 @@ describe('hostPortEntries', () => {
       },
       target,
     );
-    const text = entries.map(([k, v]) => `${formatAddress(k.addr)} ${k.port}/${k.proto} ${formatAddress(v.addr)} ${v.port} ${v.ifindex}`);
+    const text = entries.map(
+      ([k, v]) =>
+        `${formatAddress(k.addr)} ${k.port}/${k.proto} ${formatAddress(v.addr)} ${v.port} ${v.ifindex}`,
+    );
     expect(text).toEqual([
       '0.0.0.0 8080/6 10.1.0.2 80 256',
       ':: 8080/6 fd00:1::2 80 256',

@@ -90,7 +90,9 @@ export class Watcher {
 
   #isGone(id: string): boolean {
     const live = this.#kernel.attachments.get(id);
-    return live !== undefined && live.spec.mode !== 'macvlan' && this.#kernel.rtnl.link(live.ifindex) === undefined;
+    return (
+      live !== undefined && live.spec.mode !== 'macvlan' && this.#kernel.rtnl.link(live.ifindex) === undefined
+    );
   }
 
   /** Attachments whose device does not exist, found by listing (events were lost). */
@@ -106,18 +108,23 @@ export class Watcher {
     const uplinks = this.#kernel.uplinks.refresh(true);
     if (!addresses && !uplinks) return;
     this.#kernel.node.nextEpoch();
-    this.#log.info({ uplinks: this.#kernel.uplinks.devices.map((device) => device.name) }, 'addresses or uplinks of the host changed');
+    this.#log.info(
+      { uplinks: this.#kernel.uplinks.devices.map((device) => device.name) },
+      'addresses or uplinks of the host changed',
+    );
   }
 
   /** Looks at some namespaces: another one under the same name means that the container was made again. */
   #sweepNamespaces(): void {
-    if (this.#sweep.length === 0) this.#sweep = [...this.#kernel.attachments.values()].map((live) => live.spec.id);
+    if (this.#sweep.length === 0)
+      this.#sweep = [...this.#kernel.attachments.values()].map((live) => live.spec.id);
     const replaced: string[] = [];
     for (const id of this.#sweep.splice(0, SWEEP_SLICE)) {
       const live = this.#kernel.attachments.get(id);
       if (live === undefined) continue;
       const stat = statSync(netnsPath(live.spec.netns), { bigint: true, throwIfNoEntry: false });
-      if (stat !== undefined && `${stat.dev}:${stat.ino}` !== live.netns && isNamespace(stat.dev)) replaced.push(id);
+      if (stat !== undefined && `${stat.dev}:${stat.ino}` !== live.netns && isNamespace(stat.dev))
+        replaced.push(id);
     }
     if (replaced.length > 0) this.#renew(replaced, 'network namespace was replaced');
   }
@@ -127,7 +134,8 @@ export class Watcher {
       const { attachments } = this.#kernel;
       const lost = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
       const containers = new Set(lost.map((live) => live.spec.container));
-      for (const container of containers) this.#log.warn({ container }, `${reason}; making the network again`);
+      for (const container of containers)
+        this.#log.warn({ container }, `${reason}; making the network again`);
       attachments.remove(lost.map((live) => live.spec.id));
       if (containers.size > 0) await this.#touch([...containers].map((name) => `Container ${name}`));
     }).catch((err: unknown) => this.#log.error({ err }, 'making a network again failed'));
@@ -135,7 +143,8 @@ export class Watcher {
 
   #retry(): void {
     const now = Date.now();
-    for (const key of this.#waiting.keys()) if (!this.#reconciler.problems.has(key)) this.#waiting.delete(key);
+    for (const key of this.#waiting.keys())
+      if (!this.#reconciler.problems.has(key)) this.#waiting.delete(key);
     const due = [...this.#reconciler.problems.keys()].filter((key) => {
       if ((this.#waiting.get(key)?.until ?? 0) > now) return false;
       return this.#namespaceThere(key);
@@ -145,7 +154,9 @@ export class Watcher {
       const wait = Math.min(MAX_WAIT_MS, (this.#waiting.get(key)?.wait ?? RETRY_MS / 2) * 2);
       this.#waiting.set(key, { wait, until: now + wait });
     }
-    void this.#exclusive(() => this.#touch(due)).catch((err: unknown) => this.#log.error({ err }, 'trying again failed'));
+    void this.#exclusive(() => this.#touch(due)).catch((err: unknown) =>
+      this.#log.error({ err }, 'trying again failed'),
+    );
   }
 
   #namespaceThere(key: string): boolean {

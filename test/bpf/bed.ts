@@ -233,6 +233,7 @@ export class Bed {
     clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
+    this.node.set(0, { epoch: 1, trace: 0, pickup: 0, published: 0, gcScanned: 0n, gcExpired: 0n });
     this.#fill();
     this.dropsSince();
     this.#forwarded = this.counted('None');
@@ -257,7 +258,14 @@ export class Bed {
   }
 
   epoch(epoch: number): void {
-    this.node.set(0, { epoch, trace: 0, pickup: 0, gcScanned: 0n, gcExpired: 0n });
+    this.node.set(0, {
+      epoch,
+      trace: 0,
+      pickup: 0,
+      published: this.node.get(0)?.published ?? 0,
+      gcScanned: 0n,
+      gcExpired: 0n,
+    });
   }
 
   /** A set whose any-peer entry denies with rule 900 + set, and the given peers (identity to rule) are allowed. */
@@ -293,7 +301,7 @@ export class Bed {
       { addr: parseAddress(host), port, proto },
       { addr: parseAddress(v6 ? guest.v6 : guest.v4), ifindex: guest.ifindex, port: to },
     );
-    this.endpoint(guest, { flags: 4 });
+    this.node.set(0, { epoch: 1, trace: 0, pickup: 0, published: 1, gcScanned: 0n, gcExpired: 0n });
   }
 
   run(hook: HookName, ifindex: number, spec: PacketSpec | Buffer): Outcome {

@@ -275,7 +275,7 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
       expect(bed.from(A, { ...tcp, flags }).retval).toBe(DROPPED);
     }
     expect(bed.dropsSince()).toEqual({ TcpNoFlow: 4 });
-    bed.node.set(0, { epoch: 1, trace: 0, pickup: 1, gcScanned: 0n, gcExpired: 0n });
+    bed.node.set(0, { epoch: 1, trace: 0, pickup: 1, published: 0, gcScanned: 0n, gcExpired: 0n });
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
     expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);

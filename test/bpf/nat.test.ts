@@ -374,11 +374,11 @@ describe.each(FAMILIES)('host ports, $family', ({ family, any, echo }) => {
     bed.hostport(anyHost, 8080, PROTO.tcp, B, 80);
     bed.set(2, {});
     bed.profile(2, 2, 9, [[PROTO.tcp, 80, 64, 31]]);
-    bed.endpoint(B, { setIngress: 2, flags: 4 });
+    bed.endpoint(B, { setIngress: 2 });
     expect(bed.fromUplink({ ...client, proto: PROTO.tcp, flags: FLAG.syn }).retval).toBe(REDIRECT);
     bed.set(2, {});
     bed.set(3, {});
-    bed.endpoint(B, { setIngress: 3, flags: 4 });
+    bed.endpoint(B, { setIngress: 3 });
     bed.epoch(2);
     expect(bed.fromUplink({ ...client, sourcePort: 5556, proto: PROTO.tcp, flags: FLAG.syn }).retval).toBe(
       DROPPED,

@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'afbedfc245932235';
+export const LAYOUT_HASH = '023ba40a6b6c3ac1';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -458,6 +458,7 @@ export interface Node {
   readonly epoch: number;
   readonly trace: number;
   readonly pickup: number;
+  readonly published: number;
   readonly gcScanned: bigint;
   readonly gcExpired: bigint;
 }
@@ -467,7 +468,7 @@ export const nodeCodec: Codec<Node> = {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.trace, offset + 4);
     into.writeUInt32LE(value.pickup, offset + 8);
-    into.fill(0, offset + 12, offset + 16);
+    into.writeUInt32LE(value.published, offset + 12);
     into.writeBigUInt64LE(value.gcScanned, offset + 16);
     into.writeBigUInt64LE(value.gcExpired, offset + 24);
   },
@@ -476,6 +477,7 @@ export const nodeCodec: Codec<Node> = {
       epoch: from.readUInt32LE(offset),
       trace: from.readUInt32LE(offset + 4),
       pickup: from.readUInt32LE(offset + 8),
+      published: from.readUInt32LE(offset + 12),
       gcScanned: from.readBigUInt64LE(offset + 16),
       gcExpired: from.readBigUInt64LE(offset + 24),
     };
@@ -770,14 +772,12 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
 export const EndpointFlag = {
   Bridge: 1,
   L2: 2,
-  Published: 4,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
 export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag>> = {
   1: 'Bridge',
   2: 'L2',
-  4: 'Published',
 };
 
 /** enum event_kind. */
