@@ -266,14 +266,6 @@ export function loadSingle(object: string, program: string): BpfProgram {
   return loaded.program(program);
 }
 
-/** bench_vary: gives `target` another source port at each run. */
-export function varying(target: BpfProgram): BpfProgram {
-  const loaded = BpfObject.open(objectPath('bench_vary.bpf.o'));
-  loaded.load();
-  loaded.map('bench_target', u32Codec, u32Codec).set(0, target.fd);
-  return loaded.program('bench_vary');
-}
-
 /** bench_lookup with the client's flow to the server in its table. */
 export function bareLookup(sourcePort: number): BpfProgram {
   const loaded = BpfObject.open(objectPath('bench_lookup.bpf.o'));

@@ -93,7 +93,7 @@ int sluice_from_container(struct __sk_buff *skb)
 				return forward(skb, &p, e, HOOK_CONTAINER);
 			return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
 		}
-		if (p.key.proto == IPPROTO_TCP) {
+		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = bpf_map_lookup_elem(&half, &p.key);
 			if (e) {
 				if (!mac_equal(data + ETH_ALEN, e->from_mac))
@@ -191,7 +191,7 @@ int sluice_to_container(struct __sk_buff *skb)
 				return forward(skb, &p, e, HOOK_HOST);
 			return slow_path(skb, &p, NULL, 0, HOOK_HOST);
 		}
-		if (p.key.proto == IPPROTO_TCP) {
+		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = bpf_map_lookup_elem(&half, &p.key);
 			if (e) {
 				if (e->epoch != node->epoch)

@@ -105,7 +105,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 			return forward(skb, &p, e, hook);
 		e = NULL;
 	}
-	if (!e && p.key.proto == IPPROTO_TCP) {
+	if (!e && p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 		e = bpf_map_lookup_elem(&half, &p.key);
 		if (e) {
 			if (e->epoch == node->epoch) {

@@ -59,7 +59,7 @@ int sluice_from_uplink(struct __sk_buff *skb)
 				return forward(skb, &p, e, HOOK_UPLINK);
 			return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 		}
-		if (p.key.proto == IPPROTO_TCP) {
+		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = bpf_map_lookup_elem(&half, &p.key);
 			if (e) {
 				if (e->epoch != node->epoch)

@@ -29,7 +29,7 @@ __noinline int tcp_mark(struct packet *p, struct flow *e)
 
 	if (!p || !e)
 		return 0;
-	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+	if (is_syn(p)) {
 		/* Used again after its end, or opened from the other side while it is denied from this one. */
 		if (e->flags & FLOW_REPLY ? e->action != ACTION_DROP : e->state != FLOW_CLOSING)
 			return 0;

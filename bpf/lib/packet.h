@@ -114,6 +114,12 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct packet *p, __u32 of
 	return DROP_NONE;
 }
 
+/* A SYN that opens a connection is never an answer in the half-open table. */
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 /* The ports of a fragment come from its first one. */
 __noinline int fragment_ports(struct packet *p)
 {
