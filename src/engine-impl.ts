@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
-import { RingReader } from '../loader/ring.js';
+import type { RingReader } from '../loader/ring.js';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
@@ -38,6 +38,8 @@ import { version } from './version.js';
 
 export { removeEverything };
 
+/** How long open TCP connections may be picked up again after the flow table was lost. */
+const PICKUP_MS = 300_000;
 const RING_POLL_MS = 100;
 const GC_MS = 1000;
 
@@ -98,7 +100,8 @@ class AgentEngine implements Engine {
     this.#applied = opened.sources;
     this.#folder = new FolderCopy(config.stateDir);
     this.#leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
-    if (this.#leases.damaged > 0) log.warn({ lines: this.#leases.damaged }, 'the lease journal was damaged; repaired');
+    if (this.#leases.damaged > 0)
+      log.warn({ lines: this.#leases.damaged }, 'the lease journal was damaged; repaired');
     this.#kernel = Kernel.open(config);
     const { numbers, loaded } = this.#kernel;
     this.#compiler = new PolicyCompiler(
@@ -119,7 +122,9 @@ class AgentEngine implements Engine {
       instance: config.instance,
       log,
     });
-    this.#watcher = new Watcher(this.#kernel, this.#objects, this.#reconciler, log, (work) => this.#exclusive(work));
+    this.#watcher = new Watcher(this.#kernel, this.#objects, this.#reconciler, log, (work) =>
+      this.#exclusive(work),
+    );
     const context: EventContext = {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule),
@@ -161,7 +166,10 @@ class AgentEngine implements Engine {
     this.#problems = usable.errors;
     for (const error of usable.errors) this.#log.error(error.toLine());
     const edits = (['api', 'folder'] as const).flatMap((source) => {
-      const proposal = source === 'api' ? this.#objects.proposeApply(usable.api) : this.#objects.proposeFolder(usable.folder);
+      const proposal =
+        source === 'api'
+          ? this.#objects.proposeApply(usable.api)
+          : this.#objects.proposeFolder(usable.folder);
       if (!proposal.ok) throw proposal.errors[0] ?? new Error('unusable definitions');
       this.#objects.stage(proposal.edits, source);
       return proposal.edits;
@@ -172,7 +180,14 @@ class AgentEngine implements Engine {
     kernel.uplinks.refresh(false);
     const adoption = new Adoption(kernel, this.#config.instance);
     adoption.reconcileLeases(this.#leases, this.#objects);
-    const pending = await this.#reconciler.prepare({ edits, lenient: true, adopt: (plan) => adoption.adopt(plan) });
+    const pending = await this.#reconciler.prepare({
+      edits,
+      lenient: true,
+      adopt: (plan) => adoption.adopt(plan),
+    });
+    const lost = !kernel.loaded.adopted && kernel.attachments.size > 0;
+    kernel.node.pickup = lost;
+    if (lost) this.#timers.push(setTimeout(() => this.#endPickup(), PICKUP_MS).unref());
     // The maps say all that is wanted: only now programs of an earlier version are replaced.
     this.#reconciler.completeAdopted();
     kernel.uplinks.attachAll();
@@ -218,7 +233,9 @@ class AgentEngine implements Engine {
 
   status(): Status {
     const kernel = this.#kernel;
-    const problems = [...this.#problems, ...kernel.uplinks.problems, ...this.#reconciler.problems.values()].map(errorLine);
+    const masquerade = [...this.#objects.ofKind('Network')].some((network) => network.masquerade);
+    const uplinks = masquerade ? kernel.uplinks.problems : [];
+    const problems = [...this.#problems, ...uplinks, ...this.#reconciler.problems.values()].map(errorLine);
     return {
       version: version(),
       pid: process.pid,
@@ -295,7 +312,11 @@ class AgentEngine implements Engine {
     return result;
   }
 
-  #change(source: Source, sources: readonly SourceText[], propose: (resources: Resource[]) => Proposal): Promise<ApplyResult> {
+  #change(
+    source: Source,
+    sources: readonly SourceText[],
+    propose: (resources: Resource[]) => Proposal,
+  ): Promise<ApplyResult> {
     const received = performance.now();
     return this.#exclusive(async () => {
       let result: ApplyResult;
@@ -307,7 +328,8 @@ class AgentEngine implements Engine {
       }
       const milliseconds = performance.now() - received;
       this.#lastApply = { at: new Date().toISOString(), ok: result.ok, milliseconds };
-      for (const listener of this.#listeners) listener({ ok: result.ok, seconds: milliseconds / 1000, source });
+      for (const listener of this.#listeners)
+        listener({ ok: result.ok, seconds: milliseconds / 1000, source });
       return result;
     });
   }
@@ -319,7 +341,8 @@ class AgentEngine implements Engine {
     received: number,
   ): Promise<ApplyResult> {
     if (this.#closed) throw SluiceError.of('SLU2405', {});
-    const { resources, errors } = source === 'folder' ? this.#reader.readFolder(sources) : parseSources(sources);
+    const { resources, errors } =
+      source === 'folder' ? this.#reader.readFolder(sources) : parseSources(sources);
     if (errors.length > 0) return refused(errors);
     const proposal = propose(resources);
     if (!proposal.ok) return refused(proposal.errors);
@@ -348,7 +371,9 @@ class AgentEngine implements Engine {
       if (source === 'api') {
         this.#store.save({
           set: edits.flatMap(({ after }) => (after === undefined ? [] : [after])),
-          remove: edits.flatMap(({ before, after }) => (after === undefined && before !== undefined ? [before] : [])),
+          remove: edits.flatMap(({ before, after }) =>
+            after === undefined && before !== undefined ? [before] : [],
+          ),
         });
       }
     } catch (error) {
@@ -393,6 +418,10 @@ class AgentEngine implements Engine {
     every(RING_POLL_MS, () => this.#pollRing());
     every(GC_MS, () => this.#collector.turn());
     this.#timers.push(...this.#watcher.start());
+  }
+
+  #endPickup(): void {
+    this.#kernel.node.pickup = false;
   }
 
   #pollRing(): void {

@@ -1,5 +1,5 @@
-import { AddrFlag, type AddrInfo, ReservedIdentity } from '../../loader/abi/gen/types.gen.js';
 import type { IpAddr } from '../../loader/abi/codec.js';
+import { AddrFlag, type AddrInfo, ReservedIdentity } from '../../loader/abi/gen/types.gen.js';
 import { parseAddress } from '../../policy/address.js';
 import type { SyncedMap } from './synced-map.js';
 

@@ -1,17 +1,17 @@
-import { compareAddresses, formatAddress, isUnset } from '../../policy/address.js';
 import type { Endpoint } from '../../loader/abi/gen/types.gen.js';
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { Link } from '../../loader/netlink/link.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
+import { compareAddresses, formatAddress, isUnset } from '../../policy/address.js';
 import type { Lease, LeaseBook, LeaseChange } from '../ipam/leases.js';
-import { aliasOf, type AttachmentSpec } from '../state/desired.js';
-import { attachmentIds } from './plan.js';
+import { type AttachmentSpec, aliasOf } from '../state/desired.js';
 import type { ObjectSet } from '../state/objects.js';
 import { netnsText } from './attachments.js';
 import { EMPTY_ENDPOINT, endpointValue } from './endpoints.js';
 import type { Kernel } from './kernel.js';
 import type { Plan, Wanted } from './plan.js';
+import { attachmentIds } from './plan.js';
 
 /**
  * After a restart: finds the devices that an earlier agent made and takes those over, untouched, that

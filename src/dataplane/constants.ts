@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { release, totalmem } from 'node:os';
 import { gunzipSync } from 'node:zlib';
+import { LAYOUT_HASH, type NodeConstant } from '../../loader/abi/gen/types.gen.js';
 import {
   close,
   getsockopt,
@@ -10,7 +11,6 @@ import {
   SOL_SOCKET,
   socket,
 } from '../../loader/ffi/libc.js';
-import { LAYOUT_HASH, type NodeConstant } from '../../loader/abi/gen/types.gen.js';
 import { readSysctl } from '../../loader/sysctl.js';
 import type { AgentConfig } from '../config.js';
 

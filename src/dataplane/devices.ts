@@ -59,8 +59,8 @@ export function removeDevice(
   ifindex: number,
   netns: Netns | undefined,
 ): void {
-  if (spec.mode !== 'macvlan') return ignoreAbsent(() => host.deleteLink(ifindex));
-  if (netns === undefined) return;
+  if (spec.mode !== 'macvlan') ignoreAbsent(() => host.deleteLink(ifindex));
+  if (spec.mode !== 'macvlan' || netns === undefined) return;
   const inside = Rtnetlink.open(netns);
   try {
     ignoreAbsent(() => inside.deleteLink(ifindex));

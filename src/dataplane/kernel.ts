@@ -1,6 +1,6 @@
-import { tcxFeature } from '../../loader/features.js';
 import type { Endpoint, Hostport, HostportKey, Network } from '../../loader/abi/gen/types.gen.js';
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
+import { tcxFeature } from '../../loader/features.js';
 import type { TcMethod } from '../../loader/link.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { AgentConfig } from '../config.js';

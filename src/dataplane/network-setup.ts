@@ -25,7 +25,7 @@ export class NetworkSetup {
     mtu: number,
     undo: Rollback,
   ): void {
-    const { networks, cidrs, host } = this.#kernel;
+    const { networks, cidrs } = this.#kernel;
     undo.push(() => {
       if (before === undefined) this.down(network, undefined, number);
       else {

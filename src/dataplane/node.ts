@@ -6,7 +6,7 @@ export class NodeState {
 
   constructor(map: KernelMaps['node_map']) {
     const memory = map.mmap();
-    this.#words = new Uint32Array(memory.buffer, memory.byteOffset, 6);
+    this.#words = new Uint32Array(memory.buffer, memory.byteOffset, 4);
   }
 
   get epoch(): number {

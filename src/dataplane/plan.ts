@@ -1,5 +1,5 @@
-import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { SluiceError } from '../../policy/errors.js';
+import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { Lease, LeaseBook, LeaseChange } from '../ipam/leases.js';
 import { type AttachmentSpec, hasDevice, needsNewDevice, specOf } from '../state/desired.js';
 import { attachmentId, displayName, type ResourceKey } from '../state/keys.js';

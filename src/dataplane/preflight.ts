@@ -2,9 +2,9 @@ import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
-import type { NetworkResource } from '../../policy/model/resources.js';
-import type { Attachments } from './attachments.js';
-import { netnsText } from './attachments.js';
+import type { ContainerResource, NamespaceRef, NetworkResource } from '../../policy/model/resources.js';
+import { displayName } from '../state/keys.js';
+import { type Attachments, netnsText } from './attachments.js';
 import { hasDeviceNamed } from './devices.js';
 import type { Wanted } from './plan.js';
 
@@ -22,7 +22,7 @@ export interface Place {
  */
 export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wanted): Place {
   const { spec, container } = wanted;
-  const netns = openContainerNetns(wanted);
+  const netns = openContainerNetns(spec, container);
   try {
     const own = currentNetns();
     const same = own.sameAs(netns);
@@ -54,20 +54,20 @@ export function checkParent(rtnl: Rtnetlink, network: NetworkResource): void {
   throw SluiceError.of('SLU4302', { device: network.parent, network: network.name }, place);
 }
 
-/** Opens the namespace of an attachment; throws SLU4301 or SLU4303 with the container's position. */
-export function openContainerNetns({ spec, container }: Pick<Wanted, 'spec' | 'container'>): Netns {
+/** Opens the namespace of a container; throws SLU4301 or SLU4303 with the container's position. */
+export function openContainerNetns(
+  { netns, device }: { readonly netns: NamespaceRef; readonly device: string },
+  container: ContainerResource,
+): Netns {
   try {
-    return openNetns(spec.netns);
+    return openNetns(netns);
   } catch (error) {
     if (!(error instanceof NetlinkError)) throw error;
+    const name = displayName(container);
     const missing = error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ESRCH';
-    const namespace = spec.netns.type === 'name' ? spec.netns.name : netnsPath(spec.netns);
+    const namespace = netns.type === 'name' ? netns.name : netnsPath(netns);
     throw missing
-      ? SluiceError.of('SLU4301', { namespace, container: spec.container }, container.origin)
-      : SluiceError.of(
-          'SLU4303',
-          { device: spec.device, container: spec.container, reason: error.message },
-          container.origin,
-        );
+      ? SluiceError.of('SLU4301', { namespace, container: name }, container.origin)
+      : SluiceError.of('SLU4303', { device, container: name, reason: error.message }, container.origin);
   }
 }

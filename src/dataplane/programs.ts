@@ -48,7 +48,9 @@ export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
     programs: createHash('sha256')
       .update(readFileSync(path))
       .update(
-        JSON.stringify([constants, sizes], (_, value) => (typeof value === 'bigint' ? String(value) : value)),
+        JSON.stringify([constants, sizes], (_, value: unknown) =>
+          typeof value === 'bigint' ? String(value) : value,
+        ),
       )
       .digest('hex'),
     layout: LAYOUT_HASH,
@@ -91,7 +93,7 @@ function loadObject(
 ): Loaded {
   const object = BpfObject.open(path);
   try {
-    object.setRodata(constants as Record<string, number | bigint>);
+    object.setRodata(constants);
     for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
     const reused = new Set(object.mapNames.filter((name) => reuse(object, name, pins)));
     object.load();

@@ -1,7 +1,6 @@
+import { netnsPath } from '../../loader/netns.js';
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
 import type { CompileDelta } from '../../policy/compile/types.js';
-import { NetlinkError } from '../../loader/netlink/errors.js';
-import { netnsPath } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
@@ -9,7 +8,7 @@ import type { Logger } from '../log.js';
 import { hasDevice } from '../state/desired.js';
 import { displayName, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
-import { type Live, netnsText, takenIndex } from './attachments.js';
+import { DeviceChanges, type Prepared } from './device-changes.js';
 import { loopbackUp } from './devices.js';
 import { HostPorts } from './hostports.js';
 import type { Kernel } from './kernel.js';
@@ -18,8 +17,8 @@ import { type Plan, planContainers, type Wanted } from './plan.js';
 import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
-import { checkParent, openContainerNetns, type Place, preflight } from './preflight.js';
-import { Rollback } from './rollback.js';
+import { checkParent, openContainerNetns, preflight } from './preflight.js';
+import { asError, Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
 export interface ChangeRequest {
@@ -43,15 +42,6 @@ export interface Pending {
   rollback(): unknown[];
 }
 
-interface Prepared {
-  readonly wanted: Wanted;
-  readonly place: Place;
-}
-
-/** Devices made between two turns of the event loop. */
-const CREATE_SLICE = 16;
-const INDEX_TRIES = 32;
-
 /** Brings wanted state into the kernel, one change at a time (the caller sees to that). */
 export class Reconciler {
   readonly #kernel: Kernel;
@@ -62,7 +52,8 @@ export class Reconciler {
   readonly #log: Logger;
   readonly #switch: PolicySwitch;
   readonly #hostPorts: HostPorts;
-  readonly networks: NetworkSetup;
+  readonly #networks: NetworkSetup;
+  readonly #devices: DeviceChanges;
   /** Containers that are defined but not (completely) in force, and why. */
   readonly problems = new Map<ResourceKey, SluiceError>();
 
@@ -82,7 +73,13 @@ export class Reconciler {
     this.#log = parts.log;
     this.#switch = new PolicySwitch(parts.kernel);
     this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.node, parts.kernel.attachments);
-    this.networks = new NetworkSetup(parts.kernel);
+    this.#networks = new NetworkSetup(parts.kernel);
+    this.#devices = new DeviceChanges({
+      kernel: parts.kernel,
+      objects: parts.objects,
+      policies: this.#switch,
+      networks: this.#networks,
+    });
   }
 
   get hostPortEntries(): number {
@@ -104,7 +101,7 @@ export class Reconciler {
       const failures = undo.run();
       if (failures.length === 0) throw error;
       this.#log.error({ err: failures[0] }, 'taking a change back failed');
-      throw SluiceError.of('SLU2507', { reason: text(error), undo: text(failures[0]) });
+      throw SluiceError.of('SLU2507', { reason: asError(error).message, undo: asError(failures[0]).message });
     }
   }
 
@@ -132,7 +129,7 @@ export class Reconciler {
     );
     request.adopt?.(plan, change);
     this.#setProblems(containers, plan.failed);
-    const prepared = this.#preflight(plan, request.lenient, change);
+    const prepared = this.#preflight(plan, containers.keys(), request.lenient, change);
     this.#checkCapacity(prepared);
     change.commit();
 
@@ -146,7 +143,7 @@ export class Reconciler {
     for (const { before, after } of networkEdits) {
       if (after === undefined) continue;
       const number = this.#leases.numberOf(after.name) ?? 0;
-      this.networks.up(after, before, number, this.#kernel.uplinks.mtu, undo);
+      this.#networks.up(after, before, number, this.#kernel.uplinks.mtu, undo);
     }
     if (networkEdits.length > 0) {
       this.#kernel.hostAddresses.refresh();
@@ -154,11 +151,16 @@ export class Reconciler {
     }
     const creating = prepared.length > 0;
     const early = [...plan.replace.map(({ spec }) => spec.id), ...(creating ? plan.remove : [])];
-    this.#removeEarly(early, undo);
+    this.#devices.removeEarly(early, undo);
     this.#switch.apply(delta, undo);
-    this.#changeMtu(plan, undo);
+    this.#devices.changeMtu(plan.mtu, undo);
     for (const { spec } of plan.keep) attachments.setSpec(spec);
-    const failed = await this.#create(prepared, request.lenient, change, undo);
+    const failed: string[] = [];
+    const onFailure = ({ spec }: Wanted, problem: SluiceError): void => {
+      this.problems.set(`Container ${spec.container}`, problem);
+      failed.push(spec.id);
+    };
+    await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined);
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);
     const networksChanged = networkEdits.some(({ before }) => before !== undefined);
@@ -174,10 +176,10 @@ export class Reconciler {
     for (const { spec, ifindex } of [...this.#kernel.attachments.values()]) {
       const container = this.#container(`Container ${spec.container}`);
       if (container === undefined) continue;
-      const bridge = spec.mode === 'bridge' ? this.networks.bridgeOf(spec.network) : undefined;
+      const bridge = spec.mode === 'bridge' ? this.#networks.bridgeOf(spec.network) : undefined;
       if (spec.mode !== 'macvlan') this.#kernel.attachments.complete(spec, ifindex, undefined, bridge);
       else {
-        const netns = openContainerNetns({ spec, container });
+        const netns = openContainerNetns(spec, container);
         try {
           this.#kernel.attachments.complete(spec, ifindex, netns, bridge);
         } finally {
@@ -237,8 +239,18 @@ export class Reconciler {
     for (const [key, error] of failed) this.problems.set(key, error);
   }
 
-  #preflight(plan: Plan, lenient: boolean, change: LeaseChange): Prepared[] {
+  #preflight(plan: Plan, keys: Iterable<ResourceKey>, lenient: boolean, change: LeaseChange): Prepared[] {
     const prepared: Prepared[] = [];
+    for (const key of keys) {
+      const container = this.#container(key);
+      if (container?.netns === undefined || !this.#isIsolated(container)) continue;
+      try {
+        openContainerNetns({ netns: container.netns, device: 'lo' }, container).close();
+      } catch (error) {
+        if (!lenient || !(error instanceof SluiceError)) throw error;
+        this.problems.set(key, error);
+      }
+    }
     for (const wanted of [...plan.replace, ...plan.create]) {
       try {
         const place = preflight(this.#kernel.rtnl, this.#kernel.attachments, wanted);
@@ -260,115 +272,6 @@ export class Reconciler {
       0,
     );
     fits('addrs', addresses.size + wanted, addresses.capacity);
-  }
-
-  /** Removes devices whose names or addresses new ones will take. */
-  #removeEarly(ids: readonly string[], undo: Rollback): void {
-    if (ids.length === 0) return;
-    const { attachments } = this.#kernel;
-    const lives = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
-    undo.push(() => {
-      for (const live of lives) this.#recreate(live);
-    });
-    const [error] = attachments.remove(ids);
-    if (error !== undefined) throw error;
-  }
-
-  #recreate(live: Live): void {
-    const key = `Container ${live.spec.container}`;
-    const container = this.#container(key);
-    if (container === undefined || this.#kernel.attachments.get(live.spec.id) !== undefined) return;
-    const netns = openContainerNetns({ spec: live.spec, container });
-    try {
-      this.#kernel.attachments.create(
-        live.spec,
-        netns,
-        this.#placement(live.spec.id, live.spec, live.ifindex),
-      );
-    } finally {
-      netns.close();
-    }
-  }
-
-  #placement(id: string, spec: Live['spec'], ifindex: number, parent?: number) {
-    const bridge = spec.mode === 'bridge' ? this.networks.bridgeOf(spec.network) : undefined;
-    const above =
-      parent ?? (spec.parent === undefined ? undefined : this.#kernel.rtnl.link(spec.parent)?.index);
-    return {
-      ifindex,
-      policy: this.#switch.policyOf(id),
-      ...(bridge === undefined ? {} : { bridge }),
-      ...(above === undefined ? {} : { parent: above }),
-    };
-  }
-
-  #changeMtu(plan: Plan, undo: Rollback): void {
-    for (const { spec, container } of plan.mtu) {
-      const before = this.#kernel.attachments.get(spec.id)?.spec;
-      const set = (wanted: Live['spec']): void => {
-        const netns = openContainerNetns({ spec: wanted, container });
-        try {
-          this.#kernel.attachments.setMtu(wanted, netns);
-        } finally {
-          netns.close();
-        }
-      };
-      if (before !== undefined) undo.push(() => set(before));
-      set(spec);
-    }
-  }
-
-  /** Makes the devices. Returns the ids of those that failed, which only happens when lenient. */
-  async #create(
-    prepared: readonly Prepared[],
-    lenient: boolean,
-    change: LeaseChange,
-    undo: Rollback,
-  ): Promise<string[]> {
-    const failed: string[] = [];
-    let made = 0;
-    let amended = false;
-    for (const { wanted, place } of prepared) {
-      const { spec, container } = wanted;
-      undo.push(() => this.#kernel.attachments.remove([spec.id]));
-      try {
-        amended = this.#createOne(wanted, place, change) || amended;
-      } catch (error) {
-        const problem = deviceError(error, spec.device, spec.container, container);
-        if (!lenient) throw problem;
-        this.problems.set(`Container ${spec.container}`, problem);
-        failed.push(spec.id);
-      }
-      if (++made % CREATE_SLICE === 0) await new Promise((resolve) => setImmediate(resolve));
-    }
-    if (amended) change.commit();
-    return failed;
-  }
-
-  /** Returns whether another index had to be taken than the lease's. */
-  #createOne({ spec, lease }: Wanted, place: Place, change: LeaseChange): boolean {
-    const { attachments, rtnl } = this.#kernel;
-    const container = this.#container(`Container ${spec.container}`);
-    if (container === undefined) return false;
-    const netns = openContainerNetns({ spec, container });
-    try {
-      if (netnsText(netns) !== place.netns)
-        throw new NetlinkError(`enter the namespace of ${spec.container}`, 2, 'it was replaced meanwhile');
-      let ifindex = lease.ifindex;
-      for (let tries = 1; ; tries++) {
-        try {
-          attachments.create(spec, netns, this.#placement(spec.id, spec, ifindex, place.parent));
-          return ifindex !== lease.ifindex;
-        } catch (error) {
-          const collides = takenIndex(error) && (rtnl.link(ifindex) !== undefined || spec.mode === 'macvlan');
-          if (!collides || tries >= INDEX_TRIES) throw error;
-          ifindex = change.newIndex(container.origin);
-          change.amend({ ...lease, ifindex });
-        }
-      }
-    } finally {
-      netns.close();
-    }
   }
 
   #commit(done: {
@@ -400,11 +303,13 @@ export class Reconciler {
     for (const id of plan.gone) this.#switch.forget(id);
     for (const { before, after } of networkEdits) {
       if (before === undefined) continue;
-      attempt(() => this.networks.down(before, after, this.#leases.numberOf(before.name) ?? 0));
+      attempt(() => this.#networks.down(before, after, this.#leases.numberOf(before.name) ?? 0));
       if (after === undefined) attempt(() => this.#dropNetwork(before.name));
     }
     if (networkEdits.length > 0) attempt(() => void this.#kernel.hostAddresses.refresh());
-    for (const key of done.containers.keys()) attempt(() => this.#loopback(this.#container(key)));
+    for (const key of done.containers.keys()) {
+      if (!this.problems.has(key)) attempt(() => this.#loopback(this.#container(key)));
+    }
     return errors;
   }
 
@@ -414,18 +319,17 @@ export class Reconciler {
     change.commit();
   }
 
-  /** Containers of networks of mode `none` have lo and nothing else. */
-  #loopback(container: ContainerResource | undefined): void {
-    if (container?.netns === undefined) return;
-    const none = container.networks.some((entry) => {
+  /** Whether the container is in a network of mode `none`: it has lo and nothing else. */
+  #isIsolated(container: ContainerResource): boolean {
+    return container.networks.some((entry) => {
       const network = this.#objects.get(`Network ${entry.network}`);
       return network?.kind === 'Network' && network.mode === 'none';
     });
-    if (!none) return;
-    const netns = openContainerNetns({
-      spec: { netns: container.netns, container: displayName(container), device: 'lo' } as Live['spec'],
-      container,
-    });
+  }
+
+  #loopback(container: ContainerResource | undefined): void {
+    if (container?.netns === undefined || !this.#isIsolated(container)) return;
+    const netns = openContainerNetns({ netns: container.netns, device: 'lo' }, container);
     try {
       loopbackUp(netns);
     } finally {
@@ -441,18 +345,4 @@ interface NetworkEdit {
 
 function nameOf(key: ResourceKey): string {
   return key.slice('Container '.length);
-}
-
-function deviceError(
-  error: unknown,
-  device: string,
-  container: string,
-  { origin }: ContainerResource,
-): SluiceError {
-  if (error instanceof SluiceError) return error;
-  return SluiceError.of('SLU4303', { device, container, reason: text(error) }, origin);
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Netns, openNetns } from '../../loader/netns.js';
-import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
 import { openPinnedLink } from '../../loader/link.js';
+import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
+import { type Netns, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { Journal } from '../ipam/journal.js';
@@ -14,6 +14,7 @@ import { ROUTE_PROTOCOL } from './devices.js';
 import { Expedite } from './expedite.js';
 import { HostDevices } from './host-devices.js';
 import { Pins } from './pins.js';
+import { asError } from './rollback.js';
 
 /** Files and folders of the agent below the state folder; others are not touched. */
 const STATE = ['applied', 'leases', 'folder.json', 'bpf.json', 'host.json'] as const;
@@ -43,7 +44,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
     attempt('routes', () => removeRoutes(rtnl));
     attempt('addresses and settings', () => {
       const [error] = new HostDevices(rtnl, config.instance, config.stateDir).restore();
-      if (error !== undefined) throw error;
+      if (error !== undefined) throw asError(error);
     });
     attempt('programs', () => {
       for (const name of pins.list('links')) detach(join(config.pinPath, 'links', name));
@@ -59,8 +60,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
       rmSync(config.stateDir, { recursive: true });
   });
   const [first] = errors;
-  if (first !== undefined)
-    throw SluiceError.of('SLU2508', { reason: first instanceof Error ? first.message : String(first) });
+  if (first !== undefined) throw SluiceError.of('SLU2508', { reason: asError(first).message });
 }
 
 /** veth pairs and bridges carry the alias of the instance. */

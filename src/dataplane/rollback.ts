@@ -1,3 +1,8 @@
+/** A thrown value as an Error. */
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
 /** Steps that take a change back, run in reverse order. Every step is tried, whatever the others do. */
 export class Rollback {
   readonly #steps: (() => void)[] = [];

@@ -6,8 +6,8 @@ import { parseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { NO_ADDRESS } from './endpoints.js';
-import type { HostDevices } from './host-devices.js';
 import type { Hooks } from './hooks.js';
+import type { HostDevices } from './host-devices.js';
 import type { SyncedMap } from './synced-map.js';
 
 /** MTU of containers when there is no uplink. */

@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { NetlinkMonitor } from '../../loader/netlink/monitor.js';
 import { netnsPath } from '../../loader/netns.js';
 import type { Logger } from '../log.js';
+import { keyOf } from '../state/keys.js';
 import type { ObjectSet } from '../state/objects.js';
 import type { Kernel } from './kernel.js';
 import type { Reconciler } from './reconciler.js';
@@ -84,7 +85,10 @@ export class Watcher {
     if (everything) lost.push(...this.#missingDevices());
     const gone = lost.filter((id) => this.#isGone(id));
     if (gone.length > 0) this.#renew(gone, 'device is gone');
-    if (host || everything) void this.#exclusive(async () => this.#guard(() => this.#refreshHost()));
+    if (host || everything)
+      void this.#exclusive(() => this.#refreshHost()).catch((err: unknown) =>
+        this.#log.error({ err }, 'following the host failed'),
+      );
     this.#sweepNamespaces();
   }
 
@@ -103,15 +107,17 @@ export class Watcher {
       .map((live) => live.spec.id);
   }
 
-  #refreshHost(): void {
+  async #refreshHost(): Promise<void> {
+    const { mtu } = this.#kernel.uplinks;
     const addresses = this.#kernel.hostAddresses.refresh();
     const uplinks = this.#kernel.uplinks.refresh(true);
     if (!addresses && !uplinks) return;
     this.#kernel.node.nextEpoch();
-    this.#log.info(
-      { uplinks: this.#kernel.uplinks.devices.map((device) => device.name) },
-      'addresses or uplinks of the host changed',
-    );
+    const names = this.#kernel.uplinks.devices.map((device) => device.name);
+    this.#log.info({ uplinks: names }, 'addresses or uplinks of the host changed');
+    // Networks without an MTU of their own follow the uplinks.
+    if (this.#kernel.uplinks.mtu !== mtu)
+      await this.#touch([...this.#objects.ofKind('Container')].map(keyOf));
   }
 
   /** Looks at some namespaces: another one under the same name means that the container was made again. */
@@ -168,12 +174,13 @@ export class Watcher {
   }
 
   async #touch(keys: readonly string[]): Promise<void> {
+    const waiting = keys.filter((key) => this.#reconciler.problems.has(key));
     const pending = await this.#reconciler.prepare({ edits: [], touch: keys, lenient: true });
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     this.#kernel.node.nextEpoch();
-    for (const key of keys) {
+    for (const key of waiting) {
       if (this.#reconciler.problems.has(key)) continue;
-      this.#log.info({ container: key.slice('Container '.length) }, 'network is in force again');
+      this.#log.info({ container: key.slice('Container '.length) }, 'network is in force');
     }
   }
 }

@@ -38,10 +38,23 @@ export class Lister {
       case 'containers':
         return table(['NAMESPACE', 'NAME', 'NETNS', 'ADDRESSES', 'NETWORKS', 'STATE'], this.#containers());
       case 'policies':
-        return table(['NAMESPACE', 'NAME', 'TYPES', 'INGRESS RULES', 'EGRESS RULES', 'FROM'], this.#policies());
+        return table(
+          ['NAMESPACE', 'NAME', 'TYPES', 'INGRESS RULES', 'EGRESS RULES', 'FROM'],
+          this.#policies(),
+        );
       case 'endpoints':
         return table(
-          ['CONTAINER', 'NETWORK', 'DEVICE', 'INDEX', 'IPV4', 'IPV6', 'IDENTITY', 'EGRESS SET', 'INGRESS SET'],
+          [
+            'CONTAINER',
+            'NETWORK',
+            'DEVICE',
+            'INDEX',
+            'IPV4',
+            'IPV6',
+            'IDENTITY',
+            'EGRESS SET',
+            'INGRESS SET',
+          ],
           this.#endpoints(),
         );
       case 'identities':
@@ -82,7 +95,14 @@ export class Lister {
       });
       const problem = reconciler.problems.get(`Container ${displayName(container)}`);
       const { netns } = container;
-      const where = netns === undefined ? 'host' : netns.type === 'pid' ? `pid ${netns.pid}` : netns.type === 'name' ? netns.name : netns.path;
+      const where =
+        netns === undefined
+          ? 'host'
+          : netns.type === 'pid'
+            ? `pid ${netns.pid}`
+            : netns.type === 'name'
+              ? netns.name
+              : netns.path;
       const networks = container.networks.map((entry) => entry.network);
       const state = problem === undefined ? 'ready' : 'waiting';
       return {
@@ -97,7 +117,10 @@ export class Lister {
 
   #policies(): Row[] {
     return sorted(this.#parts.objects.ofKind('NetworkPolicy')).map((policy) => {
-      const types = [policy.ingress === undefined ? '' : 'Ingress', policy.egress === undefined ? '' : 'Egress'];
+      const types = [
+        policy.ingress === undefined ? '' : 'Ingress',
+        policy.egress === undefined ? '' : 'Egress',
+      ];
       return {
         cells: [
           policy.namespace,
@@ -113,9 +136,13 @@ export class Lister {
   }
 
   #endpoints(): Row[] {
-    const lives = [...this.#parts.kernel.attachments.values()].sort((a, b) => (a.spec.id < b.spec.id ? -1 : 1));
+    const lives = [...this.#parts.kernel.attachments.values()].sort((a, b) =>
+      a.spec.id < b.spec.id ? -1 : 1,
+    );
     return lives.map(({ spec, ifindex, policy }) => {
-      const identities = [...new Set([policy.identity4, policy.identity6])].filter((identity) => identity !== 0);
+      const identities = [...new Set([policy.identity4, policy.identity6])].filter(
+        (identity) => identity !== 0,
+      );
       return {
         cells: [
           spec.container,
@@ -163,7 +190,14 @@ export class Lister {
   #leases(): Row[] {
     const leases = [...this.#parts.leases.leases.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
     return leases.map((lease) => ({
-      cells: [containerOf(lease.id), lease.network, lease.ipv4 ?? '', lease.ipv6 ?? '', lease.mac, String(lease.ifindex)],
+      cells: [
+        containerOf(lease.id),
+        lease.network,
+        lease.ipv4 ?? '',
+        lease.ipv6 ?? '',
+        lease.mac,
+        String(lease.ifindex),
+      ],
       object: lease,
     }));
   }

@@ -3,7 +3,7 @@ import { formatAddress } from '../../policy/address.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
 import type { Listing } from '../engine.js';
 import type { EventContext } from './events.js';
-import { protocolName, PROTOCOLS } from './protocols.js';
+import { PROTOCOLS, protocolName } from './protocols.js';
 
 /** Flows in one listing, at most. */
 const MAX_FLOWS = 10_000;
@@ -54,7 +54,13 @@ export function replyKey(flow: Flow): FlowKey {
 
 type FlowEntry = ReturnType<typeof describeFlow>;
 
-function describeFlow(key: FlowKey, flow: Flow, reply: Flow | undefined, half: boolean, context: EventContext) {
+function describeFlow(
+  key: FlowKey,
+  flow: Flow,
+  reply: Flow | undefined,
+  half: boolean,
+  context: EventContext,
+) {
   const translated = (flow.flags & FlowFlag.Nat) !== 0;
   return {
     protocol: protocolName(key.proto),

@@ -22,7 +22,12 @@ export function readCounters(maps: Pick<KernelMaps, 'metrics'>): PacketCounter[]
         bytes += counter.bytes;
       }
       if (reason !== 0 && packets === 0n) continue;
-      counters.push({ direction, reason: reasonName(reason), packets: Number(packets), bytes: Number(bytes) });
+      counters.push({
+        direction,
+        reason: reasonName(reason),
+        packets: Number(packets),
+        bytes: Number(bytes),
+      });
     }
   }
   return counters;

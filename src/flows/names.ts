@@ -1,6 +1,6 @@
 import { formatAddress } from '../../policy/address.js';
-import { containerOf } from '../state/keys.js';
 import type { Kernel } from '../dataplane/kernel.js';
+import { containerOf } from '../state/keys.js';
 
 /** Who an address is: container `namespace/name`, `host` or `world`. */
 export function ownerOf(kernel: Pick<Kernel, 'addresses' | 'attachments'>, address: Uint8Array): string {

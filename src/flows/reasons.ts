@@ -21,7 +21,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   8: { name: 'policy_missing', text: 'the policy of the container is not loaded, so everything is denied' },
   9: { name: 'network', text: 'the two containers are on different networks' },
   10: { name: 'no_route', text: 'the host has no route to the destination' },
-  11: { name: 'unreachable_route', text: "the host's route to the destination is blackhole, prohibit or unreachable" },
+  11: {
+    name: 'unreachable_route',
+    text: "the host's route to the destination is blackhole, prohibit or unreachable",
+  },
   12: { name: 'reserved', text: 'the address belongs to a container network, but no container has it' },
   13: { name: 'flow_table_full', text: 'the flow table has no room; raise flowEntries' },
   14: { name: 'snat_ports', text: 'no source port is free for masquerading towards this destination' },
@@ -29,7 +32,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   16: { name: 'fragment_without_first', text: 'a fragment arrived whose first fragment was not seen' },
   17: { name: 'extension_headers', text: 'the IPv6 extension headers are too many or malformed' },
   18: { name: 'ttl', text: 'the TTL or hop limit ran out' },
-  19: { name: 'too_big', text: 'the packet is larger than the MTU of the way out and must not be fragmented' },
+  19: {
+    name: 'too_big',
+    text: 'the packet is larger than the MTU of the way out and must not be fragmented',
+  },
   20: { name: 'icmp_unrelated', text: 'an ICMP error about a flow that is not known' },
   21: { name: 'multicast', text: 'multicast and broadcast are not carried in a routed network' },
   22: { name: 'link_local', text: 'link-local traffic that a routed network does not need' },

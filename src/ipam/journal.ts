@@ -1,4 +1,15 @@
-import { closeSync, existsSync, fsyncSync, ftruncateSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 
@@ -22,7 +33,11 @@ export class Journal<R> {
   }
 
   /** Opens or creates the file. `damaged` counts lines that could not be read. */
-  static open<R>(path: string): { readonly journal: Journal<R>; readonly records: readonly R[]; readonly damaged: number } {
+  static open<R>(path: string): {
+    readonly journal: Journal<R>;
+    readonly records: readonly R[];
+    readonly damaged: number;
+  } {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const text = existsSync(path) ? readFileSync(path) : Buffer.alloc(0);
     const { records, damaged } = readLines<R>(text);

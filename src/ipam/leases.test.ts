@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -47,7 +47,10 @@ function take(book: LeaseBook, id: string, ipv4?: string): Lease {
 }
 
 function state(book: LeaseBook): unknown {
-  return { leases: [...book.leases.values()].sort((a, b) => (a.id < b.id ? -1 : 1)), numbers: [...book.numbers] };
+  return {
+    leases: [...book.leases.values()].sort((a, b) => (a.id < b.id ? -1 : 1)),
+    numbers: [...book.numbers],
+  };
 }
 
 describe('LeaseBook', () => {
@@ -119,7 +122,13 @@ describe('LeaseBook', () => {
 
   it('takes over the address of a live device once', () => {
     const book = open([network('n', '10.1.0.0/24')]);
-    const lease: Lease = { id: 'd/x:n', network: 'n', ipv4: '10.1.0.77', mac: '02:00:00:00:00:01', ifindex: 400 };
+    const lease: Lease = {
+      id: 'd/x:n',
+      network: 'n',
+      ipv4: '10.1.0.77',
+      mac: '02:00:00:00:00:01',
+      ifindex: 400,
+    };
     const change = book.begin();
     expect(change.adopt(lease)).toBe(true);
     expect(change.adopt({ ...lease, id: 'd/y:n' })).toBe(false);

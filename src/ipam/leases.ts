@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { SluiceError } from '../../policy/errors.js';
 import { cidrContains, parseAddress } from '../../policy/address.js';
+import { SluiceError } from '../../policy/errors.js';
 import type { NetworkResource, Origin } from '../../policy/model/resources.js';
 import { IndexPool } from './index-pool.js';
 import { Journal } from './journal.js';
@@ -42,7 +42,13 @@ type Entry =
   | { readonly op: 'free'; readonly id: string }
   | { readonly op: 'network'; readonly name: string; readonly number: number }
   | { readonly op: 'nonet'; readonly name: string }
-  | { readonly op: 'last'; readonly network: string; readonly ipv4?: string; readonly ipv6?: string; readonly ifindex?: number };
+  | {
+      readonly op: 'last';
+      readonly network: string;
+      readonly ipv4?: string;
+      readonly ipv6?: string;
+      readonly ifindex?: number;
+    };
 
 interface Pools {
   readonly ipv4?: AddressPool;
@@ -111,7 +117,9 @@ export class LeaseBook {
     this.journal.compact([
       ...[...this.numbers].map(([name, number]): Entry => ({ op: 'network', name, number })),
       ...[...this.leases.values()].map((lease): Entry => ({ op: 'lease', lease })),
-      ...[...this.last].map(([network, last]): Entry => ({ op: 'last', network, ...last, ifindex: this.#lastIndex })),
+      ...[...this.last].map(
+        ([network, last]): Entry => ({ op: 'last', network, ...last, ifindex: this.#lastIndex }),
+      ),
     ]);
   }
 
@@ -195,7 +203,8 @@ export class LeaseChange {
   /** Frees the network's number and every lease in it. */
   removeNetwork(name: string): void {
     const book = this.#book;
-    for (const lease of [...book.leases.values()].filter((lease) => lease.network === name)) this.free(lease.id);
+    for (const lease of [...book.leases.values()].filter((lease) => lease.network === name))
+      this.free(lease.id);
     this.#set(book.pools, name, undefined);
     this.#set(book.last, name, undefined);
     const number = book.numbers.get(name);
@@ -293,7 +302,12 @@ export class LeaseChange {
     return entries;
   }
 
-  #address(request: LeaseRequest, pool: AddressPool | undefined, fixed: string | undefined, present: string | undefined) {
+  #address(
+    request: LeaseRequest,
+    pool: AddressPool | undefined,
+    fixed: string | undefined,
+    present: string | undefined,
+  ) {
     if (pool === undefined) {
       return undefined;
     }

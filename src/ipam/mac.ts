@@ -4,7 +4,11 @@ import { createHash } from 'node:crypto';
  * A MAC address that follows from the names alone, so it is the same after a restart: locally
  * administered, unicast, first byte 02. `side` tells the container's device from the host's.
  */
-export function stableMac(instance: string, attachment: string, side: 'container' | 'host' | 'bridge'): string {
+export function stableMac(
+  instance: string,
+  attachment: string,
+  side: 'container' | 'host' | 'bridge',
+): string {
   const digest = createHash('sha256').update(`${instance}\0${attachment}\0${side}`).digest();
   const bytes = [0x02, ...digest.subarray(0, 5)];
   return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');

@@ -1,4 +1,13 @@
-import { type Cidr, type Family, addressAt, cidrSize, formatAddress, offsetIn, parseAddress, parseCidr } from '../../policy/address.js';
+import {
+  addressAt,
+  type Cidr,
+  cidrSize,
+  type Family,
+  formatAddress,
+  offsetIn,
+  parseAddress,
+  parseCidr,
+} from '../../policy/address.js';
 
 /** Largest offset that is handed out in an IPv6 range: enough for every container, and readable addresses. */
 const MAX_DYNAMIC = 1n << 24n;

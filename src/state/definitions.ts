@@ -22,8 +22,10 @@ export class DefinitionReader {
     const errors: SluiceError[] = [];
     for (const source of sources) {
       const known = this.#cache.get(source.file);
-      const parsed = known?.text === source.text ? { resources: known.resources, errors: [] } : parseSources([source]);
-      if (parsed.errors.length === 0) cache.set(source.file, { text: source.text, resources: parsed.resources });
+      const parsed =
+        known?.text === source.text ? { resources: known.resources, errors: [] } : parseSources([source]);
+      if (parsed.errors.length === 0)
+        cache.set(source.file, { text: source.text, resources: parsed.resources });
       resources.push(...parsed.resources);
       errors.push(...parsed.errors);
     }
@@ -39,7 +41,11 @@ export class DefinitionReader {
 export function checkEdits(objects: ObjectSet, edits: readonly Edit[]): SluiceError[] {
   if (edits.length === 0) return [];
   const errors: SluiceError[] = [];
-  const removed = new Map(edits.flatMap((edit) => (edit.after === undefined && edit.before?.kind === 'Network' ? [[edit.before.name, edit] as const] : [])));
+  const removed = new Map(
+    edits.flatMap((edit) =>
+      edit.after === undefined && edit.before?.kind === 'Network' ? [[edit.before.name, edit] as const] : [],
+    ),
+  );
   if (removed.size > 0) {
     for (const container of objects.ofKind('Container')) {
       for (const { network } of container.networks) {

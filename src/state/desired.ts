@@ -1,7 +1,12 @@
 import { createHash } from 'node:crypto';
-import type { ContainerResource, NamespaceRef, NetworkMode, NetworkResource } from '../../policy/model/resources.js';
-import { stableMac, stableName } from '../ipam/mac.js';
+import type {
+  ContainerResource,
+  NamespaceRef,
+  NetworkMode,
+  NetworkResource,
+} from '../../policy/model/resources.js';
 import type { Lease } from '../ipam/leases.js';
+import { stableMac, stableName } from '../ipam/mac.js';
 import { attachmentId, displayName } from './keys.js';
 
 /** One family of an attachment. `prefix` is the network's (0 to 32 or 128, as text has it). */
@@ -102,10 +107,21 @@ export function needsNewDevice(a: AttachmentSpec, b: AttachmentSpec): boolean {
 /** Everything that a device is made from, as one text. */
 export function fingerprint(spec: AttachmentSpec): string {
   const { mtu: _, ...rest } = spec;
-  return JSON.stringify(rest, Object.keys(rest).sort().concat('address', 'gateway', 'cidr', 'prefix', 'type', 'name', 'path', 'pid'));
+  return JSON.stringify(
+    rest,
+    Object.keys(rest).sort().concat('address', 'gateway', 'cidr', 'prefix', 'type', 'name', 'path', 'pid'),
+  );
 }
 
-function familySpec(range: { readonly cidr: string; readonly gateway: string } | undefined, address: string | undefined) {
+function familySpec(
+  range: { readonly cidr: string; readonly gateway: string } | undefined,
+  address: string | undefined,
+) {
   if (range === undefined || address === undefined) return undefined;
-  return { address, gateway: range.gateway, cidr: range.cidr, prefix: Number(range.cidr.slice(range.cidr.indexOf('/') + 1)) };
+  return {
+    address,
+    gateway: range.gateway,
+    cidr: range.cidr,
+    prefix: Number(range.cidr.slice(range.cidr.indexOf('/') + 1)),
+  };
 }

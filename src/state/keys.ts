@@ -19,7 +19,10 @@ export function displayName(resource: Resource): string {
 }
 
 /** Identifies one container in one network, in leases, aliases and the policy compiler. */
-export function attachmentId(container: Pick<ContainerResource, 'namespace' | 'name'>, network: string): string {
+export function attachmentId(
+  container: Pick<ContainerResource, 'namespace' | 'name'>,
+  network: string,
+): string {
   return `${container.namespace}/${container.name}:${network}`;
 }
 

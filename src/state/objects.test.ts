@@ -3,7 +3,13 @@ import type { NamespaceResource, Resource } from '../../policy/model/resources.j
 import { ObjectSet, type Proposal, type Source } from './objects.js';
 
 function namespace(name: string, tier = 'x', file = 'a.yaml', line = 1): NamespaceResource {
-  return { kind: 'Namespace', name, labels: { tier }, origin: { file, line }, source: { metadata: { name, labels: { tier } } } };
+  return {
+    kind: 'Namespace',
+    name,
+    labels: { tier },
+    origin: { file, line },
+    source: { metadata: { name, labels: { tier } } },
+  };
 }
 
 function put(set: ObjectSet, proposal: Proposal, source: Source): string[] {
@@ -23,8 +29,14 @@ function names(resources: readonly Resource[]): string[] {
 describe('ObjectSet', () => {
   it('reports created, configured, unchanged and deleted', () => {
     const set = new ObjectSet();
-    expect(put(set, set.proposeApply([namespace('b'), namespace('a')]), 'api')).toEqual(['a created', 'b created']);
-    expect(put(set, set.proposeApply([namespace('a'), namespace('b', 'y')]), 'api')).toEqual(['a unchanged', 'b configured']);
+    expect(put(set, set.proposeApply([namespace('b'), namespace('a')]), 'api')).toEqual([
+      'a created',
+      'b created',
+    ]);
+    expect(put(set, set.proposeApply([namespace('a'), namespace('b', 'y')]), 'api')).toEqual([
+      'a unchanged',
+      'b configured',
+    ]);
     expect(put(set, set.proposeDelete([namespace('a')]), 'api')).toEqual(['a deleted']);
     expect(names(set.all())).toEqual(['b']);
     expect(set.count('Namespace')).toBe(1);
@@ -49,7 +61,9 @@ describe('ObjectSet', () => {
       'mine.yaml:7: Namespace f comes from f.yaml: change it there (SLU2501)',
     ]);
     expect(errors(set.proposeDelete([namespace('f', 'y', 'mine.yaml', 7)]))).toHaveLength(1);
-    expect(errors(set.proposeFolder([namespace('a', 'x', 'f.yaml', 9)]))[0]).toMatch(/^f\.yaml:9: Namespace a is also applied/);
+    expect(errors(set.proposeFolder([namespace('a', 'x', 'f.yaml', 9)]))[0]).toMatch(
+      /^f\.yaml:9: Namespace a is also applied/,
+    );
     expect(put(set, set.proposeFolder([]), 'folder')).toEqual(['f deleted']);
     expect(names(set.all())).toEqual(['a']);
   });
@@ -69,7 +83,11 @@ describe('ObjectSet', () => {
     const set = new ObjectSet();
     put(set, set.proposeFolder([namespace('f')]), 'folder');
     const proposal = set.proposeFolder([namespace('f', 'x', 'a.yaml', 4)]);
-    expect(proposal).toMatchObject({ ok: true, edits: [{ key: 'Namespace f' }], changes: [{ action: 'unchanged' }] });
+    expect(proposal).toMatchObject({
+      ok: true,
+      edits: [{ key: 'Namespace f' }],
+      changes: [{ action: 'unchanged' }],
+    });
     expect(set.proposeFolder([namespace('f')])).toMatchObject({ edits: [] });
   });
 });

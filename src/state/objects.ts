@@ -1,7 +1,7 @@
-import { SluiceError, didYouMean } from '../../policy/errors.js';
+import { didYouMean, SluiceError } from '../../policy/errors.js';
 import type { Origin, Resource, ResourceKind } from '../../policy/model/resources.js';
 import type { Change } from '../engine.js';
-import { KIND_ORDER, type ResourceKey, displayName, keyOf, namespaceOf } from './keys.js';
+import { displayName, KIND_ORDER, keyOf, namespaceOf, type ResourceKey } from './keys.js';
 import { Relations } from './relations.js';
 
 /** Where an object came from: the API (`sluice apply`) or the definitions' folder. */
@@ -40,7 +40,9 @@ export class ObjectSet {
   readonly #objects = new Map<ResourceKey, Resource>();
   readonly #source = new Map<ResourceKey, Source>();
   readonly #relations = new Relations();
-  readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(KIND_ORDER.map((kind) => [kind, new Map()]));
+  readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(
+    KIND_ORDER.map((kind) => [kind, new Map()]),
+  );
 
   get(key: ResourceKey): Resource | undefined {
     return this.#objects.get(key);
@@ -69,7 +71,13 @@ export class ObjectSet {
     for (const [key, resource] of unique) {
       if (this.#source.get(key) !== 'folder') continue;
       const file = this.#objects.get(key)?.origin.file ?? 'the definitions folder';
-      errors.push(SluiceError.of('SLU2501', { kind: resource.kind, name: displayName(resource), file }, resource.origin));
+      errors.push(
+        SluiceError.of(
+          'SLU2501',
+          { kind: resource.kind, name: displayName(resource), file },
+          resource.origin,
+        ),
+      );
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, [], 'api');
   }
@@ -83,10 +91,19 @@ export class ObjectSet {
       const present = this.#objects.get(key);
       const name = displayName(resource);
       if (present === undefined) {
-        const hint = didYouMean(name, [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName));
+        const hint = didYouMean(
+          name,
+          [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName),
+        );
         errors.push(SluiceError.of('SLU2502', { kind: resource.kind, name, hint }, resource.origin));
       } else if (this.#source.get(key) === 'folder') {
-        errors.push(SluiceError.of('SLU2501', { kind: resource.kind, name, file: present.origin.file }, resource.origin));
+        errors.push(
+          SluiceError.of(
+            'SLU2501',
+            { kind: resource.kind, name, file: present.origin.file },
+            resource.origin,
+          ),
+        );
       } else {
         gone.set(key, { resource: present, origin: resource.origin });
       }
@@ -99,7 +116,9 @@ export class ObjectSet {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
       if (this.#source.get(key) !== 'api') continue;
-      errors.push(SluiceError.of('SLU2503', { kind: resource.kind, name: displayName(resource) }, resource.origin));
+      errors.push(
+        SluiceError.of('SLU2503', { kind: resource.kind, name: displayName(resource) }, resource.origin),
+      );
     }
     if (errors.length > 0) return { ok: false, errors };
     const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
@@ -136,7 +155,9 @@ export class ObjectSet {
     }
     // Those of the edits last: of two that collide the later one is reported.
     const keys = [...[...related].filter((key) => !changed.has(key)), ...changed];
-    const containers = keys.map((key) => this.#objects.get(key)).filter((object) => object?.kind === 'Container');
+    const containers = keys
+      .map((key) => this.#objects.get(key))
+      .filter((object) => object?.kind === 'Container');
     return [...this.ofKind('Network'), ...containers];
   }
 
@@ -165,14 +186,20 @@ export class ObjectSet {
       changes.push(changeOf(after, before === undefined ? 'created' : same ? 'unchanged' : 'configured'));
       const { origin } = after;
       if (before === undefined) edits.push({ key, after, origin });
-      else if (!same || (source === 'folder' && moved(before, after))) edits.push({ key, before, after, origin });
+      else if (!same || (source === 'folder' && moved(before, after)))
+        edits.push({ key, before, after, origin });
     }
     for (const { resource, origin } of gone) {
       edits.push({ key: keyOf(resource), before: resource, origin });
       changes.push(changeOf(resource, 'deleted'));
     }
     const rank = (kind: ResourceKind): number => KIND_ORDER.indexOf(kind);
-    changes.sort((a, b) => rank(a.kind) - rank(b.kind) || compare(a.namespace ?? '', b.namespace ?? '') || compare(a.name, b.name));
+    changes.sort(
+      (a, b) =>
+        rank(a.kind) - rank(b.kind) ||
+        compare(a.namespace ?? '', b.namespace ?? '') ||
+        compare(a.name, b.name),
+    );
     return { ok: true, edits, changes };
   }
 }
@@ -187,7 +214,10 @@ function moved(a: Resource, b: Resource): boolean {
   return a.origin.file !== b.origin.file || a.origin.line !== b.origin.line;
 }
 
-function distinct(resources: readonly Resource[]): { unique: Map<ResourceKey, Resource>; errors: SluiceError[] } {
+function distinct(resources: readonly Resource[]): {
+  unique: Map<ResourceKey, Resource>;
+  errors: SluiceError[];
+} {
   const unique = new Map<ResourceKey, Resource>();
   const errors: SluiceError[] = [];
   for (const resource of resources) {
@@ -205,7 +235,12 @@ function distinct(resources: readonly Resource[]): { unique: Map<ResourceKey, Re
 
 function changeOf(resource: Resource, action: Change['action']): Change {
   const namespace = namespaceOf(resource);
-  return { kind: resource.kind, ...(namespace === undefined ? {} : { namespace }), name: resource.name, action };
+  return {
+    kind: resource.kind,
+    ...(namespace === undefined ? {} : { namespace }),
+    name: resource.name,
+    action,
+  };
 }
 
 function compare(a: string, b: string): number {

@@ -18,7 +18,7 @@ function namespace(name: string, tier = 'x'): NamespaceResource {
 }
 
 function content(): unknown[] {
-  return AppliedStore.open(dir).sources.map((source) => parse(source.text));
+  return AppliedStore.open(dir).sources.map((source) => parse(source.text) as unknown);
 }
 
 describe('AppliedStore', () => {

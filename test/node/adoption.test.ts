@@ -20,7 +20,13 @@ beforeEach(async () => {
     documents(
       network('net', 81),
       container({ name: 'a', netns: a, networks: ['net'], labels: { app: 'a' } }),
-      container({ name: 'b', netns: b, networks: ['net'], labels: { app: 'b' }, hostPorts: [{ hostPort: 8080, containerPort: 80 }] }),
+      container({
+        name: 'b',
+        netns: b,
+        networks: ['net'],
+        labels: { app: 'b' },
+        hostPorts: [{ hostPort: 8080, containerPort: 80 }],
+      }),
       allowIngress('b', 'b', ['a']),
     ),
   );
@@ -51,14 +57,20 @@ it('with the same programs ends in the same maps and devices', async () => {
   await restart();
   expect({ devices: containerDevices(world), pins: pins(world) }).toEqual(before);
   // Numbers of sets, rules and identities are new; everything else is as it was.
-  const sizes = (maps: Record<string, string[]>) => Object.entries(maps).map(([name, rows]) => [name, rows.length]);
+  const sizes = (maps: Record<string, string[]>) =>
+    Object.entries(maps).map(([name, rows]) => [name, rows.length]);
   expect(sizes(mapEntries(world))).toEqual(sizes(entries));
-  expect(mapEntries(world)).toMatchObject({ hostports: entries['hostports'], networks: entries['networks'], uplinks: entries['uplinks'] });
+  expect(mapEntries(world)).toMatchObject({
+    hostports: entries.hostports,
+    networks: entries.networks,
+    uplinks: entries.uplinks,
+  });
 });
 
 it('without the leases takes the addresses from the kernel', async () => {
   const devices = containerDevices(world);
-  const addresses = () => listed<{ ipv4: string; ipv6: string }>(world, 'leases').map((lease) => [lease.ipv4, lease.ipv6]);
+  const addresses = () =>
+    listed<{ ipv4: string; ipv6: string }>(world, 'leases').map((lease) => [lease.ipv4, lease.ipv6]);
   const leases = addresses();
   await world.agent.kill();
   rmSync(state('leases'), { recursive: true });
@@ -99,8 +111,8 @@ it('removes what is no longer defined, and nothing of others', async () => {
   expect(containerDevices(world)).toHaveProperty('sl01234567');
   expect(inside(b, 'ip -br link')).not.toContain('eth0');
   const maps = mapEntries(world);
-  expect(maps['hostports']).toEqual([]);
-  expect(maps['endpoints']).toHaveLength(1);
+  expect(maps.hostports).toEqual([]);
+  expect(maps.endpoints).toHaveLength(1);
   expect(pins(world).filter((name) => /links\/\d+-/.test(name))).toHaveLength(3);
   expect(listed(world, 'leases')).toHaveLength(1);
 });

@@ -25,7 +25,9 @@ function netns(index: number): string {
 }
 
 const four = (...indexes: number[]): object[] =>
-  indexes.map((i) => container({ name: `c${i}`, netns: netns(i), networks: ['net'], labels: { app: `c${i}` } }));
+  indexes.map((i) =>
+    container({ name: `c${i}`, netns: netns(i), networks: ['net'], labels: { app: `c${i}` } }),
+  );
 
 /** The name that the device of a container gets on the host. */
 function hostName(container: string): string {
@@ -36,7 +38,10 @@ describe('a change that fails in the middle', () => {
   it('leaves everything as it was', async () => {
     await world.agent.apply(documents(network('net', 82), ...four(0, 1), allowIngress('p', 'c1', ['c0'])));
     const before = { maps: mapEntries(world), host: hostState(world) };
-    const all = () => ['networks', 'containers', 'policies', 'endpoints', 'identities', 'leases'].map((list) => world.agent.cli('get', list, '-o', 'json'));
+    const all = () =>
+      ['networks', 'containers', 'policies', 'endpoints', 'identities', 'leases'].map((list) =>
+        world.agent.cli('get', list, '-o', 'json'),
+      );
     const objects = all();
     // The third container cannot be made: its device's name is taken, which nobody can know beforehand.
     inside(world.host, `ip link add ${hostName('c3')} type veth peer name elsewhere`);
@@ -45,7 +50,13 @@ describe('a change that fails in the middle', () => {
       ...four(2, 3),
       allowIngress('p', 'c1', ['c2']),
       { ...allowIngress('q', 'c0', ['c2', 'c3']) },
-      container({ name: 'c0', netns: netns(0), networks: ['net'], labels: { app: 'c0', more: 'x' }, hostPorts: [{ hostPort: 80, containerPort: 80 }] }),
+      container({
+        name: 'c0',
+        netns: netns(0),
+        networks: ['net'],
+        labels: { app: 'c0', more: 'x' },
+        hostPorts: [{ hostPort: 80, containerPort: 80 }],
+      }),
     );
     await expect(world.agent.apply(wanted)).rejects.toThrow(/device eth0 cannot be made for default\/c3/);
     inside(world.host, 'ip link del elsewhere');
@@ -72,7 +83,9 @@ describe('a change that fails in the middle', () => {
     sh(`ip -n ${netns(1)} link add eth0 type veth peer name x`);
     await expect(world.agent.apply(documents(...four(2, 1)))).rejects.toThrow(/eth0 already exists/);
     const gone = container({ name: 'gone', netns: 'no-such-namespace', networks: ['net'] });
-    await expect(world.agent.apply(documents(...four(2), gone))).rejects.toThrow(/no-such-namespace does not exist/);
+    await expect(world.agent.apply(documents(...four(2), gone))).rejects.toThrow(
+      /no-such-namespace does not exist/,
+    );
     expect(mapEntries(world)).toEqual(before);
     expect(inside(netns(2), 'ip -br link')).not.toContain('eth0');
   });
@@ -92,9 +105,15 @@ describe('a change that fails in the middle', () => {
       apiVersion: 'networking.k8s.io/v1',
       kind: 'NetworkPolicy',
       metadata: { name: 'p', namespace: 'default' },
-      spec: { podSelector: { matchLabels: { app: 'c1' } }, policyTypes: ['Ingress'], ingress: [{ from: ipBlocks }] },
+      spec: {
+        podSelector: { matchLabels: { app: 'c1' } },
+        policyTypes: ['Ingress'],
+        ingress: [{ from: ipBlocks }],
+      },
     };
-    await expect(world.agent.apply(documents(large))).rejects.toThrow(/policy_peers has room for 1024 .*policyPeerEntries/);
+    await expect(world.agent.apply(documents(large))).rejects.toThrow(
+      /policy_peers has room for 1024 .*policyPeerEntries/,
+    );
     expect(mapEntries(world)).toEqual(before);
     expect(inside(netns(0), 'ping -n -c 1 -W 1 10.82.0.3')).toContain(' 0% packet loss');
   });
@@ -118,7 +137,7 @@ it('an agent that is killed at any moment of a change converges when it starts a
     const leases = listed<{ id: string; ipv4: string; ifindex: number }>(world, 'leases');
     const devices = containerDevices(world);
     expect(status).toMatchObject({ state: 'ready', endpoints: status.containers });
-    expect([leases.length, Object.keys(devices).length, mapEntries(world)['endpoints']?.length]).toEqual([
+    expect([leases.length, Object.keys(devices).length, mapEntries(world).endpoints?.length]).toEqual([
       status.containers,
       status.containers,
       status.containers,
@@ -146,7 +165,11 @@ it('a namespace of the folder that is not there yet holds up nothing else', asyn
     documents(network('net', 82), ...four(0), container({ name: 'late', netns: late, networks: ['net'] })),
   );
   const status = await world.agent.start(world.scratch);
-  expect(status).toMatchObject({ state: 'degraded', endpoints: 1, problems: [{ code: 'SLU4301', file: join(folder, 'all.yaml') }] });
+  expect(status).toMatchObject({
+    state: 'degraded',
+    endpoints: 1,
+    problems: [{ code: 'SLU4301', file: join(folder, 'all.yaml') }],
+  });
   sh(`ip netns add ${late}`);
   world.scratch.onClose(() => sh(`ip netns del ${late}`));
   await until('the late container', async () => (await world.agent.status()).state === 'ready');

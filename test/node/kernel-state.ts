@@ -1,13 +1,22 @@
 import { readdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
-import { MAPS } from '../../loader/abi/gen/types.gen.js';
-import type { Codec } from '../../loader/abi/codec.js';
-import { BpfMap } from '../../loader/map.js';
 import { inside } from '../../bench/lib/netns.js';
+import type { Codec } from '../../loader/abi/codec.js';
+import { MAPS } from '../../loader/abi/gen/types.gen.js';
+import { BpfMap } from '../../loader/map.js';
 import type { World } from '../e2e/world.js';
 
-const CONTROL = ['addrs', 'cidrs', 'hostports', 'networks', 'endpoints', 'uplinks', 'policy_peers', 'policy_ports'] as const;
+const CONTROL = [
+  'addrs',
+  'cidrs',
+  'hostports',
+  'networks',
+  'endpoints',
+  'uplinks',
+  'policy_peers',
+  'policy_ports',
+] as const;
 
 /** All entries of the maps that the agent writes, as sorted text; slots of arrays that are all 0 are left out. */
 export function mapEntries(world: World): Record<string, string[]> {
@@ -34,7 +43,11 @@ const ARRAYS = { networks: true, endpoints: true };
 
 function text(value: unknown): string {
   return JSON.stringify(value, (_, part: unknown) =>
-    part instanceof Uint8Array ? Buffer.from(part).toString('hex') : typeof part === 'bigint' ? String(part) : part,
+    part instanceof Uint8Array
+      ? Buffer.from(part).toString('hex')
+      : typeof part === 'bigint'
+        ? String(part)
+        : part,
   );
 }
 
@@ -79,7 +92,12 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 }
 
 /** Sends echo requests every 5 ms for so long; resolves with how many were sent and got no answer. */
-export async function pinging(world: World, netns: string, address: string, seconds: number): Promise<Promise<{ sent: number; lost: number }>[]> {
+export async function pinging(
+  world: World,
+  netns: string,
+  address: string,
+  seconds: number,
+): Promise<Promise<{ sent: number; lost: number }>[]> {
   const count = seconds * 200;
   const command = `ping -n -q -W 1 -i 0.005 -c ${count} ${address} | grep transmitted`;
   const running = await world.start(netns, 'sh', ['-c', command], false);
@@ -95,11 +113,14 @@ export async function pinging(world: World, netns: string, address: string, seco
 /** Applies or deletes definitions over the API without waiting in between; rejects when the agent goes away. */
 export function change(world: World, what: 'apply' | 'delete', text: string): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath: world.agent.socket, method: 'POST', path: `/v1/${what}` }, (response) => {
-      response.on('data', () => undefined);
-      response.on('end', resolve);
-      response.on('error', reject);
-    });
+    const call = request(
+      { socketPath: world.agent.socket, method: 'POST', path: `/v1/${what}` },
+      (response) => {
+        response.on('data', () => undefined);
+        response.on('end', resolve);
+        response.on('error', reject);
+      },
+    );
     call.on('error', reject);
     call.end(JSON.stringify({ sources: [{ file: 'change.yaml', text }] }));
   });
