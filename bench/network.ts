@@ -2,7 +2,7 @@
  * Container to container: request/response, connections, UDP packets and TCP throughput through Sluice, beside a
  * bare veth pair (the limit), Docker's bridge and rules, and the reference CNI plugins.
  *
- * Settings from the environment: BENCH_ROUNDS (7), BENCH_SECONDS (0.5, of each measurement), BENCH_CPU (last),
+ * Settings from the environment: BENCH_ROUNDS (21), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
  * BENCH_PEERS_ONLY=1 (without Sluice: the figures of the peers).
  */
 import { mkdirSync } from 'node:fs';
@@ -15,8 +15,8 @@ import { type Measurement, report, type Target } from './lib/report.js';
 import { sluicePath } from './lib/sluice-path.js';
 import { interleave, median, noise } from './lib/stats.js';
 
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 7);
-const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.5);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 21);
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.2);
 const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
 const PEERS_ONLY = process.env.BENCH_PEERS_ONLY === '1';
 

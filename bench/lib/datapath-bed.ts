@@ -6,7 +6,7 @@
  * every device: a packet that was sent on to another container is a valid packet of the first one again.
  */
 
-import { bytesCodec, type Codec, u32Codec } from '../../loader/abi/codec.js';
+import { bytesCodec, type Codec } from '../../loader/abi/codec.js';
 import { MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
 import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
