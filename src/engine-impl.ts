@@ -1,17 +1,14 @@
 import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
-import type { RingReader } from '../loader/ring.js';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
-import { FlowCollector } from './dataplane/gc.js';
 import { Kernel } from './dataplane/kernel.js';
 import { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
-import { openRing } from './dataplane/ring.js';
 import { Watcher } from './dataplane/watcher.js';
 import type {
   ApplyResult,
@@ -23,10 +20,10 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
-import { DropLog, type EventContext } from './flows/events.js';
+import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
-import { MapGauges, readCounters } from './flows/metrics.js';
 import { ownerOf } from './flows/names.js';
+import { Telemetry } from './flows/telemetry.js';
 import { LeaseBook } from './ipam/leases.js';
 import type { Logger } from './log.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
@@ -40,8 +37,6 @@ export { removeEverything };
 
 /** How long open TCP connections may be picked up again after the flow table was lost. */
 const PICKUP_MS = 300_000;
-const RING_POLL_MS = 100;
-const GC_MS = 1000;
 
 type AppliedListener = Parameters<Engine['onApplied']>[0];
 
@@ -77,15 +72,11 @@ class AgentEngine implements Engine {
   readonly #compiler: PolicyCompiler;
   readonly #reconciler: Reconciler;
   readonly #watcher: Watcher;
-  readonly #drops: DropLog;
-  readonly #ring: RingReader;
-  readonly #collector: FlowCollector;
-  readonly #gauges: MapGauges;
+  readonly #telemetry: Telemetry;
   readonly #lister: Lister;
   readonly #listeners: AppliedListener[] = [];
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #applied: readonly SourceText[];
-  readonly #dropsBefore: number;
   #queue: Promise<unknown> = Promise.resolve();
   #problems: readonly SluiceError[] = [];
   #lastApply: Status['lastApply'];
@@ -129,32 +120,15 @@ class AgentEngine implements Engine {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule),
     };
-    this.#drops = new DropLog(context);
-    this.#ring = openRing(this.#kernel.pins);
-    const gc = loaded.programs.get('sluice_gc');
-    if (gc === undefined) throw SluiceError.of('SLU3303', { reason: 'the object has no program sluice_gc' });
-    this.#collector = new FlowCollector(gc, loaded.maps.flows.maxEntries);
-    const kernel = this.#kernel;
-    this.#gauges = new MapGauges(loaded.maps, {
-      flows: () => this.#collector.entries,
-      endpoints: () => kernel.attachments.size,
-      networks: () => this.#objects.count('Network'),
-      uplinks: () => kernel.uplinks.devices.length,
-      addrs: () => kernel.addresses.size,
-      cidrs: () => kernel.cidrs.size,
-      policy_peers: () => kernel.policy.peerEntries,
-      policy_ports: () => kernel.policy.portEntries,
-      hostports: () => kernel.hostports.size,
-    });
+    this.#telemetry = new Telemetry(this.#kernel, this.#objects, this.#compiler, context);
     this.#lister = new Lister({
-      kernel,
+      kernel: this.#kernel,
       objects: this.#objects,
       leases: this.#leases,
       compiler: this.#compiler,
       reconciler: this.#reconciler,
       context,
     });
-    this.#dropsBefore = this.#droppedPackets();
   }
 
   /** Brings what was defined before into force and takes over what is there. */
@@ -198,9 +172,10 @@ class AgentEngine implements Engine {
     const failures = pending.commit();
     const strays = adoption.removeStrays();
     kernel.sweep();
-    this.#removeForgotten();
+    kernel.removeForgotten(gatewaysOf(this.#objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
-    this.#startTimers();
+    const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
+    this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
     this.#ready = true;
     this.#log.info(
       {
@@ -251,7 +226,7 @@ class AgentEngine implements Engine {
       policies: this.#objects.count('NetworkPolicy'),
       policySets: this.#compiler.sets().length,
       identities: this.#compiler.identities().length,
-      flows: { entries: this.#collector.entries, capacity: kernel.loaded.maps.flows.maxEntries },
+      flows: { entries: this.#telemetry.flows, capacity: kernel.loaded.maps.flows.maxEntries },
       epoch: kernel.node.epoch,
       ...(this.#lastApply === undefined ? {} : { lastApply: this.#lastApply }),
       problems,
@@ -259,30 +234,15 @@ class AgentEngine implements Engine {
   }
 
   snapshot(): MetricsSnapshot {
-    const kernel = this.#kernel;
-    const packets = readCounters(kernel.loaded.maps);
-    const full = packets.filter((counter) => counter.reason === 'flow_table_full');
-    return {
-      packets,
-      flowEntries: this.#collector.entries,
-      flowCapacity: kernel.loaded.maps.flows.maxEntries,
-      flowInsertFailures: full.reduce((sum, counter) => sum + counter.packets, 0),
-      maps: this.#gauges.read(),
-      endpoints: kernel.attachments.size,
-      policySets: this.#compiler.sets().length,
-      identities: this.#compiler.identities().length,
-      epoch: kernel.node.epoch,
-      lostEvents: Math.max(0, sumDrops(packets) - this.#dropsBefore - this.#drops.drops),
-    };
+    return this.#telemetry.snapshot();
   }
 
   drops(limit: number): readonly DropEvent[] {
-    this.#pollRing();
-    return this.#drops.latest(limit);
+    return this.#telemetry.drops(limit);
   }
 
   onDrop(listener: (event: DropEvent) => void): () => void {
-    return this.#drops.onEvent(listener);
+    return this.#telemetry.onDrop(listener);
   }
 
   onApplied(listener: AppliedListener): void {
@@ -295,7 +255,7 @@ class AgentEngine implements Engine {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#queue.catch(() => undefined);
     this.#watcher.close();
-    this.#ring.close();
+    this.#telemetry.close();
     this.#leases.close();
     this.#kernel.close();
   }
@@ -385,58 +345,18 @@ class AgentEngine implements Engine {
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
   }
 
-  /** After the first sync: links of devices that are gone, and gateways of networks that are gone. */
-  #removeForgotten(): void {
-    const kernel = this.#kernel;
-    const uplinks = new Set(kernel.uplinks.devices.map((device) => device.ifindex));
-    for (const index of kernel.pins.linkedDevices()) {
-      if (uplinks.has(index) || kernel.attachments.idOfIndex(index) !== undefined) continue;
-      kernel.hooks.detachUplink(index);
-      kernel.hooks.forget(index);
-    }
-    const gateways = new Set<string>();
-    for (const network of this.#objects.ofKind('Network')) {
-      if (network.mode !== 'routed') continue;
-      for (const range of [network.ipv4, network.ipv6]) if (range !== undefined) gateways.add(range.gateway);
-    }
-    kernel.host.keepGateways(gateways);
-    kernel.hostAddresses.refresh();
-  }
-
-  #startTimers(): void {
-    const every = (ms: number, work: () => void): void => {
-      const timer = setInterval(() => {
-        try {
-          work();
-        } catch (err) {
-          this.#log.error({ err }, 'background work failed');
-        }
-      }, ms);
-      timer.unref();
-      this.#timers.push(timer);
-    };
-    every(RING_POLL_MS, () => this.#pollRing());
-    every(GC_MS, () => this.#collector.turn());
-    this.#timers.push(...this.#watcher.start());
-  }
-
   #endPickup(): void {
     this.#kernel.node.pickup = false;
   }
-
-  #pollRing(): void {
-    this.#ring.poll((record) => this.#drops.take(record), 4096);
-  }
-
-  #droppedPackets(): number {
-    return sumDrops(readCounters(this.#kernel.loaded.maps));
-  }
-}
-
-function sumDrops(packets: MetricsSnapshot['packets']): number {
-  return packets.reduce((sum, counter) => (counter.reason === 'forwarded' ? sum : sum + counter.packets), 0);
 }
 
 function refused(errors: readonly SluiceError[]): ApplyResult {
   return { ok: false, errors: [...errors].sort(compareErrors).map(errorLine) };
+}
+
+/** Gateway addresses that are on lo. */
+function gatewaysOf(objects: ObjectSet): Set<string> {
+  const routed = [...objects.ofKind('Network')].filter((network) => network.mode === 'routed');
+  const ranges = routed.flatMap((network) => [network.ipv4, network.ipv6]);
+  return new Set(ranges.flatMap((range) => (range === undefined ? [] : [range.gateway])));
 }

@@ -91,6 +91,18 @@ export class Kernel {
     this.policy.sweep();
   }
 
+  /** After the first sync: removes links of devices that are gone, and gateway addresses of no network. */
+  removeForgotten(gateways: ReadonlySet<string>): void {
+    const uplinks = new Set(this.uplinks.devices.map((device) => device.ifindex));
+    for (const index of this.pins.linkedDevices()) {
+      if (uplinks.has(index) || this.attachments.idOfIndex(index) !== undefined) continue;
+      this.hooks.detachUplink(index);
+      this.hooks.forget(index);
+    }
+    this.host.keepGateways(gateways);
+    this.hostAddresses.refresh();
+  }
+
   /** Closes descriptors; the kernel goes on as it is. */
   close(): void {
     this.rtnl.close();
