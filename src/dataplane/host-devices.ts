@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { findClsact } from '../../loader/clsact.js';
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { readSysctl, writeSysctl } from '../../loader/sysctl.js';
@@ -14,9 +15,11 @@ interface HostState {
   readonly gateways: readonly string[];
   /** Former values of settings, by their path below /proc/sys. */
   readonly sysctls: Readonly<Record<string, string>>;
+  /** Uplinks with a clsact filter of ours (links are pinned instead), by index. */
+  readonly filters: readonly number[];
 }
 
-const EMPTY: HostState = { gateways: [], sysctls: {} };
+const EMPTY: HostState = { gateways: [], sysctls: {}, filters: [] };
 
 /** Name and alias of the bridge of a network. */
 export function bridgeName(instance: string, network: string): string {
@@ -110,9 +113,18 @@ export class HostDevices {
     if (readSysctl(key) === '1') this.setSysctl(key, '2');
   }
 
-  /** Takes everything back: settings in reverse order, gateway addresses. Never throws; returns what failed. */
+  /** A clsact filter is about to be put on an uplink, or was taken away. */
+  noteFilter(ifindex: number, present: boolean): void {
+    const others = this.#state.filters.filter((other) => other !== ifindex);
+    if (present === this.#state.filters.includes(ifindex)) return;
+    this.#save({ ...this.#state, filters: present ? [...others, ifindex] : others });
+  }
+
+  /** Takes everything back: filters, gateway addresses, settings in reverse order. Never throws; returns what failed. */
   restore(): unknown[] {
     const errors: unknown[] = [];
+    for (const ifindex of this.#state.filters)
+      attempt(() => findClsact(ifindex, 'ingress')?.detach(), errors);
     for (const address of this.#state.gateways) attempt(() => this.removeGateway(address), errors);
     for (const [key, value] of Object.entries(this.#state.sysctls).reverse()) {
       attempt(() => writeSysctl(key, value), errors);

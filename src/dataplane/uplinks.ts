@@ -76,13 +76,14 @@ export class Uplinks {
       if (before !== undefined) continue;
       const acceptRa = `net/ipv6/conf/${device.name}/accept_ra`;
       ignoreErrors(() => this.#host.keepRouterAdvertisements(acceptRa));
-      if (attach) this.#hooks.attachUplink(device.ifindex);
+      if (attach) this.#attach(device.ifindex);
     }
     for (const gone of this.#devices) {
       if (devices.some((device) => device.ifindex === gone.ifindex)) continue;
       changed = true;
       this.#map.delete(gone.ifindex);
       this.#hooks.detachUplink(gone.ifindex);
+      this.#host.noteFilter(gone.ifindex, false);
     }
     this.#devices = devices;
     return changed;
@@ -90,7 +91,12 @@ export class Uplinks {
 
   /** Puts the program on every uplink (after the first full sync). */
   attachAll(): void {
-    for (const device of this.#devices) this.#hooks.attachUplink(device.ifindex);
+    for (const device of this.#devices) this.#attach(device.ifindex);
+  }
+
+  #attach(ifindex: number): void {
+    this.#host.noteFilter(ifindex, this.#hooks.method === 'clsact');
+    this.#hooks.attachUplink(ifindex);
   }
 
   #find(): { devices: UplinkDevice[]; problems: SluiceError[] } {
