@@ -9,9 +9,10 @@ describe('median and noise', () => {
     expect(() => median([])).toThrow('nothing');
   });
 
-  it('is half the spread over the median', () => {
-    expect(noise([90, 100, 110])).toBeCloseTo(0.1);
-    expect(noise([100])).toBe(0);
+  it('is the interquartile range over the median', () => {
+    expect(noise([90, 95, 100, 105, 110])).toBeCloseTo(0.15);
+    expect(noise([1, 100, 100, 100, 100, 100, 100, 900])).toBe(0);
+    expect(noise([100, 200])).toBe(0);
   });
 });
 

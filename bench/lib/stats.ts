@@ -8,13 +8,15 @@ export function median(values: readonly number[]): number {
 }
 
 /**
- * Half of the spread of a sample, as a fraction of its median: what two medians may differ by without meaning
- * anything. 0 for fewer than two values.
+ * Interquartile range of a sample as a fraction of its median: what two medians may differ by without meaning
+ * anything. 0 for fewer than four values.
  */
 export function noise(values: readonly number[]): number {
-  if (values.length < 2) return 0;
-  const middle = median(values);
-  return middle === 0 ? 0 : (Math.max(...values) - Math.min(...values)) / 2 / middle;
+  const middle = values.length < 4 ? 0 : median(values);
+  if (middle === 0) return 0;
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return (median(sorted.slice(-half)) - median(sorted.slice(0, half))) / middle;
 }
 
 /**
