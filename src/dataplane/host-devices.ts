@@ -46,11 +46,22 @@ export class HostDevices {
   /** Puts a gateway address on lo. An address that the host has already stays the host's own. */
   addGateway(address: string): void {
     if (!this.#state.gateways.includes(address)) {
-      if (this.#rtnl.addresses().some((present) => present.address === address)) return;
+      if (this.#isHosts(address)) return;
       this.#save({ ...this.#state, gateways: [...this.#state.gateways, address] });
     }
     const prefix = address.includes(':') ? 128 : 32;
     this.#rtnl.addAddress(LOOPBACK, { address, prefix, noDad: true, replace: true });
+  }
+
+  /** Whether the host has the address on a device that is not ours (a bridge of a network may be about to go). */
+  #isHosts(address: string): boolean {
+    const ours = `sluice:${this.#instance}:`;
+    return this.#rtnl
+      .addresses()
+      .some(
+        (present) =>
+          present.address === address && this.#rtnl.link(present.ifindex)?.alias?.startsWith(ours) !== true,
+      );
   }
 
   /** Takes a gateway address away again, if it was put there by `addGateway`. */

@@ -1,6 +1,6 @@
 import type { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
-import type { Lease, LeaseBook, LeaseChange } from '../ipam/leases.js';
+import type { Lease, LeaseBook, LeaseChange, LeaseRequest } from '../ipam/leases.js';
 import { type AttachmentSpec, hasDevice, needsNewDevice, specOf } from '../state/desired.js';
 import { attachmentId, displayName, type ResourceKey } from '../state/keys.js';
 import type { ObjectSet } from '../state/objects.js';
@@ -69,6 +69,11 @@ export function planContainers(input: PlanInput, lenient: boolean): Plan {
       plan.gone.push(id);
     }
   }
+  for (const { container } of after) {
+    for (const network of container === undefined ? [] : deviceNetworks(container, objects)) {
+      if (container !== undefined) change.releaseReplaced(leaseRequest(container, network.name));
+    }
+  }
   for (const { key, container } of after) {
     if (container === undefined) continue;
     try {
@@ -96,20 +101,24 @@ function sort(plan: Plan, wanted: Wanted, input: PlanInput): void {
 
 function wantedAttachments(container: ContainerResource, input: PlanInput): Wanted[] {
   return deviceNetworks(container, input.objects).flatMap((network) => {
-    const entry = container.networks.find((candidate) => candidate.network === network.name);
-    const { ipv4, ipv6, mac } = entry ?? {};
-    const lease = input.change.take({
-      id: attachmentId(container, network.name),
-      network: network.name,
-      ...(ipv4 === undefined ? {} : { ipv4 }),
-      ...(ipv6 === undefined ? {} : { ipv6 }),
-      ...(mac === undefined ? {} : { mac }),
-      origin: container.origin,
-    });
+    const lease = input.change.take(leaseRequest(container, network.name));
     const number = input.leases.numberOf(network.name) ?? 0;
     const spec = specOf(container, network, lease, { instance: input.instance, mtu: input.mtu, number });
     return spec === undefined ? [] : [{ spec, container, lease }];
   });
+}
+
+function leaseRequest(container: ContainerResource, network: string): LeaseRequest {
+  const entry = container.networks.find((candidate) => candidate.network === network);
+  const { ipv4, ipv6, mac } = entry ?? {};
+  return {
+    id: attachmentId(container, network),
+    network,
+    ...(ipv4 === undefined ? {} : { ipv4 }),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+    ...(mac === undefined ? {} : { mac }),
+    origin: container.origin,
+  };
 }
 
 /** Ids of the attachments that a container has to have. */

@@ -18,9 +18,9 @@ export interface Place {
 
 /**
  * Checks that an attachment can be made: the namespace is there and not the agent's own, its device name is
- * free, a macvlan's parent exists. Throws SluiceError 43xx.
+ * free or will be (`leaving`), a macvlan's parent exists. Throws SluiceError 43xx.
  */
-export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wanted): Place {
+export function preflight(rtnl: Rtnetlink, wanted: Wanted, leaving: ReadonlySet<string>): Place {
   const { spec, container } = wanted;
   const netns = openContainerNetns(spec, container);
   try {
@@ -28,10 +28,7 @@ export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wan
     const same = own.sameAs(netns);
     own.close();
     if (same) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
-    const live = attachments.get(spec.id);
-    const replaced =
-      live !== undefined && live.spec.device === spec.device && live.netns === netnsText(netns);
-    if (!replaced && hasDeviceNamed(netns, spec.device)) {
+    if (!leaving.has(deviceKey(netnsText(netns), spec.device)) && hasDeviceNamed(netns, spec.device)) {
       throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
     }
     if (spec.mode !== 'macvlan') return { netns: netnsText(netns) };
@@ -43,6 +40,17 @@ export function preflight(rtnl: Rtnetlink, attachments: Attachments, wanted: Wan
   } finally {
     netns.close();
   }
+}
+
+/** Identifies a device inside a namespace. */
+function deviceKey(netns: string, device: string): string {
+  return `${netns} ${device}`;
+}
+
+/** The devices inside namespaces that these attachments have, for `preflight`. */
+export function devicesOf(attachments: Attachments, ids: readonly string[]): Set<string> {
+  const lives = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
+  return new Set(lives.map((live) => deviceKey(live.netns, live.spec.device)));
 }
 
 /** Throws SLU4302 if the device that a macvlan network hangs on does not exist. */

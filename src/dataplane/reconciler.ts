@@ -17,7 +17,7 @@ import { type Plan, planContainers, type Wanted } from './plan.js';
 import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
-import { checkParent, openContainerNetns, preflight } from './preflight.js';
+import { checkParent, devicesOf, openContainerNetns, preflight } from './preflight.js';
 import { asError, Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
@@ -241,6 +241,8 @@ export class Reconciler {
 
   #preflight(plan: Plan, keys: Iterable<ResourceKey>, lenient: boolean, change: LeaseChange): Prepared[] {
     const prepared: Prepared[] = [];
+    const going = [...plan.remove, ...plan.replace.map(({ spec }) => spec.id)];
+    const leaving = devicesOf(this.#kernel.attachments, going);
     for (const key of keys) {
       const container = this.#container(key);
       if (container?.netns === undefined || !this.#isIsolated(container)) continue;
@@ -253,7 +255,7 @@ export class Reconciler {
     }
     for (const wanted of [...plan.replace, ...plan.create]) {
       try {
-        const place = preflight(this.#kernel.rtnl, this.#kernel.attachments, wanted);
+        const place = preflight(this.#kernel.rtnl, wanted, leaving);
         const lease = { ...wanted.lease, netns: place.netns, netnsPath: netnsPath(wanted.spec.netns) };
         if (JSON.stringify(lease) !== JSON.stringify(wanted.lease)) change.amend(lease);
         prepared.push({ wanted: { ...wanted, lease }, place });

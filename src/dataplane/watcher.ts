@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import type { Link } from '../../loader/netlink/link.js';
 import { NetlinkMonitor } from '../../loader/netlink/monitor.js';
 import { netnsPath } from '../../loader/netns.js';
 import type { Logger } from '../log.js';
@@ -77,7 +78,7 @@ export class Watcher {
       if (event.type === 'overflow') everything = true;
       else if (event.type === 'link') {
         const id = this.#kernel.attachments.idOfIndex(event.link.index);
-        if (id === undefined) host = true;
+        if (id === undefined) host ||= !isContainerDevice(event.link);
         else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
       } else if (event.type === 'address') host = true;
       else if (event.type === 'route' && event.route.destination === 'default') host = true;
@@ -183,6 +184,11 @@ export class Watcher {
       this.#log.info({ container: key.slice('Container '.length) }, 'network is in force');
     }
   }
+}
+
+/** Devices of containers come and go without meaning anything for the host. */
+function isContainerDevice(link: Link): boolean {
+  return link.alias?.startsWith('sluice:') === true || /^sl[0-9a-f]{8}$/.test(link.name);
 }
 
 let nsfs: bigint | undefined;

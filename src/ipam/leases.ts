@@ -241,6 +241,28 @@ export class LeaseChange {
     return lease;
   }
 
+  /** Before several leases are taken: frees addresses that will be replaced, so that two may change hands. */
+  releaseReplaced(request: LeaseRequest): void {
+    const present = this.#book.leases.get(request.id);
+    const pools = this.#book.pools.get(request.network);
+    if (present === undefined || pools === undefined) return;
+    const { ipv4, ipv6, ...rest } = present;
+    const keep4 = request.ipv4 === undefined || request.ipv4 === ipv4;
+    const keep6 = request.ipv6 === undefined || request.ipv6 === ipv6;
+    if (keep4 && keep6) return;
+    const freed = {
+      ...(keep4 || ipv4 === undefined ? {} : { ipv4 }),
+      ...(keep6 || ipv6 === undefined ? {} : { ipv6 }),
+    };
+    releaseAll(pools, { ...rest, ...freed });
+    this.#undo.push(() => claimAll(pools, { ...rest, ...freed }));
+    this.#put({
+      ...rest,
+      ...(keep4 && ipv4 !== undefined ? { ipv4 } : {}),
+      ...(keep6 && ipv6 !== undefined ? { ipv6 } : {}),
+    });
+  }
+
   /** Takes over what a live device has although the journal does not know it. False if something is taken. */
   adopt(lease: Lease): boolean {
     const book = this.#book;
