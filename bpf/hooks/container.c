@@ -71,27 +71,34 @@ int sluice_from_container(struct __sk_buff *skb)
 
 	p.key.ifindex = skb->ifindex;
 	reason = parse(skb, &p);
-	if (reason)
+	if (unlikely(reason))
 		return drop(&p, NULL, reason, DIR_EGRESS);
-	if (p.kind == PACKET_FLOW) {
+	if (likely(p.kind == PACKET_FLOW)) {
 		void *data = (void *)(long)skb->data;
 		void *end = (void *)(long)skb->data_end;
 
-		if (data + L3_OFF > end || !node)
+		if (unlikely(data + L3_OFF > end || !node))
 			return drop(&p, NULL, DROP_INVALID, DIR_EGRESS);
-		if (*(__u8 *)data & 1) {
+		if (unlikely(*(__u8 *)data & 1)) {
 			p.kind = PACKET_GROUP; /* broadcast of a subnet */
 			return container_extra(skb, &p);
 		}
 		e = bpf_map_lookup_elem(&flows, &p.key);
-		if (e) {
-			if (!mac_equal(data + ETH_ALEN, e->from_mac))
+		if (likely(e)) {
+			if (unlikely(!mac_equal(data + ETH_ALEN, e->from_mac)))
 				return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
-			if (e->epoch != node->epoch)
+			if (unlikely(e->epoch != node->epoch))
 				return slow_path(skb, &p, e, 0, HOOK_CONTAINER);
-			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
-				return forward(skb, &p, e, HOOK_CONTAINER);
-			return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
+			if (!tcp_is_plain(&p, e)) {
+				struct work *w = work_area();
+				int step = tcp_step(skb, &p, e);
+
+				if (step == TCP_BEGINS || !w)
+					return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
+				if (step == TCP_ENDED)
+					e = &w->f;
+			}
+			return forward(skb, &p, e, HOOK_CONTAINER);
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = bpf_map_lookup_elem(&half, &p.key);
@@ -187,7 +194,7 @@ int sluice_to_container(struct __sk_buff *skb)
 		if (e) {
 			if (e->epoch != node->epoch)
 				return slow_path(skb, &p, e, 0, HOOK_HOST);
-			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
+			if (tcp_is_plain(&p, e) || tcp_step(skb, &p, e) != TCP_BEGINS)
 				return forward(skb, &p, e, HOOK_HOST);
 			return slow_path(skb, &p, NULL, 0, HOOK_HOST);
 		}

@@ -20,9 +20,9 @@ static __always_inline __u32 lifetime(const struct flow *e, const struct flow *o
 	if (e->action == ACTION_DROP)
 		return e->proto == IPPROTO_TCP ? cfg_ttl_fin : cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP) {
-		if (e->state == FLOW_CLOSING && (!other || other->state == FLOW_CLOSING))
+		if (e->state >= FLOW_CLOSING && (!other || other->state >= FLOW_CLOSING))
 			return cfg_ttl_closing;
-		if (e->state == FLOW_CLOSING || (other && other->state == FLOW_CLOSING))
+		if (e->state >= FLOW_CLOSING || (other && other->state >= FLOW_CLOSING))
 			return cfg_ttl_fin;
 		return cfg_ttl_tcp;
 	}
@@ -32,7 +32,7 @@ static __always_inline __u32 lifetime(const struct flow *e, const struct flow *o
 static __always_inline __u32 shortest(const struct flow *e)
 {
 	if (e->proto == IPPROTO_TCP)
-		return e->state == FLOW_CLOSING ? cfg_ttl_closing : cfg_ttl_fin;
+		return e->state >= FLOW_CLOSING ? cfg_ttl_closing : cfg_ttl_fin;
 	return cfg_ttl_udp_new;
 }
 

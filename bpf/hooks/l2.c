@@ -101,7 +101,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	}
 	e = bpf_map_lookup_elem(&flows, &p.key);
 	if (e && e->epoch == node->epoch) {
-		if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
+		if (tcp_is_plain(&p, e) || tcp_step(skb, &p, e) != TCP_BEGINS)
 			return forward(skb, &p, e, hook);
 		e = NULL;
 	}

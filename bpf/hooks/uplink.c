@@ -55,7 +55,7 @@ int sluice_from_uplink(struct __sk_buff *skb)
 		if (e) {
 			if (e->epoch != node->epoch)
 				return slow_path(skb, &p, e, 0, HOOK_UPLINK);
-			if (!(p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) || !tcp_mark(&p, e))
+			if (tcp_is_plain(&p, e) || tcp_step(skb, &p, e) != TCP_BEGINS)
 				return forward(skb, &p, e, HOOK_UPLINK);
 			return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 		}

@@ -56,6 +56,7 @@ enum flow_state {
 	FLOW_OPEN = 1, /* both directions seen; TCP: handshake complete */
 	FLOW_CLOSING = 2, /* FIN or RST seen in this direction */
 	FLOW_SYNACK = 3, /* half-open table only: the receiver answered the SYN */
+	FLOW_CLOSED = 4, /* FIN seen in this direction, and acknowledged */
 };
 
 /* The verdict for one direction of a flow, with all that is needed to act on a packet. */
@@ -85,6 +86,8 @@ struct flow {
 	__u32 dst_identity;
 	__u8 reason; /* ACTION_DROP: enum drop_reason */
 	__u8 pad[3];
+	__u32 fin_end; /* FLOW_CLOSING: sequence number after the FIN, host order */
+	__u32 pad1;
 	__u64 packets;
 	__u64 bytes; /* IP bytes */
 	__u64 created; /* jiffies64 */

@@ -40,6 +40,10 @@
 #define AF_INET6 10
 #define ENOSPC 28
 
+/* The common case stays in one piece, so that it takes few cache lines. */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
 #define V4_MAPPED bpf_htonl(0xffff)
 
 static __always_inline bool addr_equal(const struct ip_addr *a, const struct ip_addr *b)

@@ -18,39 +18,77 @@ static __always_inline void other_key(struct flow_key *k, const struct flow *e)
 	k->pad[2] = 0;
 }
 
-/*
- * Rare: FIN, RST or SYN on an entry of the main table. Returns 1 if the tuple is used for a new
- * connection: both entries are gone then.
- */
-__noinline int tcp_mark(struct packet *p, struct flow *e)
+enum tcp_step {
+	TCP_GOES_ON = 0,
+	TCP_BEGINS = 1, /* the tuple is used for a new connection; both entries are gone */
+	TCP_ENDED = 2, /* both entries are gone; a copy for this last packet is in work.f */
+};
+
+/* Sequence numbers of a packet, host order; the FIN counts as one byte. */
+static __always_inline int tcp_numbers(struct __sk_buff *skb, struct packet *p, __u32 *end, __u32 *ack)
 {
+	struct tcphdr t;
+	__u32 head;
+
+	if (bpf_skb_load_bytes(skb, p->l4_off, &t, sizeof(t)))
+		return -1;
+	head = p->l4_off - L3_OFF + t.doff * 4;
+	*end = bpf_ntohl(t.seq) + (p->len > head ? p->len - head : 0) + 1;
+	*ack = bpf_ntohl(t.ack_seq);
+	return 0;
+}
+
+/*
+ * Rare: FIN, RST or SYN, or a flow that is being closed. Between two containers nothing is lost after this hook, so
+ * their entries go with the last acknowledgement and the next connection finds them in the cache; others expire.
+ */
+__noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
+{
+	struct work *w = work_area();
 	struct flow_key k;
 	struct flow *other;
+	__u32 end, ack;
 
-	if (!p || !e)
-		return 0;
+	if (!p || !e || !w)
+		return TCP_GOES_ON;
 	if (is_syn(p)) {
 		/* Used again after its end, or opened from the other side while it is denied from this one. */
-		if (e->flags & FLOW_REPLY ? e->action != ACTION_DROP : e->state != FLOW_CLOSING)
-			return 0;
+		if (e->flags & FLOW_REPLY ? e->action != ACTION_DROP : e->state < FLOW_CLOSING)
+			return TCP_GOES_ON;
 		if (!cfg_dry_run) {
 			other_key(&k, e);
 			bpf_map_delete_elem(&flows, &k);
 			bpf_map_delete_elem(&flows, &p->key);
 		}
-		return 1;
+		return TCP_BEGINS;
 	}
-	if (cfg_dry_run)
-		return 0;
-	if (p->tcp_flags & (TCP_FIN | TCP_RST))
+	if (cfg_dry_run || p->fragment == FRAGMENT_LATER || tcp_numbers(skb, p, &end, &ack))
+		return TCP_GOES_ON;
+	other_key(&k, e);
+	other = bpf_map_lookup_elem(&flows, &k);
+	if ((p->tcp_flags & TCP_FIN) && e->state != FLOW_CLOSED) {
+		e->fin_end = end;
 		e->state = FLOW_CLOSING;
-	if (p->tcp_flags & TCP_RST) {
-		other_key(&k, e);
-		other = bpf_map_lookup_elem(&flows, &k);
-		if (other)
-			other->state = FLOW_CLOSING;
 	}
-	return 0;
+	if (other && other->state == FLOW_CLOSING && (p->tcp_flags & TCP_ACK) && ack == other->fin_end)
+		other->state = FLOW_CLOSED;
+	if (p->tcp_flags & TCP_RST) {
+		e->state = FLOW_CLOSED;
+		if (other)
+			other->state = FLOW_CLOSED;
+	}
+	if (!other || e->state != FLOW_CLOSED || other->state != FLOW_CLOSED || e->action != ACTION_PEER ||
+	    other->action != ACTION_PEER)
+		return TCP_GOES_ON;
+	w->f = *e;
+	bpf_map_delete_elem(&flows, &k);
+	bpf_map_delete_elem(&flows, &p->key);
+	return TCP_ENDED;
+}
+
+static __always_inline bool tcp_is_plain(const struct packet *p, const struct flow *e)
+{
+	return likely(!(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING);
 }
 
 /* Is the packet, or a segment of it, larger than what the way out carries? */
@@ -111,12 +149,12 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	__u32 oif = e->oif;
 	int reason;
 
-	if (action == ACTION_DROP)
+	if (unlikely(action == ACTION_DROP))
 		return drop_denied(p, e);
 	if (cfg_dry_run)
 		return report(p, e);
 	if (hook == HOOK_CONTAINER || hook == HOOK_UPLINK) {
-		if (e->flags & FLOW_TTL) {
+		if (unlikely(e->flags & FLOW_TTL)) {
 			if (p->ttl <= 1) {
 				if (hook == HOOK_CONTAINER)
 					return reply_error(skb, p, DROP_TTL, 0);
@@ -132,23 +170,23 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	count(dir, DROP_NONE, p->len);
 	if (hook == HOOK_HOST || hook == HOOK_L2_EGRESS || hook == HOOK_L2_INGRESS)
 		return CONTINUE;
-	if (action == ACTION_PEER) {
+	if (likely(action == ACTION_PEER)) {
 		void *data = (void *)(long)skb->data;
 		void *end = (void *)(long)skb->data_end;
 
-		if (data + L3_OFF > end)
+		if (unlikely(data + L3_OFF > end))
 			return drop(p, NULL, DROP_INVALID, dir);
 		/* Ethernet first: the checksum helpers below make the pointers stale. */
 		memcpy(data, e->dmac, ETH_ALEN);
 		memcpy(data + ETH_ALEN, e->smac, ETH_ALEN);
 	}
-	if (e->flags & (FLOW_NAT | FLOW_TTL)) {
+	if (unlikely(e->flags & (FLOW_NAT | FLOW_TTL))) {
 		reason = rewrite(skb, p, e);
 		if (reason)
 			return drop(p, NULL, reason, dir);
 	}
-	if (action == ACTION_PEER) {
-		if (skb->pkt_type != PACKET_HOST)
+	if (likely(action == ACTION_PEER)) {
+		if (unlikely(skb->pkt_type != PACKET_HOST))
 			bpf_skb_change_type(skb, PACKET_HOST);
 		return (int)bpf_redirect_peer(oif, 0);
 	}

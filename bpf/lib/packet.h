@@ -247,7 +247,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 	void *l4;
 	__u8 proto;
 
-	if (data + L3_OFF + sizeof(struct iphdr) + 20 > end) {
+	if (unlikely(data + L3_OFF + sizeof(struct iphdr) + 20 > end)) {
 		/* Short, or the headers are not in the linear part. */
 		if (skb->len > L3_OFF + sizeof(struct iphdr) + 20)
 			bpf_skb_pull_data(skb, skb->len < 128 ? skb->len : 128);
@@ -259,11 +259,11 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 	}
 	p->len = skb->len - L3_OFF;
 	ethertype = eth->h_proto;
-	if (ethertype == bpf_htons(ETH_P_IP)) {
+	if (likely(ethertype == bpf_htons(ETH_P_IP))) {
 		struct iphdr *ip = data + L3_OFF;
 		__u16 fo;
 
-		if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		if (unlikely((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5))
 			return DROP_INVALID;
 		addr_set_v4(&p->key.saddr, ip->saddr);
 		addr_set_v4(&p->key.daddr, ip->daddr);
@@ -271,14 +271,14 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		p->ttl = ip->ttl;
 		p->l4_off = L3_OFF + ip->ihl * 4;
 		fo = bpf_ntohs(ip->frag_off);
-		if (fo & 0x3fff) {
+		if (unlikely(fo & 0x3fff)) {
 			p->fragment = (fo & 0x1fff) ? FRAGMENT_LATER : FRAGMENT_FIRST;
 			p->frag_id = ip->id;
 		}
 	} else if (ethertype == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip6 = data + L3_OFF;
 
-		if ((void *)(ip6 + 1) > end || ip6->version != 6)
+		if (unlikely((void *)(ip6 + 1) > end || ip6->version != 6))
 			return DROP_INVALID;
 		p->v6 = 1;
 		memcpy(&p->key.saddr, &ip6->saddr, 16);
@@ -289,7 +289,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		proto = ip6->nexthdr;
 		p->ttl = ip6->hop_limit;
 		p->l4_off = L3_OFF + sizeof(*ip6);
-		if (is_extension(proto)) {
+		if (unlikely(is_extension(proto))) {
 			int reason = skip_extensions(skb, p, p->l4_off, &proto);
 
 			if (reason)
@@ -302,7 +302,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		return DROP_NONE;
 	}
 	p->key.proto = proto;
-	if (daddr_is_group(p)) {
+	if (unlikely(daddr_is_group(p))) {
 		p->kind = PACKET_GROUP;
 		if (p->v6 && proto == IPPROTO_ICMPV6 && p->fragment != FRAGMENT_LATER) {
 			__u8 type = 0;
@@ -314,13 +314,13 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		}
 		return DROP_NONE;
 	}
-	if (p->fragment == FRAGMENT_LATER)
+	if (unlikely(p->fragment == FRAGMENT_LATER))
 		return fragment_ports(p);
-	if (p->l4_off > 512)
+	if (unlikely(p->l4_off > 512))
 		return DROP_EXT_HEADERS;
 	l4 = data + p->l4_off;
-	if (proto == IPPROTO_TCP) {
-		if (l4 + 20 > end) {
+	if (likely(proto == IPPROTO_TCP)) {
+		if (unlikely(l4 + 20 > end)) {
 			struct tcphdr t;
 
 			if (bpf_skb_load_bytes(skb, p->l4_off, &t, sizeof(t)))
@@ -336,7 +336,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 	} else if (proto == IPPROTO_UDP || proto == PROTO_SCTP) {
 		__be16 ports[2];
 
-		if (l4 + 8 > end) {
+		if (unlikely(l4 + 8 > end)) {
 			if (bpf_skb_load_bytes(skb, p->l4_off, ports, sizeof(ports)))
 				return DROP_INVALID;
 			p->key.sport = ports[0];
@@ -365,7 +365,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		else if (p->v6 ? icmp.type < 128 : icmp4_is_error(icmp.type))
 			return parse_embedded(skb, p);
 	}
-	if (p->fragment)
+	if (unlikely(p->fragment))
 		return fragment_ports(p);
 	return DROP_NONE;
 }

@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '023ba40a6b6c3ac1';
+export const LAYOUT_HASH = '44d8e5dc7211af94';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -174,7 +174,7 @@ export const eventCodec: Codec<Event> = {
   },
 };
 
-/** struct flow, 144 bytes. */
+/** struct flow, 152 bytes. */
 export interface Flow {
   readonly epoch: number;
   readonly last: number;
@@ -200,12 +200,13 @@ export interface Flow {
   readonly srcIdentity: number;
   readonly dstIdentity: number;
   readonly reason: number;
+  readonly finEnd: number;
   readonly packets: bigint;
   readonly bytes: bigint;
   readonly created: bigint;
 }
 export const flowCodec: Codec<Flow> = {
-  size: 144,
+  size: 152,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.last, offset + 4);
@@ -232,9 +233,11 @@ export const flowCodec: Codec<Flow> = {
     into.writeUInt32LE(value.dstIdentity, offset + 112);
     into.writeUInt8(value.reason, offset + 116);
     into.fill(0, offset + 117, offset + 120);
-    into.writeBigUInt64LE(value.packets, offset + 120);
-    into.writeBigUInt64LE(value.bytes, offset + 128);
-    into.writeBigUInt64LE(value.created, offset + 136);
+    into.writeUInt32LE(value.finEnd, offset + 120);
+    into.fill(0, offset + 124, offset + 128);
+    into.writeBigUInt64LE(value.packets, offset + 128);
+    into.writeBigUInt64LE(value.bytes, offset + 136);
+    into.writeBigUInt64LE(value.created, offset + 144);
   },
   decode(from, offset) {
     return {
@@ -262,9 +265,10 @@ export const flowCodec: Codec<Flow> = {
       srcIdentity: from.readUInt32LE(offset + 108),
       dstIdentity: from.readUInt32LE(offset + 112),
       reason: from.readUInt8(offset + 116),
-      packets: from.readBigUInt64LE(offset + 120),
-      bytes: from.readBigUInt64LE(offset + 128),
-      created: from.readBigUInt64LE(offset + 136),
+      finEnd: from.readUInt32LE(offset + 120),
+      packets: from.readBigUInt64LE(offset + 128),
+      bytes: from.readBigUInt64LE(offset + 136),
+      created: from.readBigUInt64LE(offset + 144),
     };
   },
 };
@@ -615,7 +619,7 @@ export const socketOriginCodec: Codec<SocketOrigin> = {
   },
 };
 
-/** struct trace, 216 bytes. */
+/** struct trace, 224 bytes. */
 export interface Trace {
   readonly key: FlowKey;
   readonly flow: Flow;
@@ -626,27 +630,27 @@ export interface Trace {
   readonly hit: number;
 }
 export const traceCodec: Codec<Trace> = {
-  size: 216,
+  size: 224,
   encode(value, into, offset) {
     flowKeyCodec.encode(value.key, into, offset);
     into.fill(0, offset + 44, offset + 48);
     flowCodec.encode(value.flow, into, offset + 48);
-    into.writeUInt32LE(value.reason, offset + 192);
-    into.writeUInt32LE(value.rule, offset + 196);
-    into.writeUInt32LE(value.srcIdentity, offset + 200);
-    into.writeUInt32LE(value.dstIdentity, offset + 204);
-    into.writeUInt32LE(value.hit, offset + 208);
-    into.fill(0, offset + 212, offset + 216);
+    into.writeUInt32LE(value.reason, offset + 200);
+    into.writeUInt32LE(value.rule, offset + 204);
+    into.writeUInt32LE(value.srcIdentity, offset + 208);
+    into.writeUInt32LE(value.dstIdentity, offset + 212);
+    into.writeUInt32LE(value.hit, offset + 216);
+    into.fill(0, offset + 220, offset + 224);
   },
   decode(from, offset) {
     return {
       key: flowKeyCodec.decode(from, offset),
       flow: flowCodec.decode(from, offset + 48),
-      reason: from.readUInt32LE(offset + 192),
-      rule: from.readUInt32LE(offset + 196),
-      srcIdentity: from.readUInt32LE(offset + 200),
-      dstIdentity: from.readUInt32LE(offset + 204),
-      hit: from.readUInt32LE(offset + 208),
+      reason: from.readUInt32LE(offset + 200),
+      rule: from.readUInt32LE(offset + 204),
+      srcIdentity: from.readUInt32LE(offset + 208),
+      dstIdentity: from.readUInt32LE(offset + 212),
+      hit: from.readUInt32LE(offset + 216),
     };
   },
 };
@@ -838,6 +842,7 @@ export const FlowState = {
   Open: 1,
   Closing: 2,
   Synack: 3,
+  Closed: 4,
 } as const;
 export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 /** Names of enum flow_state by number. */
@@ -846,6 +851,7 @@ export const FlowStateName: Readonly<Record<number, keyof typeof FlowState>> = {
   1: 'Open',
   2: 'Closing',
   3: 'Synack',
+  4: 'Closed',
 };
 
 /** enum network_flag. */
