@@ -109,8 +109,11 @@ export class Attachments {
       configureHost(this.#rtnl, spec, ifindex, bridge);
     } catch (error) {
       this.#clear(spec, ifindex);
-      if (made) attempt(() => this.#expedite.during(() => removeDevice(this.#rtnl, spec, ifindex, netns)));
-      this.#hooks.forget(ifindex);
+      // A device that was not made may be somebody else's, even an uplink: its links are not ours to drop.
+      if (made) {
+        attempt(() => this.#expedite.during(() => removeDevice(this.#rtnl, spec, ifindex, netns)));
+        this.#hooks.forget(ifindex);
+      }
       throw error;
     }
     return this.register({ spec, ifindex, netns: netnsText(netns), policy });

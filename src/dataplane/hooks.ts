@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { BpfError } from '../../loader/errors.js';
 import {
   attach,
@@ -63,6 +64,11 @@ export class Hooks {
     else ignoreErrors(() => attach(this.#program(UPLINK), ifindex, 'ingress', 'clsact').detach());
   }
 
+  /** Takes our links off whatever device they are on. */
+  detachLinks(ifindex: number): void {
+    for (const hook of ['ingress', 'egress'] as const) this.#detachPinned(this.#pins.link(ifindex, hook));
+  }
+
   /** Forgets the links of a device that is gone. */
   forget(ifindex: number): void {
     this.#pins.removeLinks(ifindex);
@@ -85,6 +91,7 @@ export class Hooks {
   #ensure(name: string, ifindex: number, hook: Hook): void {
     if (this.method === 'clsact') {
       attach(this.#program(name), ifindex, hook, 'clsact').close();
+      this.#detachPinned(this.#pins.link(ifindex, hook)); // of an agent with other settings
       return;
     }
     const pin = this.#pins.link(ifindex, hook);
@@ -123,6 +130,7 @@ export class Hooks {
   }
 
   #detachPinned(pin: string): void {
+    if (!existsSync(pin)) return;
     ignoreErrors(() => openPinnedLink(pin).detach());
     this.#pins.remove(pin);
   }

@@ -96,8 +96,7 @@ export class Kernel {
     const uplinks = new Set(this.uplinks.devices.map((device) => device.ifindex));
     for (const index of this.pins.linkedDevices()) {
       if (uplinks.has(index) || this.attachments.idOfIndex(index) !== undefined) continue;
-      this.hooks.detachUplink(index);
-      this.hooks.forget(index);
+      this.hooks.detachLinks(index);
     }
     this.host.keepGateways(gateways);
     this.hostAddresses.refresh();
