@@ -61,6 +61,14 @@ __noinline int container_extra(struct __sk_buff *skb, struct packet *p)
 	return CONTINUE;
 }
 
+static __always_inline bool same_source(struct __sk_buff *skb, const struct flow *e)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
+}
+
 SEC("tc")
 int sluice_from_container(struct __sk_buff *skb)
 {
@@ -101,7 +109,21 @@ int sluice_from_container(struct __sk_buff *skb)
 			return forward(skb, &p, e, HOOK_CONTAINER);
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-			e = bpf_map_lookup_elem(&half, &p.key);
+			if (!(p.tcp_flags & (TCP_SYN | TCP_RST | TCP_FIN)) && !cfg_dry_run &&
+			    complete_handshake(&p)) {
+				struct work *w = work_area();
+
+				if (!w)
+					return drop(&p, NULL, DROP_INTERNAL, DIR_EGRESS);
+				if (!same_source(skb, &w->f))
+					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
+				return forward(skb, &p, &w->f, HOOK_CONTAINER);
+			}
+			data = (void *)(long)skb->data;
+			end = (void *)(long)skb->data_end;
+			if (data + L3_OFF > end)
+				return drop(&p, NULL, DROP_INVALID, DIR_EGRESS);
+			e = half_answer(&p);
 			if (e) {
 				if (!mac_equal(data + ETH_ALEN, e->from_mac))
 					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
@@ -199,7 +221,7 @@ int sluice_to_container(struct __sk_buff *skb)
 			return slow_path(skb, &p, NULL, 0, HOOK_HOST);
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-			e = bpf_map_lookup_elem(&half, &p.key);
+			e = half_answer(&p);
 			if (e) {
 				if (e->epoch != node->epoch)
 					return slow_path(skb, &p, e, 1, HOOK_HOST);

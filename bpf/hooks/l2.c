@@ -106,7 +106,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 		e = NULL;
 	}
 	if (!e && p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-		e = bpf_map_lookup_elem(&half, &p.key);
+		e = half_answer(&p);
 		if (e) {
 			if (e->epoch == node->epoch) {
 				if (!cfg_dry_run)
@@ -140,7 +140,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	if (reason) {
 		if (e && !cfg_dry_run) {
 			if (in_half)
-				bpf_map_delete_elem(&half, &p.key);
+				half_drop(&p.key);
 			else
 				deny_known(e, (__u32)reason);
 		}

@@ -93,6 +93,15 @@ struct flow {
 	__u64 created; /* jiffies64 */
 };
 
+/*
+ * A TCP flow whose handshake is not complete, in a table of its own. Its key is that of the answers with
+ * ifindex 0, so that both sides can find it; where the answers come in is f.peer_ifindex.
+ */
+struct half_flow {
+	struct flow r; /* entry for the answers */
+	struct flow f; /* entry for the opener's packets */
+};
+
 struct frag_key {
 	struct ip_addr saddr;
 	struct ip_addr daddr;

@@ -353,7 +353,7 @@ static __always_inline int insert_pair(struct work *w)
 __noinline int commit(__u32 in_half)
 {
 	struct work *w = work_area();
-	struct flow *h;
+	struct half_flow *h;
 
 	if (!w)
 		return DROP_INTERNAL;
@@ -383,34 +383,77 @@ __noinline int commit(__u32 in_half)
 	}
 	if (!w->had_old && !w->claimed && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN) {
 		w->r.state = FLOW_NEW;
-		if (!bpf_map_update_elem(&half, &w->rev, &w->r, BPF_NOEXIST))
+		if (!half_put(w, BPF_NOEXIST))
 			return DROP_NONE;
 	}
-	h = bpf_map_lookup_elem(&half, &w->rev);
-	if (h && h->state == FLOW_SYNACK && !in_half && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK) {
+	h = half_of(w);
+	if (h && h->r.state == FLOW_SYNACK && !in_half && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_ACK) {
 		int reason;
 
-		w->r.packets = h->packets;
-		w->r.bytes = h->bytes;
+		w->r.packets = h->r.packets;
+		w->r.bytes = h->r.bytes;
 		w->f.packets = 1; /* the SYN */
 		w->f.state = FLOW_OPEN;
 		w->r.state = FLOW_OPEN;
 		reason = insert_pair(w);
 		if (!reason)
-			bpf_map_delete_elem(&half, &w->rev);
+			half_drop(&w->rev);
 		return reason;
 	}
 	if (!h && !opens_tcp(w))
 		return DROP_TCP_NO_FLOW;
 	if (h) {
-		w->r.state = w->reply ? FLOW_SYNACK : h->state;
-		w->r.packets = h->packets;
-		w->r.bytes = h->bytes;
+		w->r.state = w->reply ? FLOW_SYNACK : h->r.state;
+		w->r.packets = h->r.packets;
+		w->r.bytes = h->r.bytes;
 	}
 	if (in_half && !same_key(&w->old_rev, &w->rev))
-		bpf_map_delete_elem(&half, &w->old_rev);
-	w->info.error = (__s32)bpf_map_update_elem(&half, &w->rev, &w->r, BPF_ANY);
+		half_drop(&w->old_rev);
+	w->info.error = (__s32)half_put(w, BPF_ANY);
 	return w->info.error ? DROP_FLOW_FULL : DROP_NONE;
+}
+
+/*
+ * The acknowledgement that completes a handshake without translation: the entries made for the SYN move to the main
+ * table as they are. Returns 1 and leaves the opener's entry in work.f, or 0: the slow path finds out.
+ */
+__noinline int complete_handshake(struct packet *p)
+{
+	struct work *w = work_area();
+	struct node *node = node_state();
+	struct half_flow *h;
+
+	if (!p || !w || !node)
+		return 0;
+	w->fwd = p->key;
+	w->rev.saddr = p->key.daddr;
+	w->rev.daddr = p->key.saddr;
+	w->rev.sport = p->key.dport;
+	w->rev.dport = p->key.sport;
+	w->rev.ifindex = 0;
+	w->rev.proto = p->key.proto;
+	w->rev.pad[0] = 0;
+	w->rev.pad[1] = 0;
+	w->rev.pad[2] = 0;
+	h = bpf_map_lookup_elem(&half, &w->rev);
+	if (!h)
+		return 0;
+	w->r = h->r;
+	w->f = h->f;
+	if (w->r.state != FLOW_SYNACK || w->r.epoch != node->epoch || w->f.epoch != node->epoch ||
+	    !same_opener(&w->r, w))
+		return 0;
+	w->rev.ifindex = w->f.peer_ifindex;
+	w->reply = 0;
+	w->len = p->len;
+	w->f.packets = 1; /* the SYN */
+	w->f.last = now();
+	w->f.state = FLOW_OPEN;
+	w->r.state = FLOW_OPEN;
+	if (insert_pair(w))
+		return 0;
+	half_drop(&w->rev);
+	return 1;
 }
 
 static __always_inline void mark_denied(struct flow *e, const struct work *w, __u32 reason)
@@ -505,7 +548,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (reason) {
 		if (known && !cfg_dry_run) {
 			if (in_half)
-				bpf_map_delete_elem(&half, &p->key);
+				half_drop(&w->old_rev);
 			else
 				deny_known(known, reason);
 		}

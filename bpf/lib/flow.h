@@ -18,6 +18,18 @@ static __always_inline void other_key(struct flow_key *k, const struct flow *e)
 	k->pad[2] = 0;
 }
 
+/* The entry of a half-open flow for p, if p is one of its answers. */
+static __always_inline struct flow *half_answer(struct packet *p)
+{
+	__u32 ifindex = p->key.ifindex;
+	struct half_flow *h;
+
+	p->key.ifindex = 0;
+	h = bpf_map_lookup_elem(&half, &p->key);
+	p->key.ifindex = ifindex;
+	return h && h->f.peer_ifindex == ifindex ? &h->r : NULL;
+}
+
 enum tcp_step {
 	TCP_GOES_ON = 0,
 	TCP_BEGINS = 1, /* the tuple is used for a new connection; both entries are gone */

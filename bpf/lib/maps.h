@@ -14,8 +14,8 @@
 
 /* Flow table; also the table of claimed SNAT ports (by its reply keys). */
 MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 131072, 0);
-/* TCP flows that are not established, by the key of the replies. */
-MAP(half, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, 16384, 0);
+/* TCP flows that are not established. */
+MAP(half, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct half_flow, 16384, 0);
 /* Ports of fragmented packets. */
 MAP(frags, BPF_MAP_TYPE_LRU_HASH, struct frag_key, struct frag, 8192, 0);
 

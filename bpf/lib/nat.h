@@ -98,8 +98,11 @@ __noinline int claim_port(struct __sk_buff *skb)
 			port = (__be16)w->keep_port;
 		w->rev.dport = port;
 		taken = bpf_map_lookup_elem(&flows, &w->rev);
-		if (!taken && tcp)
-			taken = bpf_map_lookup_elem(&half, &w->rev);
+		if (!taken && tcp) {
+			struct half_flow *h = half_of(w);
+
+			taken = h ? &h->r : NULL;
+		}
 		if (taken) {
 			if (!same_opener(taken, w))
 				continue;
@@ -130,14 +133,14 @@ __noinline int claim_port(struct __sk_buff *skb)
 				return DROP_FLOW_FULL;
 			continue;
 		}
-		err = bpf_map_update_elem(&half, &w->rev, &w->r, BPF_NOEXIST);
+		err = half_put(w, BPF_NOEXIST);
 		if (err) {
 			w->info.error = (__s32)err;
 			continue;
 		}
 		/* A handshake that completed in between moved its claim to the main table first. */
 		if (bpf_map_lookup_elem(&flows, &w->rev)) {
-			bpf_map_delete_elem(&half, &w->rev);
+			half_drop(&w->rev);
 			continue;
 		}
 		w->claimed = 1;

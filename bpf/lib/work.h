@@ -11,8 +11,9 @@ struct work {
 	struct flow_key fwd; /* packets of the opener, as they arrive */
 	struct flow_key rev; /* packets of the answer, as they arrive */
 	struct flow_key old_rev; /* reply key before this decision, if had_old */
+	__u32 pad;
+	struct flow r; /* entry for rev; with f behind it, a struct half_flow */
 	struct flow f; /* entry for fwd */
-	struct flow r; /* entry for rev */
 	struct flow known; /* the entry that was found, when it is decided again */
 	struct addr_info src;
 	struct addr_info dst;
@@ -47,6 +48,39 @@ struct {
 	__uint(value_size, sizeof(struct work)); /* private: its type is not exported */
 	__uint(max_entries, 1);
 } work_map SEC(".maps");
+
+/* The half-open flow that w->rev answers. */
+static __always_inline struct half_flow *half_of(struct work *w)
+{
+	__u32 ifindex = w->rev.ifindex;
+	struct half_flow *h;
+
+	w->rev.ifindex = 0;
+	h = bpf_map_lookup_elem(&half, &w->rev);
+	w->rev.ifindex = ifindex;
+	return h;
+}
+
+/* Writes w->r and w->f as a half-open flow. */
+static __always_inline long half_put(struct work *w, __u64 flags)
+{
+	__u32 ifindex = w->rev.ifindex;
+	long err;
+
+	w->rev.ifindex = 0;
+	err = bpf_map_update_elem(&half, &w->rev, (struct half_flow *)&w->r, flags);
+	w->rev.ifindex = ifindex;
+	return err;
+}
+
+static __always_inline void half_drop(struct flow_key *rev)
+{
+	__u32 ifindex = rev->ifindex;
+
+	rev->ifindex = 0;
+	bpf_map_delete_elem(&half, rev);
+	rev->ifindex = ifindex;
+}
 
 static __always_inline struct work *work_area(void)
 {

@@ -16,26 +16,29 @@ const COLUMNS = ['PROTO', 'SOURCE', 'DESTINATION', 'FROM', 'TO', 'STATE', 'PACKE
 export function listFlows(maps: Pick<KernelMaps, 'flows' | 'half'>, context: EventContext): Listing {
   const rows: string[][] = [];
   const objects: unknown[] = [];
-  for (const map of [maps.flows, maps.half]) {
-    let seen = 0;
-    for (const [key, flow] of map.entries()) {
-      if (++seen > MAX_ENTRIES || rows.length >= MAX_FLOWS) break;
-      if ((flow.flags & FlowFlag.Reply) !== 0) continue;
-      const reply = map === maps.flows ? maps.flows.get(replyKey(flow)) : undefined;
-      const entry = describeFlow(key, flow, reply, map === maps.half, context);
-      objects.push(entry);
-      rows.push([
-        entry.protocol,
-        endpoint(entry.source, entry.sourcePort),
-        endpoint(entry.destination, entry.destinationPort),
-        entry.from,
-        entry.to,
-        entry.state,
-        `${entry.packets.sent}/${entry.packets.received}`,
-        `${entry.bytes.sent}/${entry.bytes.received}`,
-        natText(entry),
-      ]);
-    }
+  const add = (key: FlowKey, flow: Flow, reply: Flow | undefined, half: boolean): void => {
+    const entry = describeFlow(key, flow, reply, half, context);
+    objects.push(entry);
+    rows.push([
+      entry.protocol,
+      endpoint(entry.source, entry.sourcePort),
+      endpoint(entry.destination, entry.destinationPort),
+      entry.from,
+      entry.to,
+      entry.state,
+      `${entry.packets.sent}/${entry.packets.received}`,
+      `${entry.bytes.sent}/${entry.bytes.received}`,
+      natText(entry),
+    ]);
+  };
+  let seen = 0;
+  for (const [key, flow] of maps.flows.entries()) {
+    if (++seen > MAX_ENTRIES || rows.length >= MAX_FLOWS) break;
+    if ((flow.flags & FlowFlag.Reply) === 0) add(key, flow, maps.flows.get(replyKey(flow)), false);
+  }
+  for (const [, { f, r }] of maps.half.entries()) {
+    if (rows.length >= MAX_FLOWS) break;
+    add(replyKey(r), f, r, true);
   }
   return { columns: COLUMNS, rows, objects };
 }

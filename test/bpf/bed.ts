@@ -20,6 +20,8 @@ import {
   fragCodec,
   fragKeyCodec,
   flowKeyCodec,
+  type HalfFlow,
+  halfFlowCodec,
   gcArgsCodec,
   type Hostport,
   type HostportKey,
@@ -117,7 +119,7 @@ export class Bed {
   readonly #ns: Netns;
   readonly #object: BpfObject;
   readonly flows: BpfMap<FlowKey, Flow>;
-  readonly half: BpfMap<FlowKey, Flow>;
+  readonly half: BpfMap<FlowKey, HalfFlow>;
   readonly endpoints: BpfMap<number, Endpoint>;
   readonly addrs: BpfMap<Uint8Array, AddrInfo>;
   readonly cidrs: BpfMap<CidrKey, AddrInfo>;
@@ -174,7 +176,7 @@ export class Bed {
     }
     const o = this.#object;
     this.flows = o.map('flows', flowKeyCodec, flowCodec);
-    this.half = o.map('half', flowKeyCodec, flowCodec);
+    this.half = o.map('half', flowKeyCodec, halfFlowCodec);
     this.endpoints = o.map('endpoints', u32Codec, endpointCodec);
     this.addrs = o.map('addrs', hostportKeyAddress, addrInfoCodec);
     this.cidrs = o.map('cidrs', cidrKeyCodec, addrInfoCodec);

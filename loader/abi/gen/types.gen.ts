@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '44d8e5dc7211af94';
+export const LAYOUT_HASH = '0da74c4625027c4e';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -384,6 +384,25 @@ export const gcArgsCodec: Codec<GcArgs> = {
       scanned: from.readUInt32LE(offset + 16),
       expired: from.readUInt32LE(offset + 20),
       open: from.readUInt32LE(offset + 24),
+    };
+  },
+};
+
+/** struct half_flow, 304 bytes. */
+export interface HalfFlow {
+  readonly r: Flow;
+  readonly f: Flow;
+}
+export const halfFlowCodec: Codec<HalfFlow> = {
+  size: 304,
+  encode(value, into, offset) {
+    flowCodec.encode(value.r, into, offset);
+    flowCodec.encode(value.f, into, offset + 152);
+  },
+  decode(from, offset) {
+    return {
+      r: flowCodec.decode(from, offset),
+      f: flowCodec.decode(from, offset + 152),
     };
   },
 };
@@ -907,7 +926,7 @@ export const MAPS = {
   endpoints: { key: u32Codec, value: endpointCodec },
   flows: { key: flowKeyCodec, value: flowCodec },
   frags: { key: fragKeyCodec, value: fragCodec },
-  half: { key: flowKeyCodec, value: flowCodec },
+  half: { key: flowKeyCodec, value: halfFlowCodec },
   hostports: { key: hostportKeyCodec, value: hostportCodec },
   metrics: { key: u32Codec, value: counterCodec },
   networks: { key: u32Codec, value: networkCodec },
