@@ -123,7 +123,7 @@ int sluice_from_container(struct __sk_buff *skb)
 			end = (void *)(long)skb->data_end;
 			if (data + L3_OFF > end)
 				return drop(&p, NULL, DROP_INVALID, DIR_EGRESS);
-			e = half_answer(&p);
+			e = half_answer(&p, 0);
 			if (e) {
 				if (!mac_equal(data + ETH_ALEN, e->from_mac))
 					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
@@ -221,7 +221,7 @@ int sluice_to_container(struct __sk_buff *skb)
 			return slow_path(skb, &p, NULL, 0, HOOK_HOST);
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-			e = half_answer(&p);
+			e = half_answer(&p, 0);
 			if (e) {
 				if (e->epoch != node->epoch)
 					return slow_path(skb, &p, e, 1, HOOK_HOST);

@@ -106,7 +106,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 		e = NULL;
 	}
 	if (!e && p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-		e = half_answer(&p);
+		e = half_answer(&p, p.key.ifindex);
 		if (e) {
 			if (e->epoch == node->epoch) {
 				if (!cfg_dry_run)
@@ -122,6 +122,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	w->had_old = e != NULL;
 	w->reply = e && (e->flags & FLOW_REPLY);
 	w->len = p.len;
+	w->half_ifindex = p.key.ifindex;
 	w->pickup = node->pickup;
 	w->claimed = 0;
 	w->info.rule = 0;
@@ -140,7 +141,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	if (reason) {
 		if (e && !cfg_dry_run) {
 			if (in_half)
-				half_drop(&p.key);
+				half_drop(w, &p.key);
 			else
 				deny_known(e, (__u32)reason);
 		}

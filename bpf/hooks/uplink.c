@@ -60,7 +60,7 @@ int sluice_from_uplink(struct __sk_buff *skb)
 			return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
-			e = half_answer(&p);
+			e = half_answer(&p, 0);
 			if (e) {
 				if (e->epoch != node->epoch)
 					return slow_path(skb, &p, e, 1, HOOK_UPLINK);

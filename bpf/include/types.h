@@ -95,7 +95,7 @@ struct flow {
 
 /*
  * A TCP flow whose handshake is not complete, in a table of its own. Its key is that of the answers with
- * ifindex 0, so that both sides can find it; where the answers come in is f.peer_ifindex.
+ * ifindex 0 (macvlan: the device), so that both sides can find it; where the answers come in is f.peer_ifindex.
  */
 struct half_flow {
 	struct flow r; /* entry for the answers */

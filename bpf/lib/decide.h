@@ -397,7 +397,7 @@ __noinline int commit(__u32 in_half)
 		w->r.state = FLOW_OPEN;
 		reason = insert_pair(w);
 		if (!reason)
-			half_drop(&w->rev);
+			half_drop(w, &w->rev);
 		return reason;
 	}
 	if (!h && !opens_tcp(w))
@@ -408,7 +408,7 @@ __noinline int commit(__u32 in_half)
 		w->r.bytes = h->r.bytes;
 	}
 	if (in_half && !same_key(&w->old_rev, &w->rev))
-		half_drop(&w->old_rev);
+		half_drop(w, &w->old_rev);
 	w->info.error = (__s32)half_put(w, BPF_ANY);
 	return w->info.error ? DROP_FLOW_FULL : DROP_NONE;
 }
@@ -444,6 +444,7 @@ __noinline int complete_handshake(struct packet *p)
 	    !same_opener(&w->r, w))
 		return 0;
 	w->rev.ifindex = w->f.peer_ifindex;
+	w->half_ifindex = 0;
 	w->reply = 0;
 	w->len = p->len;
 	w->f.packets = 1; /* the SYN */
@@ -452,7 +453,7 @@ __noinline int complete_handshake(struct packet *p)
 	w->r.state = FLOW_OPEN;
 	if (insert_pair(w))
 		return 0;
-	half_drop(&w->rev);
+	half_drop(w, &w->rev);
 	return 1;
 }
 
@@ -513,6 +514,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->keep_port = 0;
 	w->had_old = 0;
 	w->len = p->len;
+	w->half_ifindex = 0;
 	w->pickup = node->pickup;
 	w->published = node->published;
 	w->reply = known && (known->flags & FLOW_REPLY);
@@ -548,7 +550,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (reason) {
 		if (known && !cfg_dry_run) {
 			if (in_half)
-				half_drop(&w->old_rev);
+				half_drop(w, &w->old_rev);
 			else
 				deny_known(known, reason);
 		}

@@ -19,12 +19,12 @@ static __always_inline void other_key(struct flow_key *k, const struct flow *e)
 }
 
 /* The entry of a half-open flow for p, if p is one of its answers. */
-static __always_inline struct flow *half_answer(struct packet *p)
+static __always_inline struct flow *half_answer(struct packet *p, __u32 half_ifindex)
 {
 	__u32 ifindex = p->key.ifindex;
 	struct half_flow *h;
 
-	p->key.ifindex = 0;
+	p->key.ifindex = half_ifindex;
 	h = bpf_map_lookup_elem(&half, &p->key);
 	p->key.ifindex = ifindex;
 	return h && h->f.peer_ifindex == ifindex ? &h->r : NULL;

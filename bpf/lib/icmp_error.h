@@ -12,7 +12,7 @@ static __always_inline struct flow *related_flow(struct packet *p)
 	struct flow *e = bpf_map_lookup_elem(&flows, &p->key);
 
 	if (!e && p->key.proto == IPPROTO_TCP)
-		e = half_answer(p);
+		e = half_answer(p, 0);
 	return e;
 }
 

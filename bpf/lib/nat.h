@@ -140,7 +140,7 @@ __noinline int claim_port(struct __sk_buff *skb)
 		}
 		/* A handshake that completed in between moved its claim to the main table first. */
 		if (bpf_map_lookup_elem(&flows, &w->rev)) {
-			half_drop(&w->rev);
+			half_drop(w, &w->rev);
 			continue;
 		}
 		w->claimed = 1;

@@ -32,6 +32,7 @@ struct work {
 	__u32 reply; /* the packet belongs to rev */
 	__u32 pickup; /* node.pickup */
 	__u32 published; /* node.published */
+	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };
 
 enum hook {
@@ -55,7 +56,7 @@ static __always_inline struct half_flow *half_of(struct work *w)
 	__u32 ifindex = w->rev.ifindex;
 	struct half_flow *h;
 
-	w->rev.ifindex = 0;
+	w->rev.ifindex = w->half_ifindex;
 	h = bpf_map_lookup_elem(&half, &w->rev);
 	w->rev.ifindex = ifindex;
 	return h;
@@ -67,17 +68,17 @@ static __always_inline long half_put(struct work *w, __u64 flags)
 	__u32 ifindex = w->rev.ifindex;
 	long err;
 
-	w->rev.ifindex = 0;
+	w->rev.ifindex = w->half_ifindex;
 	err = bpf_map_update_elem(&half, &w->rev, (struct half_flow *)&w->r, flags);
 	w->rev.ifindex = ifindex;
 	return err;
 }
 
-static __always_inline void half_drop(struct flow_key *rev)
+static __always_inline void half_drop(struct work *w, struct flow_key *rev)
 {
 	__u32 ifindex = rev->ifindex;
 
-	rev->ifindex = 0;
+	rev->ifindex = w->half_ifindex;
 	bpf_map_delete_elem(&half, rev);
 	rev->ifindex = ifindex;
 }
