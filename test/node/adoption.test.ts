@@ -128,3 +128,54 @@ it('does not need the namespace to have its name still', async () => {
   expect(sh(`nsenter -t ${pid} -n -- ip -br link`)).toContain('eth0');
   sh(`ip netns add ${b}`);
 });
+
+/** Opens one connection after the other for so long; prints how many were made and how many not. */
+const CONNECT = `import socket, sys, time
+address, port, seconds, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+made = failed = 0
+end = time.time() + seconds
+while time.time() < end:
+  try:
+    socket.create_connection((address, port), patience).close()
+    made += 1
+  except OSError:
+    failed += 1
+  time.sleep(0.002) # not more than a server that waits for its turn can take
+print(made, failed)
+`;
+
+// The second answers within the time of a retransmitted SYN: with new maps a handshake that is under way is lost.
+it.each([
+  ['the same or other programs', [{}, { programs: 'of another version' }, {}], 0.5],
+  ['new maps', [{ layout: 'another' }, { layout: 'yet another' }], 3],
+] as const)('judges new connections by the policy all the time, with %s', async (_, changes, patience) => {
+  const stranger = world.container('c');
+  await world.agent.apply(
+    documents(container({ name: 'c', netns: stranger, networks: ['net'], labels: { app: 'c' } })),
+  );
+  const seconds = 8;
+  await world.traffic(b, 'tcp-server', '::', 80, seconds + 20);
+  const connect = (netns: string, address: string, wait: number) =>
+    world.start(netns, 'python3', ['-c', CONNECT, address, 80, seconds, wait], false);
+  const running = await Promise.all([
+    connect(a, '10.81.0.3', patience),
+    connect(a, 'fd81::3', patience),
+    connect(stranger, '10.81.0.3', 0.02),
+    connect(stranger, 'fd81::3', 0.02),
+  ]);
+  for (const change of changes) {
+    await world.agent.kill();
+    changeJson(state('bpf.json'), change);
+    expect(await world.agent.start(world.scratch)).toMatchObject({ state: 'ready', endpoints: 3 });
+  }
+  const lines = await Promise.all(running.map((process) => process.done));
+  const counts = lines.map((line) => line.split(' ').map(Number));
+  for (const [made = 0, failed] of counts.slice(0, 2)) {
+    expect(made).toBeGreaterThan(500);
+    expect(failed).toBe(0);
+  }
+  for (const [made, failed = 0] of counts.slice(2)) {
+    expect(made).toBe(0);
+    expect(failed).toBeGreaterThan(50);
+  }
+});

@@ -17,11 +17,11 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   // A start from nothing but the definitions ends in maps of the same size: nothing was left over.
-  const before = sizes();
-  const host = hostState(world);
-  await world.agent.kill();
-  await world.agent.start(world.scratch);
   try {
+    const before = sizes();
+    const host = hostState(world);
+    await world.agent.kill();
+    await world.agent.start(world.scratch);
     expect(sizes()).toEqual(before);
     expect(hostState(world)).toEqual(host);
     await world.agent.down();
