@@ -37,7 +37,15 @@ export interface Listing {
   readonly objects: readonly unknown[];
 }
 
-export const LISTINGS = ['networks', 'containers', 'policies', 'endpoints', 'identities', 'flows', 'leases'] as const;
+export const LISTINGS = [
+  'networks',
+  'containers',
+  'policies',
+  'endpoints',
+  'identities',
+  'flows',
+  'leases',
+] as const;
 export type ListingName = (typeof LISTINGS)[number];
 
 export interface Status {
@@ -91,7 +99,12 @@ export interface MetricsSnapshot {
   readonly flowEntries: number;
   readonly flowCapacity: number;
   readonly flowInsertFailures: number;
-  readonly maps: readonly { readonly name: string; readonly entries: number; readonly capacity: number; readonly bytes: number }[];
+  readonly maps: readonly {
+    readonly name: string;
+    readonly entries: number;
+    readonly capacity: number;
+    readonly bytes: number;
+  }[];
   readonly endpoints: number;
   readonly policySets: number;
   readonly identities: number;
@@ -114,7 +127,13 @@ export interface Engine {
   /** Called for each event until the returned function is called. */
   onDrop(listener: (event: DropEvent) => void): () => void;
   /** Observers of finished changes, for the histogram: seconds from receipt to effect. */
-  onApplied(listener: (result: { readonly ok: boolean; readonly seconds: number; readonly source: 'api' | 'folder' }) => void): void;
+  onApplied(
+    listener: (result: {
+      readonly ok: boolean;
+      readonly seconds: number;
+      readonly source: 'api' | 'folder';
+    }) => void,
+  ): void;
   /** Leaves the kernel as it is and releases what the process holds. */
   close(): Promise<void>;
   /** Removes from the kernel and the disk everything that this instance made. */

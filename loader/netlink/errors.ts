@@ -34,7 +34,7 @@ export function isAbsent(error: unknown): boolean {
 
 /** What an error number means where the kernel adds no text and its usual text misleads ("no such process"). */
 const MEANINGS: ReadonlyMap<number, Readonly<Record<number, string>>> = new Map([
-  [RTM.NEWROUTE as number, { 17: 'there is a route to this destination with this metric already' }],
+  [RTM.NEWROUTE, { 17: 'there is a route to this destination with this metric already' }],
   [RTM.DELROUTE, { 3: 'there is no such route' }],
   [RTM.NEWADDR, { 17: 'the device has this address already' }],
   [RTM.DELADDR, { 99: 'the device does not have this address' }],

@@ -65,7 +65,8 @@ function listFolder(path: string, errors: SluiceError[]): string[] {
 /** A file that is too large is refused before it takes memory. */
 function readLimited(file: string): Buffer | SluiceError {
   const { size } = statSync(file);
-  if (size > MAX_FILE_BYTES) return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file, line: 1 });
+  if (size > MAX_FILE_BYTES)
+    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file, line: 1 });
   return readFileSync(file);
 }
 

@@ -3,30 +3,34 @@
  * containers on one network, one on another, an uplink. Packets are run through BPF_PROG_TEST_RUN.
  */
 import { execFileSync } from 'node:child_process';
-import { warmThreadPool } from '../../loader/ffi/libc.js';
 import { u32Codec } from '../../loader/abi/codec.js';
 import {
+  AddrFlag,
   type AddrInfo,
   addrInfoCodec,
   type CidrKey,
-  cidrKeyCodec,
   type Counter,
+  cidrKeyCodec,
   counterCodec,
+  DropReason,
   type Endpoint,
   endpointCodec,
   type Flow,
   type FlowKey,
   flowCodec,
+  flowKeyCodec,
   fragCodec,
   fragKeyCodec,
-  flowKeyCodec,
-  type HalfFlow,
-  halfFlowCodec,
+  type GcArgs,
   gcArgsCodec,
+  type HalfFlow,
   type Hostport,
   type HostportKey,
+  halfFlowCodec,
   hostportCodec,
   hostportKeyCodec,
+  NetworkFlag,
+  type Node,
   networkCodec,
   nodeCodec,
   policyPeerCodec,
@@ -35,19 +39,15 @@ import {
   policyPortKeyCodec,
   traceCodec,
   uplinkCodec,
-  AddrFlag,
-  DropReason,
-  NetworkFlag,
   Verdict,
-  type GcArgs,
-  type Node,
 } from '../../loader/abi/gen/types.gen.js';
+import { warmThreadPool } from '../../loader/ffi/libc.js';
 import type { BpfMap } from '../../loader/map.js';
-import { type Netns, insideNetns, openNetns } from '../../loader/netns.js';
+import { insideNetns, type Netns, openNetns } from '../../loader/netns.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import { formatAddress, parseAddress } from '../../policy/address.js';
-import { type PacketSpec, type Parsed, frame, macBytes, parse } from '../lib/packet.js';
+import { frame, macBytes, type PacketSpec, type Parsed, parse } from '../lib/packet.js';
 
 export const REDIRECT = 7;
 export const DROPPED = 2;

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { DropReason, FlowAction, FlowState } from '../../loader/abi/gen/types.gen.js';
 import { parseAddress } from '../../policy/address.js';
-import { FLAG, PROTO, frame } from '../lib/packet.js';
+import { FLAG, frame, PROTO } from '../lib/packet.js';
 import { A, B, Bed, C, CONTINUE, DROPPED, GATEWAY, REDIRECT, UPLINK } from './bed.js';
 
 let bed: Bed;

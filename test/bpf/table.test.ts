@@ -194,7 +194,7 @@ describe('macvlan', () => {
       destinationMac: B.mac,
       ...udp,
       ...spec,
-    } as never);
+    });
   const into = (spec: object) =>
     bed.run('sluice_l2_ingress', A.ifindex, {
       sourceMac: B.mac,
@@ -202,7 +202,7 @@ describe('macvlan', () => {
       ...back,
       proto: PROTO.udp,
       ...spec,
-    } as never);
+    });
 
   it('judges in both directions, knows answers, and follows a change', () => {
     bed.set(2, {});

@@ -111,6 +111,11 @@ function expectNothingLeft(): void {
   expect(['bpf/pins', 'run', 'state'].filter((name) => existsSync(join(place.root, name)))).toEqual([]);
 }
 
+/** A flow that stays in the table for a while: that of a TCP connection goes when it is closed. */
+function echo(netns: string, address: string): void {
+  must('nsenter', `--net=/run/netns/${netns}`, 'ping', '-n', '-c', '1', '-W', '1', address);
+}
+
 describe('apply, get, delete', () => {
   it('connects containers, lists them, and takes them down again', async () => {
     const agent = await ready();
@@ -122,6 +127,7 @@ describe('apply, get, delete', () => {
     ]);
     await place.serve(web, 80);
     expect(place.reaches(client, '10.91.0.10', 80)).toBe(true);
+    echo(client, '10.91.0.10');
 
     expect(status()).toMatchObject({
       state: 'ready',
@@ -455,7 +461,15 @@ describe('metrics', () => {
     await place.serve(client, 81);
     expect(place.reaches(web, '10.91.0.11', 81)).toBe(true);
     expect(place.reaches(client, '10.91.0.10', 80)).toBe(false);
-    const end = scrape();
+    echo(web, '10.91.0.11');
+    // The table is counted about once a second.
+    let end = scrape();
+    for (
+      const until = Date.now() + 5000;
+      series(end, 'sluice_flow_table_entries') < 2 && Date.now() < until;
+    ) {
+      end = scrape();
+    }
     const grown = (name: string): number => series(end, name) - series(start, name);
     expect(grown('sluice_forwarded_packets_total{direction="egress"}')).toBeGreaterThanOrEqual(4);
     expect(grown('sluice_forwarded_bytes_total{direction="egress"}')).toBeGreaterThanOrEqual(200);

@@ -108,7 +108,8 @@ static void udp_sink(const char *address, const char *port, double seconds)
 				highest = number[0];
 		}
 	}
-	printf("{\"received\":%lu,\"highest\":%lu,\"lost\":%ld,\"outOfOrder\":%lu,\"longestGapMs\":%.3f,\"last\":%.3f}\n",
+	printf("{\"received\":%lu,\"highest\":%lu,\"lost\":%ld,\"outOfOrder\":%lu,\"longestGapMs\":%.3f,"
+	       "\"last\":%.3f}\n",
 	       received, highest, (long)(highest - received), repeated, gap, last);
 }
 
@@ -286,9 +287,11 @@ static void tcp_clients(const char *address, const char *port, int count, double
 			retransmitted += info.tcpi_total_retrans;
 		close(c->fd);
 	}
-	printf("{\"connections\":%d,\"answers\":%ld,\"broken\":%d,\"silent\":%d,\"firstError\":%d,\"retransmitted\":%ld,"
+	printf("{\"connections\":%d,\"answers\":%ld,\"broken\":%d,\"silent\":%d,\"firstError\":%d,"
+	       "\"retransmitted\":%ld,"
 	       "\"slowestMs\":%.3f,\"longestQuietMs\":%.3f,\"lastAnswer\":%.3f}\n",
-	       count, answers, broken, silent, first_error, retransmitted, slowest, longest_quiet, last_answer);
+	       count, answers, broken, silent, first_error, retransmitted, slowest, longest_quiet,
+	       last_answer);
 }
 
 static void tcp_probe(const char *address, const char *port, int timeout_ms)
