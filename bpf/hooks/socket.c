@@ -31,7 +31,6 @@ static __always_inline bool is_loopback(const struct ip_addr *a)
 /* Replaces *addr and *port if they are a published port. Returns true if they were. */
 static __always_inline bool to_container(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port)
 {
-	struct hostport_key hk = {.addr = *addr, .port = *port, .proto = (__u8)ctx->protocol};
 	struct socket_key sk = {};
 	struct socket_origin so = {};
 	struct addr_info *info;
@@ -44,18 +43,9 @@ static __always_inline bool to_container(struct bpf_sock_addr *ctx, struct ip_ad
 		if (!info || !(info->flags & ADDR_HOST))
 			return false;
 	}
-	hp = bpf_map_lookup_elem(&hostports, &hk);
-	if (!hp) {
-		hk.addr.w[3] = 0;
-		if (hk.addr.w[2] != V4_MAPPED) {
-			hk.addr.w[0] = 0;
-			hk.addr.w[1] = 0;
-			hk.addr.w[2] = 0;
-		}
-		hp = bpf_map_lookup_elem(&hostports, &hk);
-		if (!hp)
-			return false;
-	}
+	hp = published_port(addr, *port, (__u8)ctx->protocol);
+	if (!hp)
+		return false;
 	so.addr = *addr;
 	so.port = *port;
 	sk.cookie = bpf_get_socket_cookie(ctx);

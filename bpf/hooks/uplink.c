@@ -8,24 +8,12 @@
 static __always_inline bool host_only(const struct packet *p)
 {
 	struct addr_info *info = bpf_map_lookup_elem(&addrs, &p->key.daddr);
-	struct hostport_key hk = {};
 
 	if (!info || !(info->flags & ADDR_HOST))
 		return false;
 	if (!has_ports(p->key.proto))
 		return true;
-	hk.addr = p->key.daddr;
-	hk.port = p->key.dport;
-	hk.proto = p->key.proto;
-	if (bpf_map_lookup_elem(&hostports, &hk))
-		return false;
-	hk.addr.w[3] = 0;
-	if (p->v6) {
-		hk.addr.w[0] = 0;
-		hk.addr.w[1] = 0;
-		hk.addr.w[2] = 0;
-	}
-	return !bpf_map_lookup_elem(&hostports, &hk);
+	return !published_port(&p->key.daddr, p->key.dport, p->key.proto);
 }
 
 SEC("tc")

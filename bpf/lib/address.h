@@ -26,3 +26,20 @@ __noinline int address_info(const struct ip_addr *a, struct addr_info *out)
 	out->flags = 0;
 	return 0;
 }
+
+/* The published port of an address of this host: its own entry, else the one for every address of the family. */
+static __always_inline struct hostport *published_port(const struct ip_addr *a, __be16 port, __u8 proto)
+{
+	struct hostport_key hk = {.addr = *a, .port = port, .proto = proto};
+	struct hostport *hp = bpf_map_lookup_elem(&hostports, &hk);
+
+	if (hp)
+		return hp;
+	hk.addr.w[3] = 0;
+	if (hk.addr.w[2] != V4_MAPPED) {
+		hk.addr.w[0] = 0;
+		hk.addr.w[1] = 0;
+		hk.addr.w[2] = 0;
+	}
+	return bpf_map_lookup_elem(&hostports, &hk);
+}

@@ -18,26 +18,13 @@ static __always_inline bool from_container(const struct work *w)
 /* If the destination is a published port, e goes to the container behind it. */
 __noinline int publish(const struct flow_key *k, struct flow *e)
 {
-	struct hostport_key hk = {};
 	struct hostport *hp;
 
 	if (!k || !e)
 		return 0;
-	hk.addr = k->daddr;
-	hk.port = k->dport;
-	hk.proto = k->proto;
-	hp = bpf_map_lookup_elem(&hostports, &hk);
-	if (!hp) {
-		hk.addr.w[3] = 0;
-		if (hk.addr.w[2] != V4_MAPPED) {
-			hk.addr.w[0] = 0;
-			hk.addr.w[1] = 0;
-			hk.addr.w[2] = 0;
-		}
-		hp = bpf_map_lookup_elem(&hostports, &hk);
-		if (!hp)
-			return 0;
-	}
+	hp = published_port(&k->daddr, k->dport, k->proto);
+	if (!hp)
+		return 0;
 	e->daddr = hp->addr;
 	e->dport = hp->port;
 	e->flags |= FLOW_DNAT;
@@ -508,7 +495,6 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->epoch = node->epoch;
 	w->jiffies = now();
 	w->tcp_flags = p->tcp_flags;
-	w->hook = hook;
 	w->pass = 0;
 	w->claimed = 0;
 	w->keep_port = 0;

@@ -26,7 +26,6 @@ struct work {
 	__u32 tcp_flags;
 	__u32 direction; /* enum direction, of the drop if there is one */
 	__u32 claimed; /* rev is in a table already */
-	__u32 hook; /* enum hook */
 	__u32 pass; /* not ours: let the stack have it, no entry */
 	__u32 len; /* of the packet, IP bytes */
 	__u32 reply; /* the packet belongs to rev */
