@@ -4,12 +4,13 @@
 #include "decide.h"
 #include "group.h"
 #include "icmp_error.h"
+#include "ingress.h"
 #include "neighbour.h"
 
 /* Everything from a container that is not part of a flow. */
 __noinline int container_extra(struct __sk_buff *skb, struct packet *p)
 {
-	struct endpoint *ep = endpoint_at(skb->ifindex);
+	struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
 	struct verdict_info info = {};
 	__u8 source[ETH_ALEN];
 	int reason;
@@ -77,7 +78,7 @@ int sluice_from_container(struct __sk_buff *skb)
 	struct flow *e;
 	int reason;
 
-	p.key.ifindex = skb->ifindex;
+	p.key.ifindex = ingress_ifindex(skb);
 	reason = parse(skb, &p);
 	if (unlikely(reason))
 		return drop(&p, NULL, reason, DIR_EGRESS);
@@ -135,7 +136,7 @@ int sluice_from_container(struct __sk_buff *skb)
 			}
 		}
 		{
-			struct endpoint *ep = endpoint_at(skb->ifindex);
+			struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
 
 			if (!ep)
 				return drop(&p, NULL, DROP_NO_ENDPOINT, DIR_EGRESS);
@@ -145,7 +146,7 @@ int sluice_from_container(struct __sk_buff *skb)
 		return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
 	}
 	if (p.kind == PACKET_ICMP_ERROR) {
-		struct endpoint *ep = endpoint_at(skb->ifindex);
+		struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
 
 		if (!ep)
 			return drop(&p, NULL, DROP_NO_ENDPOINT, DIR_EGRESS);
@@ -159,7 +160,7 @@ int sluice_from_container(struct __sk_buff *skb)
 /* From the host or the bridge, and not part of a flow that begins here. */
 __noinline int host_extra(struct __sk_buff *skb, struct packet *p)
 {
-	struct endpoint *ep = endpoint_at(skb->ifindex);
+	struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
 	struct verdict_info info = {};
 	struct addr_info src;
 	int reason;
@@ -231,7 +232,7 @@ int sluice_to_container(struct __sk_buff *skb)
 			}
 		}
 	}
-	ep = endpoint_at(skb->ifindex);
+	ep = endpoint_at(ingress_ifindex(skb));
 	if (!ep)
 		return drop(&p, NULL, DROP_NO_ENDPOINT, DIR_INGRESS);
 	if (p.kind == PACKET_FLOW && addr_equal(&p.key.daddr, p.v6 ? &ep->addr6 : &ep->addr4))

@@ -7,6 +7,7 @@
 #include "decide.h"
 #include "group.h"
 #include "icmp_error.h"
+#include "ingress.h"
 #include "neighbour.h"
 
 /* Decides w->fwd for one endpoint: its egress or its ingress policy. */
@@ -65,11 +66,11 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	__u32 in_half = 0;
 	int reason;
 
-	p.key.ifindex = skb->ifindex;
+	p.key.ifindex = ingress_ifindex(skb);
 	reason = parse(skb, &p);
 	if (reason)
 		return drop(&p, NULL, reason, dir);
-	ep = endpoint_at(skb->ifindex);
+	ep = endpoint_at(ingress_ifindex(skb));
 	if (!ep || !node || !w)
 		return drop(&p, NULL, DROP_NO_ENDPOINT, dir);
 	if (hook == HOOK_L2_EGRESS) {

@@ -293,7 +293,7 @@ struct gc_args {
 	__u32 pad;
 };
 
-/* Result of a dry run, by CPU: what the program decided for the packet it was given. */
+/* Result of a dry run: what the program decided for the packet it was given. */
 struct trace {
 	struct flow_key key;
 	__u32 pad0;

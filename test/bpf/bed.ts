@@ -306,10 +306,12 @@ export class Bed {
     this.node.set(0, { epoch: 1, trace: 0, pickup: 0, published: 1, gcScanned: 0n, gcExpired: 0n });
   }
 
-  run(hook: HookName, ifindex: number, spec: PacketSpec | Buffer): Outcome {
+  /** `named`: what a dry run takes for the device (cb[0]). */
+  run(hook: HookName, ifindex: number, spec: PacketSpec | Buffer, named = 0): Outcome {
     const data = Buffer.isBuffer(spec) ? spec : frame(spec);
     const skb = Buffer.alloc(192);
     skb.writeUInt32LE(ifindex, 40);
+    skb.writeUInt32LE(named, 48);
     const program = this.#object.program(hook);
     const result = insideNetns(this.#ns, () => program.testRun({ data, ctxIn: skb }));
     program.close();
@@ -387,10 +389,7 @@ export class Bed {
   }
 
   trace() {
-    return this.#object
-      .map('trace_map', u32Codec, traceCodec)
-      .getPerCpu(0)
-      .find((t) => t.key.proto !== 0);
+    return this.#object.map('trace_map', u32Codec, traceCodec).get(0);
   }
 
   gc(args: Partial<GcArgs>): GcArgs {

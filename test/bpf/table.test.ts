@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { DropReason } from '../../loader/abi/gen/types.gen.js';
+import { EMPTY_ENDPOINT } from '../../src/dataplane/endpoints.js';
 import { FLAG, frame, macBytes, PROTO } from '../lib/packet.js';
 import { A, B, Bed, CONTINUE, DROPPED, GATEWAY, OUTSIDE, REDIRECT } from './bed.js';
 
@@ -108,6 +109,22 @@ describe('a dry run', () => {
     expect([...own.half.entries()]).toEqual([]);
     expect(own.counted('None')).toBe(0);
     expect(own.dropsSince()).toEqual({});
+  });
+
+  it('takes a device that does not exist, and only a dry run does', () => {
+    const own = new Bed({ rodata: { cfg_dry_run: 1 } });
+    onTestFinished(() => own.close());
+    const nowhere = 5000;
+    const packet = { ...udp, sourceMac: A.mac, destinationMac: A.host };
+    for (const one of [own, bed]) {
+      const slot = one.endpoints.get(A.ifindex);
+      if (slot !== undefined) one.endpoints.set(nowhere, { ...slot, ifindex: nowhere });
+    }
+    expect(own.run('sluice_from_container', 0, packet, nowhere).retval).toBe(0);
+    expect(own.trace()).toMatchObject({ reason: DropReason.None, key: { ifindex: nowhere } });
+    expect(bed.run('sluice_from_container', A.ifindex, packet, nowhere).retval).toBe(REDIRECT);
+    expect(bed.table().map((line) => line.split(' ')[0])).toEqual([String(A.ifindex), String(B.ifindex)]);
+    bed.endpoints.set(nowhere, EMPTY_ENDPOINT);
   });
 });
 
