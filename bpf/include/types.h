@@ -293,7 +293,10 @@ struct gc_args {
 	__u32 pad;
 };
 
-/* Result of a dry run: what the program decided for the packet it was given. */
+/*
+ * Result of a dry run: what the program decided for the packet it was given. A flow that a policy
+ * denies is there as far as it was decided: translation of the destination, identities, both rules.
+ */
 struct trace {
 	struct flow_key key;
 	__u32 pad0;
@@ -303,5 +306,5 @@ struct trace {
 	__u32 src_identity;
 	__u32 dst_identity;
 	__u32 hit; /* 1: decided by an entry of the flow table */
-	__u32 pad;
+	__u32 ingress; /* enum drop_reason of the receiver's policy, asked also when the sender's denies */
 };

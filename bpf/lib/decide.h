@@ -36,31 +36,50 @@ static __always_inline bool has_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PROTO_SCTP;
 }
 
-/* Both policies. The host's own traffic and a container talking to itself are always allowed. */
-static __always_inline int judge(struct work *w, struct endpoint *sep, struct endpoint *dep)
+/* What one policy set says: DROP_NONE, `denied`, or that the set is missing. Sets *rule if it decides. */
+static __always_inline int judge_side(struct work *w, __u32 set, __u32 identity, __u32 *rule, int denied)
 {
 	__u32 dport = has_ports(w->f.proto) ? w->f.dport : 0;
-	int v;
+	int v = policy_verdict(set, identity, w->f.proto, dport, &w->info.rule);
+
+	*rule = w->info.rule;
+	if (v == VERDICT_ALLOW)
+		return DROP_NONE;
+	return v == VERDICT_DENY ? denied : DROP_POLICY_MISSING;
+}
+
+/*
+ * Both policies. The host's own traffic and a container talking to itself are always allowed. A dry run asks
+ * the receiver also when the sender may not: it has to say what both think.
+ */
+static __always_inline int judge(struct work *w, struct endpoint *sep, struct endpoint *dep)
+{
+	int egress = DROP_NONE, ingress = DROP_NONE;
 
 	if (sep && dep && sep->ifindex == dep->ifindex)
 		return DROP_NONE;
 	if (sep && sep->set_egress && !(w->dst.flags & ADDR_HOST)) {
-		v = policy_verdict(sep->set_egress, w->dst.identity, w->f.proto, dport, &w->info.rule);
-		if (v != VERDICT_ALLOW) {
+		egress = judge_side(w, sep->set_egress, w->dst.identity, &w->f.rule_egress,
+				    DROP_POLICY_EGRESS);
+		if (egress) {
 			w->direction = DIR_EGRESS;
-			return v == VERDICT_DENY ? DROP_POLICY_EGRESS : DROP_POLICY_MISSING;
+			if (!cfg_dry_run)
+				return egress;
 		}
-		w->f.rule_egress = w->info.rule;
 	}
 	if (dep && dep->set_ingress && !(w->src.flags & ADDR_HOST)) {
-		v = policy_verdict(dep->set_ingress, w->src.identity, w->f.proto, dport, &w->info.rule);
-		if (v != VERDICT_ALLOW) {
-			w->direction = DIR_INGRESS;
-			return v == VERDICT_DENY ? DROP_POLICY_INGRESS : DROP_POLICY_MISSING;
+		ingress = judge_side(w, dep->set_ingress, w->src.identity, &w->f.rule_ingress,
+				     DROP_POLICY_INGRESS);
+		if (cfg_dry_run)
+			w->ingress = (__u32)ingress;
+		if (cfg_dry_run && egress) {
+			w->info.rule = w->f.rule_egress;
+			return egress;
 		}
-		w->f.rule_ingress = w->info.rule;
+		if (ingress)
+			w->direction = DIR_INGRESS;
 	}
-	return DROP_NONE;
+	return egress ? egress : ingress;
 }
 
 /* Fills e so that packets go into the container of ep. */
@@ -133,6 +152,8 @@ __noinline int decide(struct __sk_buff *skb)
 	w->f.dport = w->fwd.dport;
 	memset(&w->snat, 0, sizeof(w->snat));
 	w->direction = DIR_INGRESS;
+	if (cfg_dry_run)
+		w->ingress = DROP_NONE;
 
 	/* Who sends it? */
 	if (from_container(w)) {
@@ -475,6 +496,18 @@ __noinline int deny_known(struct flow *known, __u32 reason)
 	return 0;
 }
 
+/* Dry run: as much of a denied flow as was decided. */
+static __always_inline void report_denied(const struct work *w)
+{
+	__u32 zero = 0;
+	struct trace *t = bpf_map_lookup_elem(&trace_map, &zero);
+
+	if (!t)
+		return;
+	t->flow = w->f;
+	t->ingress = w->ingress;
+}
+
 /*
  * Decides the flow of p and acts. `known`: an entry that was found but is of an older epoch (or
  * NULL); in_half: it is in the half-open table.
@@ -540,6 +573,8 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 			else
 				deny_known(known, reason);
 		}
+		if (cfg_dry_run)
+			report_denied(w);
 		return drop(p, &w->info, reason, w->direction);
 	}
 	if (reply && !same_key(&p->key, &w->rev)) {

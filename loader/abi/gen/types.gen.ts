@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '0da74c4625027c4e';
+export const LAYOUT_HASH = '2b3ed29cfafe79c6';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -647,6 +647,7 @@ export interface Trace {
   readonly srcIdentity: number;
   readonly dstIdentity: number;
   readonly hit: number;
+  readonly ingress: number;
 }
 export const traceCodec: Codec<Trace> = {
   size: 224,
@@ -659,7 +660,7 @@ export const traceCodec: Codec<Trace> = {
     into.writeUInt32LE(value.srcIdentity, offset + 208);
     into.writeUInt32LE(value.dstIdentity, offset + 212);
     into.writeUInt32LE(value.hit, offset + 216);
-    into.fill(0, offset + 220, offset + 224);
+    into.writeUInt32LE(value.ingress, offset + 220);
   },
   decode(from, offset) {
     return {
@@ -670,6 +671,7 @@ export const traceCodec: Codec<Trace> = {
       srcIdentity: from.readUInt32LE(offset + 208),
       dstIdentity: from.readUInt32LE(offset + 212),
       hit: from.readUInt32LE(offset + 216),
+      ingress: from.readUInt32LE(offset + 220),
     };
   },
 };
