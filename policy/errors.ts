@@ -54,6 +54,10 @@ export const ERRORS = {
   SLU1315:
     '{address} is an IPv{family} address, and the container has none: join a network with an IPv{family} range',
 
+  // 14xx: policies and the resources that they are tested with
+  SLU1401:
+    'kind {kind} of apiVersion {apiVersion} is for the resources of a PolicyTest: an agent does not take it',
+
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',
   SLU2502: '{kind} {name} is not defined{hint}',

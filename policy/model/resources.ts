@@ -133,5 +133,35 @@ export interface NetworkPolicyResource extends ResourceBase {
   readonly egress?: readonly PolicyRule[];
 }
 
+/**
+ * `v1` Node, in policy tests alone. `addresses`: canonical text, from `status.addresses` (those that are
+ * addresses and not names).
+ */
+export interface NodeResource extends ResourceBase {
+  readonly kind: 'Node';
+  readonly labels: Labels;
+  readonly addresses: readonly string[];
+}
+
+/** `v1` Pod, in policy tests alone; what a policy can see of it. */
+export interface PodResource extends ResourceBase {
+  readonly kind: 'Pod';
+  readonly namespace: string;
+  readonly labels: Labels;
+  /** Absent: not scheduled (yet). */
+  readonly nodeName?: string;
+  /** It has the addresses of its node; policies do not apply to it. */
+  readonly hostNetwork: boolean;
+  /** Named ports of its containers. */
+  readonly ports: readonly ContainerPort[];
+  /** Canonical text; at most one of a family. */
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+}
+
+/** What an agent takes. */
 export type Resource = NetworkResource | ContainerResource | NamespaceResource | NetworkPolicyResource;
 export type ResourceKind = Resource['kind'];
+
+/** What a policy test takes. */
+export type TestResource = Resource | NodeResource | PodResource;

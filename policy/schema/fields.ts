@@ -155,9 +155,9 @@ export function namespacedMetadata(badName: (text: string) => string | undefined
 }
 
 /** metadata of a kind that belongs to no namespace. */
-export function clusterMetadata(kind: string) {
+export function clusterMetadata(kind: string, badName: (text: string) => string | undefined = badDnsLabel) {
   return mapping({
-    name: textOf(badDnsLabel),
+    name: textOf(badName),
     namespace: optional(
       textOf((text) => (text === '' ? undefined : `must be left out: a ${kind} belongs to no namespace`)),
     ),

@@ -1,0 +1,85 @@
+/** The kinds of definitions: apiVersion and kind, schema and lowering. */
+import type { z } from 'zod';
+import { closest, SluiceError } from '../errors.js';
+import type { Resource, TestResource } from '../model/resources.js';
+import { containerSchema, lowerContainer } from './container.js';
+import type { Lowering } from './lowering.js';
+import { lowerNamespace, namespaceSchema } from './namespace.js';
+import { lowerNetwork, networkSchema } from './network.js';
+import { lowerNetworkPolicy, networkPolicySchema } from './network-policy.js';
+import { lowerNode, lowerPod, nodeSchema, podSchema } from './pod.js';
+
+/** A kind; `R` is what its documents mean. */
+export interface Kind<R extends TestResource> {
+  readonly apiVersion: string;
+  readonly kind: string;
+  /** Whether `status` is part of what is read; of other kinds it is dropped. */
+  readonly status: boolean;
+  read(value: unknown, lowering: Lowering): R | readonly z.core.$ZodIssue[];
+}
+
+function kind<S extends z.ZodType, R extends TestResource>(
+  apiVersion: string,
+  name: R['kind'],
+  schema: S,
+  lower: (value: z.output<S>, lowering: Lowering) => R,
+  status = false,
+): Kind<R> {
+  return {
+    apiVersion,
+    kind: name,
+    status,
+    read: (value, lowering) => {
+      const result = schema.safeParse(value);
+      return result.success ? lower(result.data, lowering) : result.error.issues;
+    },
+  };
+}
+
+/** What an agent takes. */
+export const AGENT_KINDS: readonly Kind<Resource>[] = [
+  kind('sluice.dev/v1alpha1', 'Network', networkSchema, lowerNetwork),
+  kind('sluice.dev/v1alpha1', 'Container', containerSchema, lowerContainer),
+  kind('networking.k8s.io/v1', 'NetworkPolicy', networkPolicySchema, lowerNetworkPolicy),
+  kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
+];
+
+/** What a policy test takes. */
+export const TEST_KINDS: readonly Kind<TestResource>[] = [
+  ...AGENT_KINDS,
+  kind('v1', 'Node', nodeSchema, lowerNode, true),
+  kind('v1', 'Pod', podSchema, lowerPod, true),
+];
+
+/** The kind of that name, or the error that says what there is. */
+export function findKind<R extends TestResource>(
+  kinds: readonly Kind<R>[],
+  apiVersion: string,
+  name: string,
+): Kind<R> | SluiceError {
+  const is = (entry: Kind<TestResource>): boolean => entry.apiVersion === apiVersion && entry.kind === name;
+  return (
+    kinds.find(is) ??
+    (TEST_KINDS.some(is) ? forTests(apiVersion, name) : unsupported(kinds, apiVersion, name))
+  );
+}
+
+function forTests(apiVersion: string, name: string): SluiceError {
+  return SluiceError.of('SLU1401', { kind: `"${name}"`, apiVersion: `"${apiVersion}"` });
+}
+
+function unsupported(kinds: readonly Kind<TestResource>[], apiVersion: string, name: string): SluiceError {
+  const sameKind = kinds.filter((entry) => entry.kind === name);
+  const close = closest(
+    name,
+    kinds.map((entry) => entry.kind),
+  );
+  const listed =
+    sameKind.length > 0
+      ? sameKind
+      : close !== undefined
+        ? kinds.filter((entry) => entry.kind === close)
+        : kinds;
+  const supported = listed.map((entry) => `${entry.kind} of ${entry.apiVersion}`).join(', ');
+  return SluiceError.of('SLU1102', { kind: `"${name}"`, apiVersion: `"${apiVersion}"`, supported });
+}

@@ -1,0 +1,127 @@
+/**
+ * `v1` Pod and Node as a policy test uses them: labels, names of ports and addresses. All other fields
+ * are left alone, so that what `kubectl get -o yaml` prints can be used as it is.
+ */
+import { z } from 'zod';
+import { canonicalAddress, tryParseAddress } from '../address.js';
+import type { ContainerPort, NodeResource, PodResource } from '../model/resources.js';
+import { DEFAULT_NAMESPACE } from './container.js';
+import {
+  address,
+  clusterMetadata,
+  mapping,
+  namespacedMetadata,
+  optional,
+  orEmpty,
+  portNumber,
+  protocol,
+  refuse,
+  textOf,
+} from './fields.js';
+import type { Lowering } from './lowering.js';
+import { badDnsSubdomain, badPortName } from './names.js';
+
+const port = z.looseObject({
+  name: optional(textOf(badPortName)),
+  protocol: optional(protocol),
+  containerPort: portNumber,
+});
+
+const container = z.looseObject({
+  ports: optional(z.array(port)),
+  restartPolicy: optional(z.string()),
+});
+
+const podStatus = z
+  .looseObject({
+    podIP: optional(address),
+    podIPs: optional(z.array(z.looseObject({ ip: address }))),
+  })
+  .superRefine(({ podIP, podIPs = [] }, ctx) => {
+    const families = podIPs.map(({ ip }) => ip.includes(':'));
+    if (podIPs.length > 2 || (podIPs.length === 2 && families[0] === families[1]))
+      refuse(ctx, 'has at most one address of each family', ['podIPs']);
+    if (podIP !== undefined && podIPs.length > 0 && podIPs[0]?.ip !== podIP)
+      refuse(ctx, `must be the first of podIPs (${podIPs[0]?.ip}), not ${podIP}`, ['podIP']);
+  });
+
+export const podSchema = mapping({
+  apiVersion: z.string(),
+  kind: z.string(),
+  metadata: namespacedMetadata(),
+  spec: optional(
+    z.looseObject({
+      nodeName: optional(textOf(badDnsSubdomain)),
+      hostNetwork: optional(z.boolean()),
+      containers: optional(z.array(orEmpty(container))),
+      initContainers: optional(z.array(orEmpty(container))),
+    }),
+  ),
+  status: optional(podStatus),
+});
+
+/** Names that a policy can use; of two ports with one name and protocol the first counts. */
+function namedPorts(containers: readonly z.output<typeof container>[]): ContainerPort[] {
+  const found = new Map<string, ContainerPort>();
+  for (const { name, protocol: given = 'TCP', containerPort } of containers.flatMap(
+    ({ ports }) => ports ?? [],
+  )) {
+    const key = `${name}/${given}`;
+    if (name !== undefined && !found.has(key)) found.set(key, { name, protocol: given, port: containerPort });
+  }
+  return [...found.values()];
+}
+
+export function lowerPod(document: z.output<typeof podSchema>, lowering: Lowering): PodResource {
+  const { metadata, spec, status } = document;
+  const sidecars = (spec?.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always');
+  const addresses = [
+    ...(status?.podIPs ?? []).map(({ ip }) => ip),
+    ...(status?.podIP === undefined ? [] : [status.podIP]),
+  ];
+  const ipv4 = addresses.find((text) => !text.includes(':'));
+  const ipv6 = addresses.find((text) => text.includes(':'));
+  return {
+    kind: 'Pod',
+    name: metadata.name,
+    namespace: metadata.namespace ?? DEFAULT_NAMESPACE,
+    labels: metadata.labels ?? {},
+    origin: lowering.origin(),
+    source: lowering.source,
+    ...(spec?.nodeName === undefined ? {} : { nodeName: spec.nodeName }),
+    hostNetwork: spec?.hostNetwork ?? false,
+    ports: namedPorts([...(spec?.containers ?? []), ...sidecars]),
+    ...(ipv4 === undefined ? {} : { ipv4 }),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+  };
+}
+
+const ADDRESS_TYPES: ReadonlySet<string> = new Set(['InternalIP', 'ExternalIP']);
+
+const nodeAddress = z
+  .looseObject({ type: z.string(), address: z.string() })
+  .superRefine(({ type, address: text }, ctx) => {
+    if (ADDRESS_TYPES.has(type) && tryParseAddress(text) === undefined)
+      refuse(ctx, `"${text}" is not an IPv4 or IPv6 address`, ['address']);
+  });
+
+export const nodeSchema = mapping({
+  apiVersion: z.string(),
+  kind: z.string(),
+  metadata: clusterMetadata('Node', badDnsSubdomain),
+  spec: z.unknown().optional(),
+  status: optional(z.looseObject({ addresses: optional(z.array(nodeAddress)) })),
+});
+
+export function lowerNode(document: z.output<typeof nodeSchema>, lowering: Lowering): NodeResource {
+  const { metadata, status } = document;
+  const given = (status?.addresses ?? []).filter(({ type }) => ADDRESS_TYPES.has(type));
+  return {
+    kind: 'Node',
+    name: metadata.name,
+    labels: metadata.labels ?? {},
+    origin: lowering.origin(),
+    source: lowering.source,
+    addresses: [...new Set(given.map(({ address: text }) => canonicalAddress(text)))],
+  };
+}
