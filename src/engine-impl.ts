@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
+import { join } from 'node:path';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
@@ -17,6 +18,7 @@ import type {
   Listing,
   ListingName,
   MetricsSnapshot,
+  RuntimeEngine,
   SourceText,
   Status,
 } from './engine.js';
@@ -24,8 +26,11 @@ import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
 import { Telemetry } from './flows/telemetry.js';
+import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import type { Logger } from './log.js';
+import { RuntimeObjects } from './runtime/objects.js';
+import { RuntimeStore } from './runtime/store.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import { FolderCopy } from './state/folder-copy.js';
@@ -44,7 +49,7 @@ type AppliedListener = Parameters<Engine['onApplied']>[0];
  * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
  * and takes over what is in the kernel already. Throws SluiceError when that cannot be done.
  */
-export async function createEngine(config: AgentConfig, log: Logger): Promise<Engine> {
+export async function createEngine(config: AgentConfig, log: Logger): Promise<RuntimeEngine> {
   try {
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -60,13 +65,14 @@ export async function createEngine(config: AgentConfig, log: Logger): Promise<En
   return engine;
 }
 
-class AgentEngine implements Engine {
+class AgentEngine implements RuntimeEngine {
   readonly #config: AgentConfig;
   readonly #log: Logger;
   readonly #kernel: Kernel;
   readonly #leases: LeaseBook;
   readonly #store: AppliedStore;
   readonly #folder: FolderCopy;
+  readonly runtime: RuntimeObjects;
   readonly #reader = new DefinitionReader();
   readonly #objects = new ObjectSet();
   readonly #compiler: PolicyCompiler;
@@ -120,6 +126,20 @@ class AgentEngine implements Engine {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule),
     };
+    this.runtime = new RuntimeObjects({
+      store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
+      objects: this.#objects,
+      attachments: this.#kernel.attachments,
+      log,
+      exclusive: (work) => this.#exclusive(work),
+      bringIntoForce: async (proposal) => {
+        if (this.#closed) throw SluiceError.of('SLU2405', {});
+        await this.#bringIntoForce('runtime', proposal);
+      },
+      onApplied: (seconds) => {
+        for (const listener of this.#listeners) listener({ ok: true, seconds, source: 'runtime' });
+      },
+    });
     this.#telemetry = new Telemetry(this.#kernel, this.#objects, this.#compiler, context);
     this.#lister = new Lister({
       kernel: this.#kernel,
@@ -148,6 +168,7 @@ class AgentEngine implements Engine {
       this.#objects.stage(proposal.edits, source);
       return proposal.edits;
     });
+    edits.push(...this.runtime.stage());
     kernel.host.setSysctl('net/ipv4/ip_forward', '1');
     kernel.host.setSysctl('net/ipv6/conf/all/forwarding', '1');
     kernel.hostAddresses.refresh();
@@ -257,6 +278,7 @@ class AgentEngine implements Engine {
     this.#watcher.close();
     this.#telemetry.close();
     this.#leases.close();
+    this.runtime.close();
     this.#kernel.close();
   }
 
@@ -328,14 +350,12 @@ class AgentEngine implements Engine {
   async #bringIntoForce(source: Source, { edits }: EditList): Promise<void> {
     const pending = await this.#reconciler.prepare({ edits, lenient: source === 'folder' });
     try {
-      if (source === 'api') {
-        this.#store.save({
-          set: edits.flatMap(({ after }) => (after === undefined ? [] : [after])),
-          remove: edits.flatMap(({ before, after }) =>
-            after === undefined && before !== undefined ? [before] : [],
-          ),
-        });
-      }
+      const set = edits.flatMap(({ after }) => (after === undefined ? [] : [after]));
+      const remove = edits.flatMap(({ before, after }) =>
+        after === undefined && before !== undefined ? [before] : [],
+      );
+      if (source === 'api') this.#store.save({ set, remove });
+      if (source === 'runtime') this.runtime.save({ set, remove });
     } catch (error) {
       const [failure] = pending.rollback();
       const reason = (error as Error).message;

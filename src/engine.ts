@@ -3,6 +3,7 @@
  * built in src/main.ts from state, address management and dataplane.
  */
 import type { ResourceKind } from '../policy/model/resources.js';
+import type { Runtime } from './runtime/runtime.js';
 
 /** One file or stdin stream of YAML documents. `text` is the raw content. */
 export interface SourceText {
@@ -131,11 +132,16 @@ export interface Engine {
     listener: (result: {
       readonly ok: boolean;
       readonly seconds: number;
-      readonly source: 'api' | 'folder';
+      readonly source: 'api' | 'folder' | 'runtime';
     }) => void,
   ): void;
   /** Leaves the kernel as it is and releases what the process holds. */
   close(): Promise<void>;
   /** Removes from the kernel and the disk everything that this instance made. */
   down(): Promise<void>;
+}
+
+/** The engine with what container runtimes (CNI, Docker) need of it. */
+export interface RuntimeEngine extends Engine {
+  readonly runtime: Runtime;
 }

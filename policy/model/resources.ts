@@ -31,6 +31,8 @@ export interface NetworkResource extends ResourceBase {
   /** Bytes; derived from the uplink when absent. */
   readonly mtu?: number;
   readonly masquerade: boolean;
+  /** Its containers reach each other and their host, and nothing else. */
+  readonly internal?: boolean;
   /** macvlan: the device that the containers' devices hang on. */
   readonly parent?: string;
 }
@@ -49,6 +51,13 @@ export interface ContainerNetwork {
   readonly ipv6?: string;
   /** Lower case, colons. */
   readonly mac?: string;
+  /** Further names of the container in this network. */
+  readonly aliases?: readonly string[];
+  /**
+   * Of a container runtime that moves the device into the container itself, under a name of its own, and
+   * configures it: the name that the container's side has on the host until then.
+   */
+  readonly handover?: string;
 }
 
 export type PortProtocol = 'TCP' | 'UDP' | 'SCTP';

@@ -5,7 +5,7 @@ import type { MetricsSnapshot } from '../engine.js';
 export interface AppliedChange {
   readonly ok: boolean;
   readonly seconds: number;
-  readonly source: 'api' | 'folder';
+  readonly source: 'api' | 'folder' | 'runtime';
 }
 
 const SOURCES = ['api', 'folder'] as const;

@@ -53,6 +53,23 @@ describe('ObjectSet', () => {
     expect(set.sourceOf('Namespace c')).toBeUndefined();
   });
 
+  it('leaves objects of container runtimes to them', () => {
+    const set = new ObjectSet();
+    put(set, set.proposeRuntime([namespace('r', 'x', 'docker')], []), 'runtime');
+    put(set, set.proposeApply([namespace('a')]), 'api');
+    const said = ['mine.yaml:7: Namespace r comes from docker: change it there (SLU2501)'];
+    expect(errors(set.proposeApply([namespace('r', 'y', 'mine.yaml', 7)]))).toEqual(said);
+    expect(errors(set.proposeDelete([namespace('r', 'y', 'mine.yaml', 7)]))).toEqual(said);
+    expect(errors(set.proposeFolder([namespace('r', 'y', 'mine.yaml', 7)]))).toEqual(said);
+    expect(errors(set.proposeRuntime([namespace('a', 'y', 'docker')], []))).toEqual([
+      'docker:1: Namespace a comes from a.yaml: change it there (SLU2501)',
+    ]);
+    expect(
+      put(set, set.proposeRuntime([], ['Namespace a', 'Namespace r', 'Namespace z']), 'runtime'),
+    ).toEqual(['r deleted']);
+    expect(names(set.all())).toEqual(['a']);
+  });
+
   it('keeps the two sources apart', () => {
     const set = new ObjectSet();
     put(set, set.proposeFolder([namespace('f', 'x', 'f.yaml')]), 'folder');

@@ -4,8 +4,8 @@ import type { Change } from '../engine.js';
 import { displayName, KIND_ORDER, keyOf, namespaceOf, type ResourceKey } from './keys.js';
 import { Relations } from './relations.js';
 
-/** Where an object came from: the API (`sluice apply`) or the definitions' folder. */
-export type Source = 'api' | 'folder';
+/** Where an object came from: the API (`sluice apply`), the definitions' folder, or a container runtime. */
+export type Source = 'api' | 'folder' | 'runtime';
 
 /** One object that changes: created (no `before`), deleted (no `after`) or replaced. */
 export interface Edit {
@@ -69,15 +69,9 @@ export class ObjectSet {
   proposeApply(resources: readonly Resource[]): Proposal {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
-      if (this.#source.get(key) !== 'folder') continue;
-      const file = this.#objects.get(key)?.origin.file ?? 'the definitions folder';
-      errors.push(
-        SluiceError.of(
-          'SLU2501',
-          { kind: resource.kind, name: displayName(resource), file },
-          resource.origin,
-        ),
-      );
+      const present = this.#objects.get(key);
+      if (present !== undefined && this.#source.get(key) !== 'api')
+        errors.push(elsewhere(present, resource.origin));
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, [], 'api');
   }
@@ -96,14 +90,8 @@ export class ObjectSet {
           [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName),
         );
         errors.push(SluiceError.of('SLU2502', { kind: resource.kind, name, hint }, resource.origin));
-      } else if (this.#source.get(key) === 'folder') {
-        errors.push(
-          SluiceError.of(
-            'SLU2501',
-            { kind: resource.kind, name, file: present.origin.file },
-            resource.origin,
-          ),
-        );
+      } else if (this.#source.get(key) !== 'api') {
+        errors.push(elsewhere(present, resource.origin));
       } else {
         gone.set(key, { resource: present, origin: resource.origin });
       }
@@ -115,10 +103,14 @@ export class ObjectSet {
   proposeFolder(resources: readonly Resource[]): Proposal {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
-      if (this.#source.get(key) !== 'api') continue;
-      errors.push(
-        SluiceError.of('SLU2503', { kind: resource.kind, name: displayName(resource) }, resource.origin),
-      );
+      const present = this.#objects.get(key);
+      const source = this.#source.get(key);
+      if (source === 'api') {
+        const params = { kind: resource.kind, name: displayName(resource) };
+        errors.push(SluiceError.of('SLU2503', params, resource.origin));
+      } else if (source === 'runtime' && present !== undefined) {
+        errors.push(elsewhere(present, resource.origin));
+      }
     }
     if (errors.length > 0) return { ok: false, errors };
     const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
@@ -127,6 +119,23 @@ export class ObjectSet {
       gone.map(([, resource]) => ({ resource, origin: resource.origin })),
       'folder',
     );
+  }
+
+  /** Create, replace and remove objects of container runtimes. Keys of other objects are not removed. */
+  proposeRuntime(resources: readonly Resource[], remove: readonly ResourceKey[]): Proposal {
+    const { unique, errors } = distinct(resources);
+    for (const [key, resource] of unique) {
+      const present = this.#objects.get(key);
+      if (present !== undefined && this.#source.get(key) !== 'runtime')
+        errors.push(elsewhere(present, resource.origin));
+    }
+    if (errors.length > 0) return { ok: false, errors };
+    const gone = [...new Set(remove)].flatMap((key) => {
+      const resource = this.#objects.get(key);
+      if (resource === undefined || this.#source.get(key) !== 'runtime' || unique.has(key)) return [];
+      return [{ resource, origin: resource.origin }];
+    });
+    return this.#compare(unique, gone, 'runtime');
   }
 
   /** Puts edits into force; the returned function takes them back. */
@@ -202,6 +211,12 @@ export class ObjectSet {
     );
     return { ok: true, edits, changes };
   }
+}
+
+/** The object belongs to another source and can only be changed there. */
+function elsewhere(present: Resource, origin: Origin): SluiceError {
+  const { file } = present.origin;
+  return SluiceError.of('SLU2501', { kind: present.kind, name: displayName(present), file }, origin);
 }
 
 /** Whether two definitions of one object say the same, wherever they stand. */
