@@ -1,0 +1,189 @@
+/**
+ * What a new connection costs with ten and with ten thousand rules of policy in force: the program alone
+ * (BPF_PROG_TEST_RUN) and TCP connections over real namespaces, beside iptables and nftables with the same rules.
+ *
+ * Settings from the environment: BENCH_ROUNDS (15), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
+ * BENCH_ATTEMPTS (4, for a measurement that other load disturbed), BENCH_RULES (10000).
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { run } from './lib/command.js';
+import { CLIENT, DatapathBed, MAC, makeDevices, SERVER } from './lib/datapath-bed.js';
+import { netnsPath, Scratch } from './lib/netns.js';
+import { TCP, tcpFrame } from './lib/packet.js';
+import type { Path } from './lib/paths.js';
+import { isDisturbed, undisturbed } from './lib/quiet.js';
+import { type Measurement, report } from './lib/report.js';
+import { iptablesRules, nftablesRules, nftablesSet, OPEN_PORTS, sluiceRules } from './lib/rule-paths.js';
+import { interleave, median } from './lib/stats.js';
+
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.2);
+const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
+const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
+const FEW = 10;
+const MANY = Number(process.env.BENCH_RULES ?? 10_000);
+/** A new flow with many rules may cost so many times one with few. */
+const GROWTH = 1.25;
+
+/** First packets of one program in a round; fewer than the half-open table holds. */
+const SINGLES = 2000;
+const FIRST_PORT = 20_000;
+const SOURCE_PORT_OFFSET = 34;
+
+/** Medians of each round, ns: what the first packet of a connection takes, by the number of rules. */
+async function firstPackets(): Promise<readonly [few: number[], many: number[]]> {
+  makeDevices();
+  const syn = tcpFrame({
+    sourceMac: MAC,
+    destinationMac: MAC,
+    source: CLIENT.address,
+    destination: SERVER.address,
+    sourcePort: FIRST_PORT,
+    destinationPort: SERVER.port,
+    flags: TCP.syn,
+  });
+  const time = (bed: DatapathBed): number => {
+    bed.clearHalfOpen();
+    const times = Array.from({ length: SINGLES }, (_, i) => {
+      syn.writeUInt16BE(FIRST_PORT + i, SOURCE_PORT_OFFSET);
+      return bed.time(bed.fromContainer, syn, 1);
+    });
+    return median(times);
+  };
+  const beds = [new DatapathBed(FEW), new DatapathBed(MANY)] as const;
+  for (const bed of beds) time(bed); // warm
+  const results = await interleave(ROUNDS, beds, time);
+  return [results.get(beds[0]) ?? [], results.get(beds[1]) ?? []];
+}
+
+/** `firstPackets` in a process with a network namespace that is gone with it. */
+function firstPacketsElsewhere(): Awaited<ReturnType<typeof firstPackets>> {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-rules-'));
+  try {
+    const result = join(folder, 'figures.json');
+    const { status } = spawnSync('unshare', ['--net', process.execPath, fileURLToPath(import.meta.url)], {
+      stdio: 'inherit',
+      env: { ...process.env, BENCH_FIGURES: result },
+    });
+    if (status !== 0) throw new Error(`measuring first packets ended with status ${status}`);
+    return JSON.parse(readFileSync(result, 'utf8')) as Awaited<ReturnType<typeof firstPackets>>;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function buildTool(): string {
+  mkdirSync('build/bench', { recursive: true });
+  const tool = join('build', 'bench', 'netbench');
+  run('gcc', ['-O2', '-Wall', '-Wextra', '-pthread', '-o', tool, 'bench/tools/netbench.c']);
+  return tool;
+}
+
+/** Each run has a port of its own: connections of earlier runs are still in TIME_WAIT. */
+let port: number = OPEN_PORTS.first;
+
+/** Connections a second. */
+function connections(tool: string, path: Path): number {
+  port += 1;
+  const args = [
+    'crr',
+    netnsPath(path.client),
+    netnsPath(path.server),
+    path.serverAddress,
+    port,
+    CPU,
+    SECONDS,
+  ];
+  return (JSON.parse(run(tool, args.map(String))) as { per_second: number }).per_second;
+}
+
+interface Subject {
+  readonly path: Path;
+  readonly rules: number;
+}
+
+async function main(scratch: Scratch): Promise<void> {
+  const tool = buildTool();
+  const [few, many] = firstPacketsElsewhere();
+  const subjects: Subject[] = [];
+  for (const rules of [FEW, MANY]) {
+    subjects.push({ path: await sluiceRules(scratch, rules), rules });
+    for (const make of [iptablesRules, nftablesRules, nftablesSet])
+      subjects.push({ path: make(scratch, rules), rules });
+  }
+  for (const { path } of subjects) {
+    // With the default range, the search for a free port is what a second of new connections measures.
+    const range = 'net.ipv4.ip_local_port_range=1024 65535';
+    run('nsenter', [`--net=${netnsPath(path.client)}`, '--', 'sysctl', '-qw', range]);
+    connections(tool, path); // warm
+  }
+  let disturbed = 0;
+  const results = await interleave(ROUNDS, subjects, ({ path }) => {
+    const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () => connections(tool, path));
+    if (isDisturbed(disturbance)) disturbed += 1;
+    return result;
+  });
+  if (disturbed > 0)
+    console.log(`something else was running during ${disturbed} of ${subjects.length * ROUNDS} measurements`);
+
+  const perSecond = (name: string, rules: number): number => {
+    const subject = subjects.find(({ path, rules: count }) => path.name === name && count === rules);
+    return median((subject === undefined ? undefined : results.get(subject)) ?? []);
+  };
+  const names = [...new Set(subjects.map(({ path }) => path.name))].filter((name) => name !== 'sluice');
+  const text = (rules: number): string => `${rules.toLocaleString('en-US')} rules`;
+  const growth = (name: string): Measurement => ({
+    name: `connections, ${text(MANY)}, ${name}`,
+    unit: '1/s',
+    better: 'higher',
+    ours: perSecond(name, MANY),
+    peers: { [text(FEW)]: perSecond(name, FEW) },
+    ...(name === 'sluice' ? { target: { op: '>=', value: 1 / GROWTH } } : {}),
+  });
+  const measurements: Measurement[] = [
+    {
+      name: `first SYN, ${text(MANY)}`,
+      unit: 'ns',
+      better: 'lower',
+      ours: median(many),
+      peers: { [text(FEW)]: median(few) },
+      target: { op: '<=', value: GROWTH },
+    },
+    growth('sluice'),
+    ...names.map(growth),
+    ...[FEW, MANY].map(
+      (rules): Measurement => ({
+        name: `connections, ${text(rules)}`,
+        unit: '1/s',
+        better: 'higher',
+        ours: perSecond('sluice', rules),
+        peers: Object.fromEntries(names.map((name) => [name, perSecond(name, rules)])),
+        target: { op: '>', value: 1 },
+      }),
+    ),
+  ];
+  const rounds = [...results].map(([{ path, rules }, values]) => ({ path: path.name, rules, values }));
+  report('policy-peers', measurements, { disturbed, firstPackets: { few, many }, rounds });
+}
+
+const scratch = new Scratch('slrule');
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    scratch.close();
+    process.exit(130);
+  });
+}
+try {
+  const result = process.env.BENCH_FIGURES;
+  if (result === undefined) await main(scratch);
+  else writeFileSync(result, JSON.stringify(await firstPackets()));
+} catch (error) {
+  console.error(`bench/policy-peers: ${(error as Error).message}`);
+  process.exitCode = 1;
+} finally {
+  for (const failure of scratch.close()) console.error(`bench/policy-peers: left behind: ${failure}`);
+}
