@@ -1,6 +1,6 @@
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import { SystemError } from './errors.js';
-import { CLONE_NEWNET, setns, syscall, warmThreadPool } from './ffi/libc.js';
+import { CLONE_NEWNET, setns, syscall, unshare, warmThreadPool } from './ffi/libc.js';
 import { NetlinkError } from './netlink/errors.js';
 
 /** Which network namespace: a name below /run/netns, a path, or that of a process. */
@@ -172,6 +172,26 @@ export function insideNetns<T>(ns: Netns, synchronous: () => T): T {
   } finally {
     stack.pop();
     enter(from);
+  }
+}
+
+/**
+ * Makes a network namespace without a name: a loopback device that is down, no addresses, no routes. It
+ * ends when its descriptor is closed and nobody is inside. Throws NetlinkError.
+ */
+export function createNetns(): Netns {
+  warmThreadPool();
+  const from = stack.at(-1) ?? currentNetns();
+  try {
+    unshare(CLONE_NEWNET);
+  } catch (error) {
+    throw NetlinkError.from('make a network namespace', error);
+  }
+  try {
+    return currentNetns();
+  } finally {
+    enter(from);
+    if (stack.length === 0) from.close();
   }
 }
 

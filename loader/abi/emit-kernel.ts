@@ -41,6 +41,7 @@ const STRUCTS: Readonly<Record<string, readonly string[]>> = {
   ],
   bpf_map_info: ['type', 'id', 'key_size', 'value_size', 'max_entries', 'map_flags', 'name'],
   bpf_link_info_tcx: ['type', 'id', 'prog_id', 'ifindex', 'attach_type'],
+  __sk_buff: ['ifindex', 'cb'],
 };
 
 const ENUMS: Readonly<Record<string, readonly string[]>> = {
@@ -88,7 +89,7 @@ function camel(name: string): string {
 }
 
 function pascal(name: string): string {
-  return camel(`_${name}`);
+  return camel(`_${name.replace(/^_+/, '')}`);
 }
 
 /** The text of kernel.gen.ts. Throws when a struct, a member or an enum value is missing in the headers. */

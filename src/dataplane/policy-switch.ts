@@ -1,7 +1,21 @@
 import type { CompileDelta } from '../../policy/compile/types.js';
+import type { AddressTable } from './address-table.js';
+import type { CidrTable } from './cidr-table.js';
 import type { EndpointPolicy } from './endpoints.js';
-import type { Kernel } from './kernel.js';
+import type { PolicyMaps } from './policy-maps.js';
 import type { Rollback } from './rollback.js';
+
+/** The tables that a delta is written to: those of the kernel side of an agent, or of a policy test. */
+export interface PolicyTables {
+  readonly policy: PolicyMaps;
+  readonly addresses: AddressTable;
+  readonly cidrs: CidrTable;
+  readonly attachments: {
+    get(id: string): { readonly policy: EndpointPolicy } | undefined;
+    /** Writes the slot of an endpoint that is there; does nothing for others. */
+    setPolicy(id: string, policy: EndpointPolicy): void;
+  };
+}
 
 /** What an endpoint has before the compiler has seen it; no device is made with it. */
 const NO_POLICY: EndpointPolicy = { setEgress: 0, setIngress: 0, identity4: 0, identity6: 0 };
@@ -12,10 +26,10 @@ const NO_POLICY: EndpointPolicy = { setEgress: 0, setIngress: 0, identity4: 0, i
  * write an endpoint that switches both directions. `finish` removes what is no longer used.
  */
 export class PolicySwitch {
-  readonly #kernel: Kernel;
+  readonly #kernel: PolicyTables;
   readonly #policies = new Map<string, EndpointPolicy>();
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: PolicyTables) {
     this.#kernel = kernel;
   }
 

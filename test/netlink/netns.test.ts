@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { NetlinkError } from '../../loader/netlink/errors.js';
 import {
+  createNetns,
   currentNetns,
   insideNetns,
   listNetns,
@@ -29,6 +30,28 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const here = (): string => readlinkSync('/proc/thread-self/ns/net');
 const identity = (ns: Netns): string => `net:[${ns.inode}]`;
 const error = (action: () => unknown): NetlinkError => thrown(action) as NetlinkError;
+
+describe('createNetns', () => {
+  it('makes one with a loopback device alone, and stays where it was', () => {
+    const before = here();
+    const made = createNetns();
+    expect(here()).toBe(before);
+    expect(made.isCurrent()).toBe(false);
+    insideNetns(first.ns, () => {
+      const inner = createNetns();
+      expect(here()).toBe(identity(first.ns));
+      expect(inner.sameAs(made)).toBe(false);
+      inner.close();
+    });
+    const devices = insideNetns(made, () => {
+      expect(here()).toBe(identity(made));
+      return execFileSync('ip', ['-o', 'link'], { encoding: 'utf8' });
+    });
+    expect(devices.trim().split('\n')).toHaveLength(1);
+    expect(devices).toContain('lo:');
+    made.close();
+  });
+});
 
 describe('openNetns', () => {
   it('by name, by path and by process it is the same namespace', async () => {
@@ -139,6 +162,10 @@ describe('insideNetns', () => {
 
 describe('sysctl', () => {
   const key = 'net/ipv4/ip_forward';
+  /** A new namespace has the value of the first one, which may forward. */
+  beforeAll(() => {
+    for (const { ns } of [first, second]) writeSysctl(key, 0, ns);
+  });
 
   it('reads and writes the value of the namespace that is named', () => {
     const before = readSysctl(key);

@@ -95,6 +95,13 @@ export const BpfLinkInfoTcx = {
   attachType: 20,
 } as const;
 
+/** Offsets in struct __sk_buff and the size of the part that is used. */
+export const SkBuff = {
+  size: 68,
+  ifindex: 40,
+  cb: 48,
+} as const;
+
 /** enum bpf_map_type, as far as it is used. */
 export const BpfMapType = {
   Hash: 1,
