@@ -94,6 +94,10 @@ export const ERRORS = {
   SLU5003: 'all {limit} endpoint indexes are in use: raise maxEndpointIndex in the settings',
   SLU5004: 'more than {limit} networks: remove some',
 
+  // 52xx: Docker (src/docker)
+  SLU5201:
+    'network {network} cannot change like that while container {container} of {runtime} is in it: disconnect it first',
+
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',
   SLU2002: 'not valid YAML: {reason}',

@@ -37,5 +37,6 @@ enum drop_reason {
 	DROP_TCP_NO_FLOW = 27, /* TCP packet of a connection that is not known: it must begin with a SYN */
 	DROP_SOURCE_HOST = 28, /* from an uplink with a source address of this host */
 	DROP_SAME_ADDR = 29, /* a container reaches itself and its network has no gateway address */
-	DROP_REASON_COUNT = 30,
+	DROP_NETWORK_INTERNAL = 30, /* in or out of an internal network */
+	DROP_REASON_COUNT = 31,
 };

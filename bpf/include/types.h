@@ -219,6 +219,7 @@ enum network_flag {
 	NET_MASQUERADE4 = 1,
 	NET_MASQUERADE6 = 2,
 	NET_BRIDGE = 4,
+	NET_INTERNAL = 8, /* no traffic but between its containers and with the host */
 };
 
 /* Index of the array is the Network's number (1 to 4095; 0 is none). */

@@ -7,6 +7,7 @@
 #pragma once
 #include "address.h"
 #include "flow.h"
+#include "internal.h"
 #include "policy.h"
 #include "route.h"
 
@@ -207,6 +208,9 @@ __noinline int decide(struct __sk_buff *skb)
 	if (sep && dep && sep->network != dep->network && !(w->f.flags & FLOW_DNAT))
 		return DROP_NETWORK;
 
+	reason = judge_internal(w, sep, dep);
+	if (reason)
+		return reason;
 	reason = judge(w, sep, dep);
 	if (reason)
 		return reason;

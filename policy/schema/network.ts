@@ -100,6 +100,7 @@ export const networkSchema = mapping({
     ipv6: rangeOf(6).optional(),
     mtu: wholeNumber(576, 65535).optional(),
     masquerade: z.boolean().optional(),
+    internal: z.boolean().optional(),
     parent: textOf(badDeviceName).optional(),
   }).superRefine((spec, ctx) => {
     const { mode } = spec;
@@ -123,6 +124,10 @@ export const networkSchema = mapping({
     } else if (spec.parent !== undefined) {
       refuse(ctx, `only a network of mode macvlan has a parent, not one of mode ${mode}`, ['parent']);
     }
+    if (spec.internal === true && mode !== 'routed' && mode !== 'bridge')
+      refuse(ctx, `only a network of mode routed or bridge can be internal, not one of mode ${mode}`, [
+        'internal',
+      ]);
     if (spec.ipv6 !== undefined && spec.mtu !== undefined && spec.mtu < 1280) {
       refuse(ctx, `must be at least 1280 for IPv6 (RFC 8200), not ${spec.mtu}`, ['mtu']);
     }
@@ -151,6 +156,7 @@ export function lowerNetwork(document: NetworkDocument, lowering: Lowering): Net
     ...(spec.ipv6 === undefined ? {} : { ipv6: range(spec.ipv6) }),
     ...(spec.mtu === undefined ? {} : { mtu: spec.mtu }),
     masquerade: mode === 'routed' || mode === 'bridge' ? (spec.masquerade ?? true) : false,
+    ...(spec.internal === true ? { internal: true } : {}),
     ...(spec.parent === undefined ? {} : { parent: spec.parent }),
   };
 }

@@ -44,6 +44,8 @@ describe('Network', () => {
       masquerade: false,
       ipv4: { gateway: '10.1.255.254' },
     });
+    expect(network('{internal: true, ipv4: {cidr: 10.1.0.0/16}}').internal).toBe(true);
+    expect(network('{internal: false, ipv4: {cidr: 10.1.0.0/16}}')).not.toHaveProperty('internal');
     expect(network('{mode: host}').masquerade).toBe(false);
     expect(network('{mode: bridge, masquerade: false, ipv4: {cidr: 10.1.0.0/16}}').masquerade).toBe(false);
   });

@@ -78,7 +78,8 @@ export class Adoption {
       const mtu = spec.mode === 'macvlan' ? this.#adoptMacvlan(wanted) : this.#adoptVeth(wanted, link);
       this.#devices.delete(spec.alias);
       if (mtu === undefined) {
-        plan.create.push(wanted);
+        // What a runtime moved away went with its container; the runtime will say so.
+        if (spec.handover === undefined) plan.create.push(wanted);
         if (link !== undefined) obstacles.push(link.index);
       } else if (mtu !== spec.mtu) plan.mtu.push(wanted);
       else plan.keep.push(wanted);
@@ -110,6 +111,8 @@ export class Adoption {
     ) {
       return undefined;
     }
+    if (spec.handover !== undefined)
+      return this.#take(spec, link.index, lease.netns ?? '', link.mtu) ? link.mtu : undefined;
     const netns = openIfThere(spec);
     try {
       // A namespace without a name may live on through its processes; another one under the name may not.

@@ -105,7 +105,7 @@ export class Attachments {
       for (const family of families(spec)) {
         this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
       }
-      configureInside(spec, netns, device.inside);
+      if (spec.handover === undefined) configureInside(spec, netns, device.inside);
       configureHost(this.#rtnl, spec, ifindex, bridge);
     } catch (error) {
       this.#clear(spec, ifindex);

@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import { NetlinkError } from '../../loader/netlink/errors.js';
+import { netnsPath } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource } from '../../policy/model/resources.js';
 import type { LeaseChange } from '../ipam/leases.js';
@@ -9,7 +11,7 @@ import type { Kernel } from './kernel.js';
 import type { NetworkSetup } from './network-setup.js';
 import type { Wanted } from './plan.js';
 import type { PolicySwitch } from './policy-switch.js';
-import { openContainerNetns, type Place } from './preflight.js';
+import { openContainerNetns, openDeviceNetns, type Place } from './preflight.js';
 import { asError, type Rollback } from './rollback.js';
 
 /** An attachment that passed the checks, and where its device will be. */
@@ -53,6 +55,8 @@ export class DeviceChanges {
   changeMtu(changes: readonly Wanted[], undo: Rollback): void {
     const { attachments } = this.#parts.kernel;
     for (const { spec, container } of changes) {
+      // A container that ended and whose runtime has not said so yet.
+      if (spec.handover !== undefined && !existsSync(netnsPath(spec.netns))) continue;
       const before = attachments.get(spec.id)?.spec;
       const set = (wanted: AttachmentSpec): void => {
         const netns = openContainerNetns(wanted, container);
@@ -96,7 +100,7 @@ export class DeviceChanges {
   /** Returns whether another index had to be taken than the lease's. */
   #createOne({ spec, lease, container }: Wanted, place: Place, change: LeaseChange): boolean {
     const { attachments, rtnl } = this.#parts.kernel;
-    const netns = openContainerNetns(spec, container);
+    const netns = openDeviceNetns(spec, container);
     try {
       if (netnsText(netns) !== place.netns) {
         throw new NetlinkError(
@@ -126,7 +130,7 @@ export class DeviceChanges {
     const { kernel, objects } = this.#parts;
     const container = objects.get(`Container ${live.spec.container}`);
     if (container?.kind !== 'Container' || kernel.attachments.get(live.spec.id) !== undefined) return;
-    const netns = openContainerNetns(live.spec, container);
+    const netns = openDeviceNetns(live.spec, container);
     try {
       kernel.attachments.create(live.spec, netns, this.#placement(live.spec, live.ifindex));
     } finally {

@@ -1,4 +1,5 @@
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
+import type { Link } from '../../loader/netlink/link.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { Netns } from '../../loader/netns.js';
 import { ensureSysctls } from '../../loader/sysctl.js';
@@ -16,7 +17,7 @@ export interface MadeDevice {
 }
 
 /**
- * Makes the device of an attachment, down, with nothing on it. Throws NetlinkError; EEXIST or EBUSY
+ * Makes the device of an attachment, down, with nothing on it; `netns` gets the container's side. Throws NetlinkError; EEXIST or EBUSY
  * when an index or a name is taken (see `takenIndex`).
  */
 export function makeDevice(
@@ -47,7 +48,7 @@ export function makeDevice(
     mtu,
     alias: spec.alias,
     noIpv6LinkLocal: true,
-    peer: { name: device, netns, mac, mtu },
+    peer: { name: spec.handover ?? device, netns, mac, mtu },
   });
   return { ifindex: made.ifindex, inside: made.peerIfindex };
 }
@@ -151,7 +152,8 @@ export function configureHost(
 export function setMtu(host: Rtnetlink, spec: AttachmentSpec, ifindex: number, netns: Netns): void {
   const inside = Rtnetlink.open(netns);
   try {
-    const link = inside.link(spec.device);
+    const mine = (link: Link): boolean => link.mac === spec.mac && link.kind === 'veth';
+    const link = spec.handover === undefined ? inside.link(spec.device) : inside.links().find(mine);
     if (link !== undefined) inside.setLink(link.index, { mtu: spec.mtu });
   } finally {
     inside.close();

@@ -55,7 +55,8 @@ export function networkValue(network: NetworkResource): Network {
     flags:
       (masquerade && ipv4 !== undefined ? NetworkFlag.Masquerade4 : 0) |
       (masquerade && ipv6 !== undefined ? NetworkFlag.Masquerade6 : 0) |
-      (mode === 'bridge' ? NetworkFlag.Bridge : 0),
+      (mode === 'bridge' ? NetworkFlag.Bridge : 0) |
+      (network.internal === true ? NetworkFlag.Internal : 0),
     gateway4: ipv4 === undefined ? NO_ADDRESS : parseAddress(ipv4.gateway),
     gateway6: ipv6 === undefined ? NO_ADDRESS : parseAddress(ipv6.gateway),
   };

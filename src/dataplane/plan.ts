@@ -1,4 +1,4 @@
-import type { SluiceError } from '../../policy/errors.js';
+import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { Lease, LeaseBook, LeaseChange, LeaseRequest } from '../ipam/leases.js';
 import { type AttachmentSpec, hasDevice, needsNewDevice, specOf } from '../state/desired.js';
@@ -94,9 +94,16 @@ function sort(plan: Plan, wanted: Wanted, input: PlanInput): void {
     live.ifindex !== wanted.lease.ifindex ||
     needsNewDevice(live.spec, wanted.spec)
   ) {
+    if (wanted.spec.handover !== undefined) throw cannotReplace(wanted);
     plan.replace.push(wanted);
   } else if (live.spec.mtu !== wanted.spec.mtu) plan.mtu.push(wanted);
   else plan.keep.push(wanted);
+}
+
+/** A runtime has moved the device away and configured it. */
+function cannotReplace({ spec, container }: Wanted): SluiceError {
+  const { file } = container.origin;
+  return SluiceError.of('SLU5201', { network: spec.network, container: spec.container, runtime: file });
 }
 
 function wantedAttachments(container: ContainerResource, input: PlanInput): Wanted[] {

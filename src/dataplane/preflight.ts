@@ -3,6 +3,7 @@ import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NamespaceRef, NetworkResource } from '../../policy/model/resources.js';
+import type { AttachmentSpec } from '../state/desired.js';
 import { displayName } from '../state/keys.js';
 import { type Attachments, netnsText } from './attachments.js';
 import { hasDeviceNamed } from './devices.js';
@@ -22,8 +23,9 @@ export interface Place {
  */
 export function preflight(rtnl: Rtnetlink, wanted: Wanted, leaving: ReadonlySet<string>): Place {
   const { spec, container } = wanted;
-  const netns = openContainerNetns(spec, container);
+  const netns = openDeviceNetns(spec, container);
   try {
+    if (spec.handover !== undefined) return { netns: netnsText(netns) };
     const own = currentNetns();
     const same = own.sameAs(netns);
     own.close();
@@ -60,6 +62,11 @@ export function checkParent(rtnl: Rtnetlink, network: NetworkResource): void {
   const { file, line, fields } = network.origin;
   const place = { file, line: fields?.['spec.parent'] ?? line, field: 'spec.parent' };
   throw SluiceError.of('SLU4302', { device: network.parent, network: network.name }, place);
+}
+
+/** Opens the namespace in which the container's side of a device is made. */
+export function openDeviceNetns(spec: AttachmentSpec, container: ContainerResource): Netns {
+  return spec.handover === undefined ? openContainerNetns(spec, container) : currentNetns();
 }
 
 /** Opens the namespace of a container; throws SLU4301 or SLU4303 with the container's position. */

@@ -5,6 +5,7 @@ import { netnsPath } from '../../loader/netns.js';
 import type { Logger } from '../log.js';
 import { keyOf } from '../state/keys.js';
 import type { ObjectSet } from '../state/objects.js';
+import type { Live } from './attachments.js';
 import type { Kernel } from './kernel.js';
 import type { Reconciler } from './reconciler.js';
 
@@ -95,16 +96,14 @@ export class Watcher {
 
   #isGone(id: string): boolean {
     const live = this.#kernel.attachments.get(id);
-    return (
-      live !== undefined && live.spec.mode !== 'macvlan' && this.#kernel.rtnl.link(live.ifindex) === undefined
-    );
+    return live !== undefined && renewable(live) && this.#kernel.rtnl.link(live.ifindex) === undefined;
   }
 
   /** Attachments whose device does not exist, found by listing (events were lost). */
   #missingDevices(): string[] {
     const present = new Set(this.#kernel.rtnl.links().map((link) => link.index));
     return [...this.#kernel.attachments.values()]
-      .filter((live) => live.spec.mode !== 'macvlan' && !present.has(live.ifindex))
+      .filter((live) => renewable(live) && !present.has(live.ifindex))
       .map((live) => live.spec.id);
   }
 
@@ -128,7 +127,7 @@ export class Watcher {
     const replaced: string[] = [];
     for (const id of this.#sweep.splice(0, SWEEP_SLICE)) {
       const live = this.#kernel.attachments.get(id);
-      if (live === undefined) continue;
+      if (live === undefined || live.spec.handover !== undefined) continue;
       const stat = statSync(netnsPath(live.spec.netns), { bigint: true, throwIfNoEntry: false });
       if (stat !== undefined && `${stat.dev}:${stat.ino}` !== live.netns && isNamespace(stat.dev))
         replaced.push(id);
@@ -184,6 +183,11 @@ export class Watcher {
       this.#log.info({ container: key.slice('Container '.length) }, 'network is in force');
     }
   }
+}
+
+/** Whether a device that is gone can be made again: others go with their namespace, and their runtime says so. */
+function renewable({ spec }: Live): boolean {
+  return spec.mode !== 'macvlan' && spec.handover === undefined;
 }
 
 /** Devices of containers come and go without meaning anything for the host. */

@@ -46,6 +46,7 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   27: { name: 'tcp_no_flow', text: 'a TCP reset or FIN of a connection that is not known' },
   28: { name: 'source_host', text: 'it came in from outside with an address of this host as its source' },
   29: { name: 'same_address', text: 'a container reaches itself and its network has no gateway address' },
+  30: { name: 'internal_network', text: 'it would leave or enter an internal network' },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */

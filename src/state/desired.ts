@@ -41,6 +41,11 @@ export interface AttachmentSpec {
   readonly parent?: string;
   /** The first network of a container gives it its default routes. */
   readonly defaultRoute: boolean;
+  /**
+   * Of a runtime that moves the container's side into the namespace and configures it there: the name
+   * that it has on the host until then. Such a device can't be made a second time.
+   */
+  readonly handover?: string;
 }
 
 export interface SpecContext {
@@ -84,7 +89,8 @@ export function specOf(
     hostMac: stableMac(context.instance, id, 'host'),
     mtu: network.mtu ?? context.mtu,
     ...(network.parent === undefined ? {} : { parent: network.parent }),
-    defaultRoute: position === 0,
+    defaultRoute: position === 0 && entry.handover === undefined,
+    ...(entry.handover === undefined ? {} : { handover: entry.handover }),
   };
 }
 

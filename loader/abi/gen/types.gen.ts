@@ -755,7 +755,8 @@ export const DropReason = {
   TcpNoFlow: 27,
   SourceHost: 28,
   SameAddr: 29,
-  ReasonCount: 30,
+  NetworkInternal: 30,
+  ReasonCount: 31,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -790,7 +791,8 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   27: 'TcpNoFlow',
   28: 'SourceHost',
   29: 'SameAddr',
-  30: 'ReasonCount',
+  30: 'NetworkInternal',
+  31: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
@@ -880,6 +882,7 @@ export const NetworkFlag = {
   Masquerade4: 1,
   Masquerade6: 2,
   Bridge: 4,
+  Internal: 8,
 } as const;
 export type NetworkFlag = (typeof NetworkFlag)[keyof typeof NetworkFlag];
 /** Names of enum network_flag by number. */
@@ -887,6 +890,7 @@ export const NetworkFlagName: Readonly<Record<number, keyof typeof NetworkFlag>>
   1: 'Masquerade4',
   2: 'Masquerade6',
   4: 'Bridge',
+  8: 'Internal',
 };
 
 /** enum reserved_identity. */
