@@ -57,6 +57,7 @@ export const ERRORS = {
   // 14xx: policies and the resources that they are tested with
   SLU1401:
     'kind {kind} of apiVersion {apiVersion} is for the resources of a PolicyTest: an agent does not take it',
+  SLU1402: 'domain names as peers are not supported yet: use networks with the addresses, or remove the rule',
 
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',

@@ -5,13 +5,17 @@
  */
 import { cidrContains, tryParseAddress, tryParseCidr } from './address.js';
 import type {
+  ClusterNetworkPolicyResource,
+  ClusterPolicyRule,
   ContainerPort,
   LabelSelector,
   Labels,
   NamespaceResource,
   NetworkPolicyResource,
+  NodeResource,
   PolicyPeer,
   PolicyRule,
+  PolicyTier,
 } from './model/resources.js';
 
 /** An endpoint as the oracle sees it. */
@@ -26,8 +30,9 @@ export interface OraclePod {
 
 export interface OracleWorld {
   readonly namespaces: readonly NamespaceResource[];
-  readonly policies: readonly NetworkPolicyResource[];
+  readonly policies: readonly (NetworkPolicyResource | ClusterNetworkPolicyResource)[];
   readonly pods: readonly OraclePod[];
+  readonly nodes?: readonly Pick<NodeResource, 'labels' | 'addresses'>[];
 }
 
 /** A new connection. `port` means nothing for protocols without ports. */
@@ -43,9 +48,9 @@ export interface Probe {
 /** What one side of a connection says. */
 export interface SideVerdict {
   readonly allowed: boolean;
-  /** Policies (`namespace/name`, sorted by name) that isolate the side; none: not isolated. */
+  /** NetworkPolicies (`namespace/name`, sorted by name) that decided; none: not isolated, or decided before. */
   readonly isolatedBy: readonly string[];
-  /** The first rule that allows it, as `namespace/name#index`. */
+  /** The rule that decided, as `namespace/name#index` or, of a ClusterNetworkPolicy, `name#index`. */
   readonly rule?: string;
 }
 
@@ -95,12 +100,63 @@ function side(
   destination: Party,
   probe: Probe,
 ): SideVerdict {
+  return (
+    tier(world, 'Admin', direction, subject, peer, destination, probe) ??
+    isolation(world, direction, subject, peer, destination, probe) ??
+    tier(world, 'Baseline', direction, subject, peer, destination, probe) ??
+    OPEN
+  );
+}
+
+/** ClusterNetworkPolicies of a tier: the first rule that matches decides, or passes on to the next tier. */
+function tier(
+  world: OracleWorld,
+  wanted: PolicyTier,
+  direction: 'egress' | 'ingress',
+  subject: OraclePod,
+  peer: Party,
+  destination: Party,
+  probe: Probe,
+): SideVerdict | undefined {
+  const ordered = world.policies
+    .filter((policy) => policy.kind === 'ClusterNetworkPolicy')
+    .filter((policy) => policy.tier === wanted)
+    .filter(({ subject: { namespaceSelector, podSelector } }) => {
+      const inNamespace = matches(namespaceSelector, namespaceLabels(world, subject.namespace));
+      return inNamespace && matches(podSelector, subject.labels);
+    })
+    .sort((a, b) => a.priority - b.priority || (a.name < b.name ? -1 : 1));
+  for (const policy of ordered) {
+    const rules: readonly ClusterPolicyRule[] = policy[direction];
+    for (const rule of rules) {
+      if (!peerMatches(world, policy, rule, peer) || !portMatches(rule, destination, probe)) continue;
+      if (rule.action === 'Pass') return undefined;
+      return {
+        allowed: rule.action === 'Accept',
+        isolatedBy: [],
+        rule: `${policy.name}#${rule.index}`,
+      };
+    }
+  }
+  return undefined;
+}
+
+/** NetworkPolicies: undefined if none isolates the subject, else a verdict. */
+function isolation(
+  world: OracleWorld,
+  direction: 'egress' | 'ingress',
+  subject: OraclePod,
+  peer: Party,
+  destination: Party,
+  probe: Probe,
+): SideVerdict | undefined {
   const applying = world.policies
+    .filter((policy) => policy.kind === 'NetworkPolicy')
     .filter((policy) => policy[direction] !== undefined)
     .filter((policy) => policy.namespace === subject.namespace && matches(policy.podSelector, subject.labels))
     .sort((a, b) => (a.name < b.name ? -1 : 1));
   const isolatedBy = applying.map((policy) => `${policy.namespace}/${policy.name}`);
-  if (applying.length === 0) return OPEN;
+  if (applying.length === 0) return undefined;
   for (const policy of applying) {
     for (const rule of policy[direction] ?? []) {
       if (peerMatches(world, policy, rule, peer) && portMatches(rule, destination, probe)) {
@@ -113,7 +169,7 @@ function side(
 
 function peerMatches(
   world: OracleWorld,
-  policy: NetworkPolicyResource,
+  policy: NetworkPolicyResource | ClusterNetworkPolicyResource,
   rule: PolicyRule,
   peer: Party,
 ): boolean {
@@ -123,15 +179,19 @@ function peerMatches(
 
 function onePeerMatches(
   world: OracleWorld,
-  policy: NetworkPolicyResource,
+  policy: NetworkPolicyResource | ClusterNetworkPolicyResource,
   wanted: PolicyPeer,
   peer: Party,
 ): boolean {
   if (wanted.type === 'ipBlock')
     return inside(wanted.cidr, peer.address) && !wanted.except.some((part) => inside(part, peer.address));
+  if (wanted.type === 'nodes') {
+    const nodes = (world.nodes ?? []).filter((node) => matches(wanted.nodeSelector, node.labels));
+    return peer.pod === undefined && nodes.some((node) => node.addresses.includes(peer.address));
+  }
   if (peer.pod === undefined) return false;
   if (wanted.namespaceSelector === undefined) {
-    if (peer.pod.namespace !== policy.namespace) return false;
+    if (policy.kind !== 'NetworkPolicy' || peer.pod.namespace !== policy.namespace) return false;
   } else if (!matches(wanted.namespaceSelector, namespaceLabels(world, peer.pod.namespace))) {
     return false;
   }

@@ -245,6 +245,7 @@ describe('changes', () => {
       direction: 'ingress',
       policy: 'web',
       index: 0,
+      action: 'Accept',
       file: 'p.yaml',
       line: 2,
     });

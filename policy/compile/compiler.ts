@@ -1,13 +1,11 @@
 /** The policy compiler: resources and endpoints in, changes of the kernel's maps out. Pure and incremental. */
 import { canonicalAddress } from '../address.js';
-import type { NetworkPolicyResource } from '../model/resources.js';
-import { selectorKey } from '../select.js';
 import { Identities, numberOf } from './identities.js';
 import { Journal } from './journal.js';
 import type { Claim, EndpointNode, Group, PolicyNode } from './nodes.js';
-import { canonical, Parts } from './parts.js';
+import { cidrsOf, Parts, policyName } from './parts.js';
 import { peerValue } from './recorder.js';
-import { Selection } from './selection.js';
+import { Selection, subjectKey } from './selection.js';
 import { PolicySets } from './sets.js';
 import {
   type CompileDelta,
@@ -20,7 +18,9 @@ import {
   IDENTITY,
   type IdentityListing,
   type IdentityRow,
+  type NodeInput,
   type PeerRow,
+  type PolicyResource,
   type PortRow,
   type RuleDescription,
   type SetListing,
@@ -39,6 +39,8 @@ export class PolicyCompiler {
   readonly #sets: PolicySets;
   readonly #policies = new Map<string, PolicyNode>();
   readonly #endpoints = new Map<string, EndpointNode>();
+  /** By name; one for each address. */
+  readonly #nodes = new Map<string, readonly EndpointNode[]>();
   readonly #counter = { generation: 0 };
 
   constructor(options: CompilerOptions = {}) {
@@ -61,8 +63,9 @@ export class PolicyCompiler {
       for (const key of change.remove) if (!upserted.has(removalKey(key))) this.#remove(key, update);
       for (const input of change.upsert) {
         if (input.kind === 'Namespace') this.#selection.declare(input.name, input.labels, update);
-        else if (input.kind === 'NetworkPolicy') this.#upsertPolicy(input, update);
-        else this.#upsertEndpoint(input, update);
+        else if (input.kind === 'Endpoint') this.#upsertEndpoint(input, update);
+        else if (input.kind === 'Node') this.#upsertNode(input, update);
+        else this.#upsertPolicy(input, update);
       }
     });
   }
@@ -117,7 +120,7 @@ export class PolicyCompiler {
     for (const { number, group, prefix, claims } of this.#identities.inside(this.#identities.tree.root)) {
       found.push({
         number,
-        ...(group === undefined ? {} : { namespace: group.namespace.name }),
+        ...(group === undefined || group.namespace.name === '' ? {} : { namespace: group.namespace.name }),
         labels: group?.labels ?? {},
         ...(prefix.text === '' ? {} : { cidr: prefix.text }),
         endpoints: new Set([...claims].map((claim) => claim.endpoint)).size,
@@ -172,13 +175,8 @@ export class PolicyCompiler {
   #reserve(change: CompilerChange, update: Update): void {
     const texts = new Set<string>();
     for (const input of change.upsert) {
-      if (input.kind !== 'NetworkPolicy') continue;
-      for (const rule of [...(input.ingress ?? []), ...(input.egress ?? [])]) {
-        for (const peer of rule.peers) {
-          if (peer.type === 'ipBlock')
-            for (const text of [peer.cidr, ...peer.except]) texts.add(canonical(text));
-        }
-      }
+      if (input.kind === 'NetworkPolicy' || input.kind === 'ClusterNetworkPolicy')
+        for (const text of cidrsOf(input)) texts.add(text);
     }
     const length = (text: string): number => Number(text.slice(text.indexOf('/') + 1));
     const held = [...texts]
@@ -190,8 +188,11 @@ export class PolicyCompiler {
   #remove(key: CompilerKey, update: Update): void {
     if (key.kind === 'Namespace') {
       this.#selection.declare(key.name, undefined, update);
-    } else if (key.kind === 'NetworkPolicy') {
-      const policy = this.#policies.get(policyKey(key));
+    } else if (key.kind === 'Node') {
+      for (const address of this.#nodes.get(key.name) ?? []) this.#dropAddress(address, update);
+      this.#journal.drop(this.#nodes, key.name);
+    } else if (key.kind !== 'Endpoint') {
+      const policy = this.#policies.get(policyName(key));
       if (policy === undefined) return;
       this.#journal.drop(this.#policies, policy.key);
       this.#selection.removePolicy(policy, update);
@@ -200,32 +201,42 @@ export class PolicyCompiler {
       const endpoint = this.#endpoints.get(key.id);
       if (endpoint === undefined) return;
       this.#journal.drop(this.#endpoints, key.id);
-      this.#leaveGroup(endpoint, update);
-      for (const claim of [endpoint.claim4, endpoint.claim6])
-        if (claim !== undefined) this.#identities.unclaim(claim, update);
-      update.endpoints.delete(endpoint);
+      this.#dropAddress(endpoint, update);
       if (endpoint.published !== undefined) update.recorder.mustReevaluate = true;
     }
   }
 
-  #upsertPolicy(resource: NetworkPolicyResource, update: Update): void {
-    const key = policyKey(resource);
+  /** Forgets an endpoint or an address of a node that its map no longer has. */
+  #dropAddress(endpoint: EndpointNode, update: Update): void {
+    this.#leaveGroup(endpoint, update);
+    for (const claim of [endpoint.claim4, endpoint.claim6])
+      if (claim !== undefined) this.#identities.unclaim(claim, update);
+    update.endpoints.delete(endpoint);
+  }
+
+  #upsertPolicy(resource: PolicyResource, update: Update): void {
+    const key = policyName(resource);
     let policy = this.#policies.get(key);
+    let reordered = false;
     if (policy === undefined) {
-      const namespace = this.#selection.namespace(resource.namespace, update);
-      policy = { key, namespace, resource, groups: new Set(), egress: undefined, ingress: undefined };
+      const scope = this.#selection.scopeOf(resource, update);
+      policy = { key, scope, resource, groups: new Set(), egress: undefined, ingress: undefined };
       this.#journal.put(this.#policies, key, policy);
       this.#selection.addPolicy(policy, update);
-    } else if (selectorKey(policy.resource.podSelector) !== selectorKey(resource.podSelector)) {
-      this.#selection.removePolicy(policy, update);
-      this.#journal.assign(policy, 'resource', resource);
-      this.#selection.addPolicy(policy, update);
     } else {
+      const before = policy.resource;
+      const moves = subjectKey(before) !== subjectKey(resource);
+      reordered = priorityOf(before) !== priorityOf(resource);
+      if (moves) this.#selection.removePolicy(policy, update);
       this.#journal.assign(policy, 'resource', resource);
+      if (moves) {
+        this.#journal.assign(policy, 'scope', this.#selection.scopeOf(resource, update));
+        this.#selection.addPolicy(policy, update);
+      }
     }
     for (const direction of DIRECTIONS) {
       const part = this.#parts.acquire(resource, direction, update);
-      const changed = part !== policy[direction];
+      const changed = reordered || part !== policy[direction];
       this.#setPart(policy, direction, part, update);
       if (changed) for (const group of policy.groups) update.groups.add(group);
     }
@@ -246,28 +257,44 @@ export class PolicyCompiler {
   #upsertEndpoint(input: EndpointInput, update: Update): void {
     const group = this.#selection.group(input.namespace, input.labels, input.ports, update);
     const known = this.#endpoints.get(input.id);
-    const endpoint: EndpointNode = known ?? {
-      id: input.id,
-      input,
-      group,
-      claim4: undefined,
-      claim6: undefined,
-      published: undefined,
-    };
+    const endpoint = known ?? newEndpoint(input.id, group, false);
     if (known === undefined) {
       this.#journal.put(this.#endpoints, input.id, endpoint);
       this.#journal.add(group.endpoints, endpoint);
     } else if (known.group !== group) {
-      for (const claim of [known.claim4, known.claim6])
-        if (claim !== undefined) this.#identities.regroup(claim, group, update);
-      this.#leaveGroup(known, update);
-      this.#journal.assign(known, 'group', group);
-      this.#journal.add(group.endpoints, known);
+      this.#regroup(known, group, update);
     }
-    this.#journal.assign(endpoint, 'input', input);
     this.#setAddress(endpoint, 'claim4', input.ipv4, update);
     this.#setAddress(endpoint, 'claim6', input.ipv6, update);
     update.endpoints.add(endpoint);
+  }
+
+  #upsertNode(input: NodeInput, update: Update): void {
+    const group = this.#selection.nodeGroup(input.labels, update);
+    const before = new Map((this.#nodes.get(input.name) ?? []).map((address) => [address.id, address]));
+    const now = [...new Set(input.addresses.map(canonicalAddress))].map((text) => {
+      const id = `node ${input.name} ${text}`;
+      const known = before.get(id);
+      before.delete(id);
+      if (known !== undefined) {
+        if (known.group !== group) this.#regroup(known, group, update);
+        return known;
+      }
+      const address = newEndpoint(id, group, true);
+      this.#journal.add(group.endpoints, address);
+      this.#setAddress(address, text.includes(':') ? 'claim6' : 'claim4', text, update);
+      return address;
+    });
+    for (const address of before.values()) this.#dropAddress(address, update);
+    this.#journal.put(this.#nodes, input.name, now);
+  }
+
+  #regroup(endpoint: EndpointNode, group: Group, update: Update): void {
+    for (const claim of [endpoint.claim4, endpoint.claim6])
+      if (claim !== undefined) this.#identities.regroup(claim, group, update);
+    this.#leaveGroup(endpoint, update);
+    this.#journal.assign(endpoint, 'group', group);
+    this.#journal.add(group.endpoints, endpoint);
   }
 
   #setAddress(
@@ -318,6 +345,7 @@ export class PolicyCompiler {
     if (update.ownersChanged) recorder.mustReevaluate = true;
     const endpoints: EndpointNumbers[] = [];
     for (const endpoint of update.endpoints) {
+      if (endpoint.isNode) continue;
       const now = numbers(endpoint);
       const before = endpoint.published;
       const setsChanged = before?.setEgress !== now.setEgress || before.setIngress !== now.setIngress;
@@ -341,8 +369,13 @@ function numbers(endpoint: EndpointNode): EndpointNumbers {
   };
 }
 
-function policyKey(policy: { readonly namespace: string; readonly name: string }): string {
-  return `${policy.namespace}/${policy.name}`;
+function newEndpoint(id: string, group: Group, isNode: boolean): EndpointNode {
+  return { id, isNode, group, claim4: undefined, claim6: undefined, published: undefined };
+}
+
+/** What places a policy among others of its tier. */
+function priorityOf(resource: PolicyResource): string {
+  return resource.kind === 'NetworkPolicy' ? '' : `${resource.tier} ${resource.priority}`;
 }
 
 function inputKey(input: CompilerChange['upsert'][number]): string {
@@ -351,5 +384,5 @@ function inputKey(input: CompilerChange['upsert'][number]): string {
 
 function removalKey(key: CompilerKey): string {
   if (key.kind === 'Endpoint') return `Endpoint ${key.id}`;
-  return key.kind === 'Namespace' ? `Namespace ${key.name}` : `NetworkPolicy ${policyKey(key)}`;
+  return `${key.kind} ${policyName(key)}`;
 }

@@ -1,12 +1,15 @@
 /** The objects that the compiler keeps, and how they refer to each other. */
 import type { AddressBytes, Family } from '../address.js';
-import type { ContainerPort, LabelSelector, Labels, NetworkPolicyResource } from '../model/resources.js';
+import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js';
 import type { CidrNode } from './cidr-tree.js';
 import type { SelectorIndex } from './indexes.js';
-import type { PortRange, PortTableRow } from './ports.js';
-import type { Direction, EndpointInput, EndpointNumbers, PortKey, PortValue } from './types.js';
+import type { Decision, PortRange, PortTableRow } from './ports.js';
+import type { Direction, EndpointNumbers, PolicyResource, PortKey, PortValue } from './types.js';
 
-/** A namespace that has labels of its own, endpoints or policies. */
+/**
+ * A namespace that has labels of its own, endpoints or policies. One without a name, which no selector
+ * selects, holds the addresses of nodes.
+ */
 export interface NamespaceNode {
   readonly name: string;
   labels: Labels;
@@ -15,11 +18,8 @@ export interface NamespaceNode {
   readonly groups: Set<Group>;
   /** Namespace selectors that select it. */
   readonly scopes: Set<Scope>;
-  /** Peers without namespaceSelector, of policies in this namespace. */
+  /** NetworkPolicies in this namespace, and their peers without namespaceSelector. */
   readonly own: Scope;
-  /** Policies of this namespace by their podSelector. */
-  readonly policies: SelectorIndex<PolicyNode>;
-  policyCount: number;
 }
 
 /** Endpoints that no policy can tell apart but by address: one namespace, labels and named ports. */
@@ -39,13 +39,15 @@ export interface Group {
   ingress: PolicySet | undefined;
 }
 
-/** Where a peer selector looks: the namespaces of a namespaceSelector, or one namespace. */
+/** Where a selector of endpoints looks: the namespaces of a namespaceSelector, or one namespace. */
 export interface Scope {
   readonly key: string;
   readonly selector: LabelSelector | undefined;
   readonly namespaces: Set<NamespaceNode>;
   readonly peers: SelectorIndex<PeerSelector>;
-  /** Peer selectors in `peers`. */
+  /** Policies that have their subjects here. */
+  readonly policies: SelectorIndex<PolicyNode>;
+  /** How many peers and policies. */
   count: number;
 }
 
@@ -108,7 +110,8 @@ export interface Claim {
 
 export interface EndpointNode {
   readonly id: string;
-  input: EndpointInput;
+  /** An address of a node: it has an identity, and no policy applies to it. */
+  readonly isNode: boolean;
   group: Group;
   claim4: Claim | undefined;
   claim6: Claim | undefined;
@@ -117,9 +120,10 @@ export interface EndpointNode {
 }
 
 export interface PolicyNode {
+  /** `namespace/name`, or the name of a ClusterNetworkPolicy. */
   readonly key: string;
-  readonly namespace: NamespaceNode;
-  resource: NetworkPolicyResource;
+  scope: Scope;
+  resource: PolicyResource;
   readonly groups: Set<Group>;
   egress: PolicyPart | undefined;
   ingress: PolicyPart | undefined;
@@ -129,12 +133,13 @@ export interface PolicyNode {
 export interface PolicyPart {
   readonly id: number;
   readonly key: string;
-  /** `namespace/name` of the policy. */
+  /** `namespace/name` of the policy, or the name of a ClusterNetworkPolicy. */
   readonly policy: string;
+  readonly tier: number;
   readonly direction: Direction;
   readonly rules: readonly CompiledRule[];
   /** The resource with the current positions of the rules. */
-  resource: NetworkPolicyResource;
+  resource: PolicyResource;
   /** The policy itself and the sets that it is part of. */
   references: number;
 }
@@ -178,8 +183,8 @@ export interface PolicySet {
   /** Rules without peers. */
   readonly anyRules: readonly number[];
   readonly hasNamed: boolean;
-  /** Number of the rule that denies what nothing allows. */
-  readonly defaultRule: number;
+  /** What holds where no rule decides: isolated endpoints deny under a rule number of its own, others allow. */
+  readonly fallback: Decision;
   readonly generation: number;
   readonly groups: Set<Group>;
   readonly anyEntry: PeerEntry;

@@ -1,15 +1,26 @@
 /** Policies into parts: one direction of one version of a policy, with its rules numbered. */
 import { formatCidr, parseCidr } from '../address.js';
-import type { NetworkPolicyResource, PolicyPeer, PolicyRule } from '../model/resources.js';
+import type { ClusterPolicyRule, PolicyPeer, PolicyRule } from '../model/resources.js';
 import type { Identities } from './identities.js';
 import type { CompiledPeer, CompiledRule, NamedPort, PolicyPart, PolicySet } from './nodes.js';
 import type { PortRange } from './ports.js';
 import type { Selection } from './selection.js';
-import { type Direction, PROTOCOL, type RuleDescription } from './types.js';
+import { type Direction, type PolicyResource, PROTOCOL, type RuleDescription } from './types.js';
 import type { Update } from './update.js';
 
-/** Tier of NetworkPolicy rules; tiers with priorities go below and above. */
-const NETWORK_POLICY_TIER = 1;
+/** The tiers in the order in which they are looked at. */
+export const TIER = { Admin: 0, NetworkPolicy: 1, Baseline: 2 } as const;
+
+export function tierOf(resource: PolicyResource): number {
+  return resource.kind === 'NetworkPolicy' ? TIER.NetworkPolicy : TIER[resource.tier];
+}
+
+/** `namespace/name`, or the name of a ClusterNetworkPolicy. */
+export function policyName(policy: { readonly namespace?: string; readonly name: string }): string {
+  return policy.namespace === undefined ? policy.name : `${policy.namespace}/${policy.name}`;
+}
+
+const ACTIONS = { Accept: 'allow', Deny: 'deny', Pass: 'pass' } as const;
 
 type RuleMeaning =
   | { readonly part: PolicyPart; readonly index: number }
@@ -29,12 +40,21 @@ export class Parts {
     this.#counter = { next: firstRule, part: 1 };
   }
 
-  /** The part for a direction; undefined if the policy does not isolate it. Equal rules give the same part. */
-  acquire(resource: NetworkPolicyResource, direction: Direction, update: Update): PolicyPart | undefined {
-    const rules = resource[direction];
-    if (rules === undefined) return undefined;
-    const policy = `${resource.namespace}/${resource.name}`;
-    const key = JSON.stringify([direction, policy, rules.map(({ peers, ports }) => [peers, ports])]);
+  /**
+   * The part for a direction; undefined if the policy does nothing there: a NetworkPolicy that does not
+   * isolate it, a ClusterNetworkPolicy without rules. Equal rules give the same part.
+   */
+  acquire(resource: PolicyResource, direction: Direction, update: Update): PolicyPart | undefined {
+    const rules: readonly (PolicyRule | ClusterPolicyRule)[] | undefined = resource[direction];
+    const tier = tierOf(resource);
+    if (rules === undefined || (rules.length === 0 && tier !== TIER.NetworkPolicy)) return undefined;
+    const policy = policyName(resource);
+    const key = JSON.stringify([
+      direction,
+      policy,
+      tier,
+      rules.map((rule) => [rule.peers, rule.ports, 'action' in rule ? rule.action : 0]),
+    ]);
     const known = this.#parts.get(key);
     if (known !== undefined) {
       this.retain(known, update);
@@ -47,8 +67,9 @@ export class Parts {
       id,
       key,
       policy,
+      tier,
       direction,
-      rules: rules.map((rule) => this.#rule(rule, resource.namespace, update)),
+      rules: rules.map((rule) => this.#rule(rule, resource, update)),
       resource,
       references: 1,
     };
@@ -88,7 +109,7 @@ export class Parts {
   }
 
   removeDefaultRule(set: PolicySet, update: Update): void {
-    update.journal.add(this.#expired, set.defaultRule);
+    if (set.fallback.rule !== 0) update.journal.add(this.#expired, set.fallback.rule);
   }
 
   /** Meanings of removed rules are kept for one update, for events that are on their way. */
@@ -104,20 +125,33 @@ export class Parts {
     if (meaning === undefined) return undefined;
     if ('part' in meaning) {
       const { part, index } = meaning;
-      const { namespace, name, origin } = part.resource;
-      const { file, line } = part.resource[part.direction]?.[index]?.origin ?? origin;
-      return { kind: 'NetworkPolicy', namespace, direction: part.direction, policy: name, index, file, line };
+      const { resource, direction } = part;
+      const rule: PolicyRule | ClusterPolicyRule | undefined = resource[direction]?.[index];
+      const { file, line } = rule?.origin ?? resource.origin;
+      const ruleName = rule !== undefined && 'name' in rule ? rule.name : undefined;
+      return {
+        kind: resource.kind,
+        ...(resource.kind === 'NetworkPolicy' ? { namespace: resource.namespace } : { tier: resource.tier }),
+        direction,
+        policy: resource.name,
+        index,
+        ...(ruleName === undefined ? {} : { name: ruleName }),
+        action: rule !== undefined && 'action' in rule ? rule.action : 'Accept',
+        file,
+        line,
+      };
     }
     const resources = meaning.parts.map((part) => part.resource);
-    const { namespace = '', origin = { file: '', line: 0 } } = resources[0] ?? {};
+    const first = resources[0];
     return {
       kind: 'NetworkPolicy',
-      namespace,
+      ...(first?.kind === 'NetworkPolicy' ? { namespace: first.namespace } : {}),
       direction: meaning.direction,
       policy: resources.map((resource) => resource.name).join(', '),
       index: 'default deny',
-      file: origin.file,
-      line: origin.line,
+      action: 'Deny',
+      file: first?.origin.file ?? '',
+      line: first?.origin.line ?? 0,
     };
   }
 
@@ -127,7 +161,7 @@ export class Parts {
     return number;
   }
 
-  #rule(rule: PolicyRule, namespace: string, update: Update): CompiledRule {
+  #rule(rule: PolicyRule | ClusterPolicyRule, resource: PolicyResource, update: Update): CompiledRule {
     const ranges: PortRange[] = [];
     const named: NamedPort[] = [];
     let all = rule.ports.length === 0;
@@ -143,21 +177,24 @@ export class Parts {
     }
     return {
       number: this.#number(update),
-      tier: NETWORK_POLICY_TIER,
-      action: 'allow',
-      peers:
-        rule.peers.length === 0 ? undefined : rule.peers.map((peer) => this.#peer(peer, namespace, update)),
+      tier: tierOf(resource),
+      action: 'action' in rule ? ACTIONS[rule.action] : 'allow',
+      peers: isForAll(rule.peers) ? undefined : rule.peers.map((peer) => this.#peer(peer, resource, update)),
       ports: all ? 'all' : ranges,
       named: all ? [] : named,
     };
   }
 
-  #peer(peer: PolicyPeer, namespace: string, update: Update): CompiledPeer {
+  #peer(peer: PolicyPeer, resource: PolicyResource, update: Update): CompiledPeer {
+    if (peer.type === 'nodes') {
+      return { type: 'pods', selector: this.#selection.acquire({ nodes: true }, peer.nodeSelector, update) };
+    }
     if (peer.type === 'pods') {
-      return {
-        type: 'pods',
-        selector: this.#selection.acquire(namespace, peer.namespaceSelector, peer.podSelector, update),
-      };
+      const place =
+        peer.namespaceSelector !== undefined
+          ? { namespaces: peer.namespaceSelector }
+          : { namespace: resource.kind === 'NetworkPolicy' ? resource.namespace : '' };
+      return { type: 'pods', selector: this.#selection.acquire(place, peer.podSelector, update) };
     }
     return {
       type: 'block',
@@ -165,6 +202,29 @@ export class Parts {
       except: peer.except.map((text) => this.#identities.acquire(canonical(text), update)),
     };
   }
+}
+
+/** Whether a rule is for every peer: it names none, or all addresses of both families. */
+function isForAll(peers: readonly PolicyPeer[]): boolean {
+  const whole = (cidr: string): boolean =>
+    peers.some(
+      (peer) => peer.type === 'ipBlock' && peer.except.length === 0 && canonical(peer.cidr) === cidr,
+    );
+  return peers.length === 0 || (whole('0.0.0.0/0') && whole('::/0'));
+}
+
+/** The CIDRs that the parts of a policy will acquire, each once. */
+export function cidrsOf(resource: PolicyResource): Set<string> {
+  const texts = new Set<string>();
+  const rules: readonly PolicyRule[] = [...(resource.ingress ?? []), ...(resource.egress ?? [])];
+  for (const { peers } of rules) {
+    if (isForAll(peers)) continue;
+    for (const peer of peers) {
+      if (peer.type !== 'ipBlock') continue;
+      for (const text of [peer.cidr, ...peer.except]) texts.add(canonical(text));
+    }
+  }
+  return texts;
 }
 
 /** The spelling that prefixes are kept under. */

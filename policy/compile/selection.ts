@@ -6,6 +6,7 @@ import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js
 import { anchorsOf, labelsKey, selectorKey, selects } from '../select.js';
 import { LabelIndex, SelectorIndex } from './indexes.js';
 import type { Group, NamedPort, NamespaceNode, PeerSelector, PolicyNode, Scope } from './nodes.js';
+import type { PolicyResource } from './types.js';
 import type { Update } from './update.js';
 
 /** Label that every namespace has: its name. */
@@ -14,8 +15,47 @@ const NAME_LABEL = 'kubernetes.io/metadata.name';
 /** With more namespaces than this, groups are found by their labels first. */
 const FEW_NAMESPACES = 8;
 
+/** Where the peers of a rule are: one namespace, those that a selector selects, or the nodes. */
+export type PeerPlace =
+  | { readonly namespace: string }
+  | { readonly namespaces: LabelSelector }
+  | { readonly nodes: true };
+
 function newScope(key: string, selector: LabelSelector | undefined): Scope {
-  return { key, selector, namespaces: new Set(), peers: new SelectorIndex((peer) => peer.pods), count: 0 };
+  return {
+    key,
+    selector,
+    namespaces: new Set(),
+    peers: new SelectorIndex((peer) => peer.pods),
+    policies: new SelectorIndex((policy) => subjectOf(policy.resource)),
+    count: 0,
+  };
+}
+
+function newNamespace(name: string, labels: Labels): NamespaceNode {
+  const own = newScope(`=${name}`, undefined);
+  const namespace = {
+    name,
+    labels,
+    declared: false,
+    groups: new Set<Group>(),
+    scopes: new Set<Scope>(),
+    own,
+  };
+  own.namespaces.add(namespace);
+  return namespace;
+}
+
+/** Which endpoints of its namespaces a policy applies to. */
+function subjectOf(resource: PolicyResource): LabelSelector {
+  return resource.kind === 'NetworkPolicy' ? resource.podSelector : resource.subject.podSelector;
+}
+
+/** Equal for policies that apply to the same endpoints. */
+export function subjectKey(resource: PolicyResource): string {
+  const scope =
+    resource.kind === 'NetworkPolicy' ? resource.namespace : selectorKey(resource.subject.namespaceSelector);
+  return JSON.stringify([resource.kind, scope, selectorKey(subjectOf(resource))]);
 }
 
 export function portsKey(ports: readonly ContainerPort[]): string {
@@ -38,23 +78,14 @@ export class Selection {
   readonly #groups = new Map<string, Group>();
   readonly #groupsByPort = new Map<string, Set<Group>>();
   readonly #groupIndex = new LabelIndex<Group>((group) => group.labels);
+  readonly #nodes = newNamespace('', {});
 
   /** The namespace, which has only the label with its name until it is declared. */
   namespace(name: string, update: Update): NamespaceNode {
     const known = this.#namespaces.get(name);
     if (known !== undefined) return known;
     const { journal } = update;
-    const namespace: NamespaceNode = {
-      name,
-      labels: { [NAME_LABEL]: name },
-      declared: false,
-      groups: new Set(),
-      scopes: new Set(),
-      own: newScope(name, undefined),
-      policies: new SelectorIndex((policy) => policy.resource.podSelector),
-      policyCount: 0,
-    };
-    namespace.own.namespaces.add(namespace);
+    const namespace = newNamespace(name, { [NAME_LABEL]: name });
     journal.put(this.#namespaces, name, namespace);
     this.#namespaceIndex.add(namespace, journal);
     for (const scope of this.#scopeIndex.matching(namespace.labels)) this.#enter(scope, namespace, update);
@@ -81,10 +112,26 @@ export class Selection {
   /** The group of endpoints with these properties. */
   group(namespaceName: string, labels: Labels, ports: readonly ContainerPort[], update: Update): Group {
     const key = JSON.stringify([namespaceName, labelsKey(labels), portsKey(ports)]);
-    const known = this.#groups.get(key);
-    if (known !== undefined) return known;
+    return (
+      this.#groups.get(key) ??
+      this.#newGroup(key, this.namespace(namespaceName, update), labels, ports, update)
+    );
+  }
+
+  /** The group of nodes with these labels. */
+  nodeGroup(labels: Labels, update: Update): Group {
+    const key = JSON.stringify([this.#nodes.name, labelsKey(labels)]);
+    return this.#groups.get(key) ?? this.#newGroup(key, this.#nodes, labels, [], update);
+  }
+
+  #newGroup(
+    key: string,
+    namespace: NamespaceNode,
+    labels: Labels,
+    ports: readonly ContainerPort[],
+    update: Update,
+  ): Group {
     const { journal } = update;
-    const namespace = this.namespace(namespaceName, update);
     const group: Group = {
       key,
       namespace,
@@ -104,8 +151,8 @@ export class Selection {
     for (const port of ports) journal.addTo(this.#groupsByPort, namedKey(port), group);
     for (const scope of [namespace.own, ...namespace.scopes]) {
       for (const selector of scope.peers.matching(labels)) this.#link(selector, group, update);
+      for (const policy of scope.policies.matching(labels)) this.#subject(policy, group, update);
     }
-    for (const policy of namespace.policies.matching(labels)) this.#subject(policy, group, update);
     update.groups.add(group);
     update.idle.groups.add(group);
     return group;
@@ -127,46 +174,41 @@ export class Selection {
     update.idle.namespaces.add(group.namespace);
   }
 
+  /** Where the subjects of a policy are; to be given to `addPolicy` in its node. */
+  scopeOf(resource: PolicyResource, update: Update): Scope {
+    return this.#place(
+      resource.kind === 'NetworkPolicy'
+        ? { namespace: resource.namespace }
+        : { namespaces: resource.subject.namespaceSelector },
+      update,
+    );
+  }
+
   /** Finds the endpoints that a policy applies to; its node must have the resource already. */
   addPolicy(policy: PolicyNode, update: Update): void {
-    const { namespace, resource } = policy;
-    namespace.policies.add(policy, update.journal);
-    update.journal.assign(namespace, 'policyCount', namespace.policyCount + 1);
-    for (const group of namespace.groups)
-      if (selects(resource.podSelector, group.labels)) this.#subject(policy, group, update);
+    const { scope, resource } = policy;
+    scope.policies.add(policy, update.journal);
+    update.journal.assign(scope, 'count', scope.count + 1);
+    for (const group of this.#candidates(scope, subjectOf(resource))) this.#subject(policy, group, update);
   }
 
   removePolicy(policy: PolicyNode, update: Update): void {
     const { journal } = update;
-    policy.namespace.policies.remove(policy, journal);
-    journal.assign(policy.namespace, 'policyCount', policy.namespace.policyCount - 1);
-    update.idle.namespaces.add(policy.namespace);
-    for (const group of [...policy.groups]) {
-      journal.remove(policy.groups, group);
-      journal.remove(group.policies, policy);
-      update.groups.add(group);
-    }
+    policy.scope.policies.remove(policy, journal);
+    this.#leaveScope(policy.scope, update);
+    for (const group of [...policy.groups]) this.#unsubject(policy, group, update);
   }
 
-  /** A peer of a rule in a namespace; every `acquire` needs its `release`. */
-  acquire(
-    namespace: string,
-    namespaceSelector: LabelSelector | undefined,
-    pods: LabelSelector,
-    update: Update,
-  ): PeerSelector {
+  /** A peer of a rule; every `acquire` needs its `release`. */
+  acquire(place: PeerPlace, pods: LabelSelector, update: Update): PeerSelector {
     const { journal } = update;
-    const scopeKey = namespaceSelector === undefined ? `=${namespace}` : `~${selectorKey(namespaceSelector)}`;
-    const key = JSON.stringify([scopeKey, selectorKey(pods)]);
+    const scope = this.#place(place, update);
+    const key = JSON.stringify([scope.key, selectorKey(pods)]);
     const known = this.#selectors.get(key);
     if (known !== undefined) {
       journal.assign(known, 'references', known.references + 1);
       return known;
     }
-    const scope =
-      namespaceSelector === undefined
-        ? this.namespace(namespace, update).own
-        : this.#scope(scopeKey, namespaceSelector, update);
     const selector: PeerSelector = { key, scope, pods, groups: new Set(), users: new Map(), references: 1 };
     journal.put(this.#selectors, key, selector);
     scope.peers.add(selector, journal);
@@ -186,26 +228,24 @@ export class Selection {
     for (const group of selector.groups) journal.remove(group.selectors, selector);
     journal.drop(this.#selectors, selector.key);
     scope.peers.remove(selector, journal);
-    journal.assign(scope, 'count', scope.count - 1);
-    for (const namespace of scope.namespaces)
-      if (namespace.own === scope) update.idle.namespaces.add(namespace);
-    if (scope.count > 0 || scope.selector === undefined) return;
-    journal.drop(this.#scopes, scope.key);
-    this.#scopeIndex.remove(scope, journal);
-    for (const namespace of scope.namespaces) journal.remove(namespace.scopes, scope);
+    this.#leaveScope(scope, update);
   }
 
   /** Forgets a namespace that nothing refers to. */
   removeIfIdle(namespace: NamespaceNode, update: Update): void {
-    const { declared, groups, policyCount, own } = namespace;
-    if (declared || groups.size > 0 || policyCount > 0 || own.count > 0) return;
+    const { declared, groups, own } = namespace;
+    if (namespace === this.#nodes || declared || groups.size > 0 || own.count > 0) return;
     const { journal } = update;
     journal.drop(this.#namespaces, namespace.name);
     this.#namespaceIndex.remove(namespace, journal);
     for (const scope of namespace.scopes) journal.remove(scope.namespaces, namespace);
   }
 
-  #scope(key: string, selector: LabelSelector, update: Update): Scope {
+  #place(place: PeerPlace, update: Update): Scope {
+    if ('nodes' in place) return this.#nodes.own;
+    if ('namespace' in place) return this.namespace(place.namespace, update).own;
+    const selector = place.namespaces;
+    const key = `~${selectorKey(selector)}`;
     const known = this.#scopes.get(key);
     if (known !== undefined) return known;
     const { journal } = update;
@@ -217,6 +257,20 @@ export class Selection {
       journal.add(namespace.scopes, scope);
     }
     return scope;
+  }
+
+  /** A peer or policy less; nobody needs a scope without any. */
+  #leaveScope(scope: Scope, update: Update): void {
+    const { journal } = update;
+    journal.assign(scope, 'count', scope.count - 1);
+    if (scope.count > 0) return;
+    if (scope.selector === undefined) {
+      for (const namespace of scope.namespaces) update.idle.namespaces.add(namespace);
+      return;
+    }
+    journal.drop(this.#scopes, scope.key);
+    this.#scopeIndex.remove(scope, journal);
+    for (const namespace of scope.namespaces) journal.remove(namespace.scopes, scope);
   }
 
   #candidates(scope: Scope, pods: LabelSelector): Group[] {
@@ -234,6 +288,7 @@ export class Selection {
     update.journal.add(namespace.scopes, scope);
     for (const group of namespace.groups) {
       for (const selector of scope.peers.matching(group.labels)) this.#link(selector, group, update);
+      for (const policy of scope.policies.matching(group.labels)) this.#subject(policy, group, update);
     }
   }
 
@@ -247,6 +302,8 @@ export class Selection {
         update.journal.remove(group.selectors, selector);
         this.#peersChange(selector, group, update);
       }
+      for (const policy of [...group.policies])
+        if (policy.scope === scope) this.#unsubject(policy, group, update);
     }
   }
 
@@ -265,6 +322,12 @@ export class Selection {
   #subject(policy: PolicyNode, group: Group, update: Update): void {
     update.journal.add(policy.groups, group);
     update.journal.add(group.policies, policy);
+    update.groups.add(group);
+  }
+
+  #unsubject(policy: PolicyNode, group: Group, update: Update): void {
+    update.journal.remove(policy.groups, group);
+    update.journal.remove(group.policies, policy);
     update.groups.add(group);
   }
 }

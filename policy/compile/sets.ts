@@ -10,20 +10,24 @@ import type {
   Identity,
   NamedPort,
   PeerEntry,
+  PolicyNode,
   PolicyPart,
   PolicySet,
   SetRule,
 } from './nodes.js';
-import type { Parts } from './parts.js';
-import { type PortRange, type RankedRule, resolveRules } from './ports.js';
+import { type Parts, TIER, tierOf } from './parts.js';
+import { type Decision, type PortRange, type RankedRule, resolveRules } from './ports.js';
 import { Profiles } from './profiles.js';
 import { sameEntry } from './recorder.js';
 import { namedKey, type Selection } from './selection.js';
-import { type Direction, PROTOCOL, VERDICT } from './types.js';
+import { type Direction, type PolicyResource, PROTOCOL, VERDICT } from './types.js';
 import type { Update } from './update.js';
 
 const NO_RULES: readonly number[] = [];
 const NO_SETS: ReadonlySet<PolicySet> = new Set();
+
+/** What no policy decides. */
+const ALLOW: Decision = { verdict: VERDICT.Allow, rule: 0 };
 
 export class PolicySets {
   readonly profiles: Profiles;
@@ -59,9 +63,7 @@ export class PolicySets {
 
   /** Puts a group into the set that its policies make, or into none. */
   assign(group: Group, direction: Direction, update: Update): void {
-    const parts = [...group.policies]
-      .sort((a, b) => (a.key < b.key ? -1 : 1))
-      .flatMap((policy) => policy[direction] ?? []);
+    const parts = applicable(group, direction);
     const before = group[direction];
     const now = parts.length === 0 ? undefined : this.#find(parts, direction, group, update);
     if (now === before) return;
@@ -154,9 +156,13 @@ export class PolicySets {
     const { journal } = update;
     const number = this.#counter.next;
     journal.assign(this.#counter, 'next', number + 1);
-    const defaultRule = this.#parts.defaultRule(parts, direction, update);
+    const isolating = parts.filter((part) => part.tier === TIER.NetworkPolicy);
+    const fallback: Decision =
+      isolating.length === 0
+        ? ALLOW
+        : { verdict: VERDICT.Deny, rule: this.#parts.defaultRule(isolating, direction, update) };
     const anyRules = rules.flatMap(({ rule }, index) => (rule.peers === undefined ? [index] : []));
-    const anyEntry = newEntry({ rules, defaultRule }, anyRules, undefined, 'any');
+    const anyEntry = newEntry({ rules, fallback }, anyRules, undefined, 'any');
     const set: PolicySet = {
       number,
       key,
@@ -165,7 +171,7 @@ export class PolicySets {
       rules,
       anyRules,
       hasNamed: rules.some((rule) => rule.named.length > 0),
-      defaultRule,
+      fallback,
       generation: update.generation,
       groups: new Set(),
       anyEntry,
@@ -292,6 +298,30 @@ function journalUses(entry: PeerEntry, by: number, isNew: boolean, update: Updat
   else update.journal.assign(entry, 'uses', entry.uses + by);
 }
 
+/**
+ * The parts that apply, in the order of precedence: the tiers, in a tier of ClusterNetworkPolicies the
+ * priority, and where that is equal the name. A NetworkPolicy leaves nothing to the Baseline tier.
+ */
+function applicable(group: Group, direction: Direction): PolicyPart[] {
+  const policies = [...group.policies].filter((policy) => policy[direction] !== undefined).sort(byPrecedence);
+  const isolated = policies.some(({ resource }) => resource.kind === 'NetworkPolicy');
+  return policies.flatMap((policy) =>
+    isolated && tierOf(policy.resource) > TIER.NetworkPolicy ? [] : (policy[direction] ?? []),
+  );
+}
+
+function byPrecedence(a: PolicyNode, b: PolicyNode): number {
+  return (
+    tierOf(a.resource) - tierOf(b.resource) ||
+    priorityOf(a.resource) - priorityOf(b.resource) ||
+    (a.key < b.key ? -1 : 1)
+  );
+}
+
+function priorityOf(resource: PolicyResource): number {
+  return resource.kind === 'NetworkPolicy' ? 0 : resource.priority;
+}
+
 /** Ports of that name and protocol on an endpoint. */
 function resolveNamed(named: readonly NamedPort[], group: Group | undefined): PortRange[] {
   if (group === undefined) return [];
@@ -310,7 +340,7 @@ function resolveSubject(rule: CompiledRule, direction: Direction, subject: Group
 
 /** The entry for a peer that those rules match; `group` is the peer's. */
 function newEntry(
-  set: Pick<PolicySet, 'rules' | 'defaultRule'>,
+  set: Pick<PolicySet, 'rules' | 'fallback'>,
   rules: readonly number[],
   group: Group | undefined,
   key: string,
@@ -324,7 +354,7 @@ function newEntry(
       ports === 'all' || named.length === 0 ? ports : [...ports, ...resolveNamed(named, group)];
     ranked.push({ tier: rule.tier, action: rule.action, ports: resolved, rule: rule.number });
   }
-  const { decision, rows } = resolveRules(ranked, { verdict: VERDICT.Deny, rule: set.defaultRule });
+  const { decision, rows } = resolveRules(ranked, set.fallback);
   return {
     verdict: rows.length === 0 ? decision.verdict : VERDICT.Ports,
     rule: decision.rule,

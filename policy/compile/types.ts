@@ -1,6 +1,15 @@
 /** What goes into the compiler and what comes out. */
 import type { PolicyPeer as PeerValue, PolicyPort as PortValue } from '../../loader/abi/gen/types.gen.js';
-import type { ContainerPort, Labels, NamespaceResource, NetworkPolicyResource } from '../model/resources.js';
+import type {
+  ClusterNetworkPolicyResource,
+  ContainerPort,
+  Labels,
+  NamespaceResource,
+  NetworkPolicyResource,
+  NodeResource,
+  PolicyAction,
+  PolicyTier,
+} from '../model/resources.js';
 
 export type { PeerValue, PortValue };
 
@@ -28,10 +37,15 @@ export interface EndpointInput {
   readonly ipv6?: string;
 }
 
-export type CompilerInput = NamespaceResource | NetworkPolicyResource | EndpointInput;
+/** A node of the cluster, for peers that select nodes; its addresses get identities of their own. */
+export type NodeInput = Pick<NodeResource, 'kind' | 'name' | 'labels' | 'addresses'>;
+
+export type PolicyResource = NetworkPolicyResource | ClusterNetworkPolicyResource;
+
+export type CompilerInput = NamespaceResource | PolicyResource | NodeInput | EndpointInput;
 
 export type CompilerKey =
-  | { readonly kind: 'Namespace'; readonly name: string }
+  | { readonly kind: 'Namespace' | 'ClusterNetworkPolicy' | 'Node'; readonly name: string }
   | { readonly kind: 'NetworkPolicy'; readonly namespace: string; readonly name: string }
   | { readonly kind: 'Endpoint'; readonly id: string };
 
@@ -95,13 +109,20 @@ export interface CompiledState {
 
 /** What a rule number means. */
 export interface RuleDescription {
-  readonly kind: 'NetworkPolicy';
-  readonly namespace: string;
+  readonly kind: PolicyResource['kind'];
+  /** Absent: a ClusterNetworkPolicy. */
+  readonly namespace?: string;
+  /** Only of a ClusterNetworkPolicy. */
+  readonly tier?: PolicyTier;
   readonly direction: Direction;
   /** The policy with the rule; for `default deny` those that isolate, joined by ", ". */
   readonly policy: string;
   /** Position in `ingress` or `egress`, from 0; `default deny`: isolated and no rule allows it. */
   readonly index: number | 'default deny';
+  /** Name of the rule, if it has one. */
+  readonly name?: string;
+  /** What the rule does with what it matches; `Accept` for every rule of a NetworkPolicy. */
+  readonly action: PolicyAction;
   /** Of the rule, or of the first isolating policy. */
   readonly file: string;
   readonly line: number;
@@ -128,7 +149,7 @@ export interface IdentityListing {
 export interface SetListing {
   readonly number: number;
   readonly direction: Direction;
-  /** `namespace/name`, in order. */
+  /** `namespace/name`, or the name of a ClusterNetworkPolicy; in the order in which they are looked at. */
   readonly policies: readonly string[];
   readonly endpoints: number;
   /** Entries in policy_peers, the one for any peer included. */

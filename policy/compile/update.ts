@@ -65,10 +65,15 @@ export class Update {
     if (!this.#ownersBefore.has(address)) this.#ownersBefore.set(address, ownerOf(address));
   }
 
-  /** Whether an address that was known now belongs to somebody else or to nobody. */
+  /**
+   * Whether an address that was known now belongs to somebody else or to nobody, or one that was not turns
+   * out to be a node's, which was there all the time.
+   */
   get ownersChanged(): boolean {
-    for (const [address, before] of this.#ownersBefore)
-      if (before !== undefined && before !== ownerOf(address)) return true;
+    for (const [address, before] of this.#ownersBefore) {
+      if (before === ownerOf(address)) continue;
+      if (before !== undefined || address.claims.at(-1)?.endpoint.isNode === true) return true;
+    }
     return false;
   }
 }

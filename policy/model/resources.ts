@@ -113,7 +113,9 @@ export type PolicyPeer =
       readonly namespaceSelector?: LabelSelector;
       readonly podSelector: LabelSelector;
     }
-  | { readonly type: 'ipBlock'; readonly cidr: string; readonly except: readonly string[] };
+  | { readonly type: 'ipBlock'; readonly cidr: string; readonly except: readonly string[] }
+  /** Addresses of nodes; only in ClusterNetworkPolicies. */
+  | { readonly type: 'nodes'; readonly nodeSelector: LabelSelector };
 
 export interface PolicyPort {
   /** Absent: every protocol (only together with an absent port). */
@@ -140,6 +142,30 @@ export interface NetworkPolicyResource extends ResourceBase {
   readonly podSelector: LabelSelector;
   readonly ingress?: readonly PolicyRule[];
   readonly egress?: readonly PolicyRule[];
+}
+
+export type PolicyTier = 'Admin' | 'Baseline';
+
+export type PolicyAction = 'Accept' | 'Deny' | 'Pass';
+
+/** A rule of a ClusterNetworkPolicy; it always has peers. */
+export interface ClusterPolicyRule extends PolicyRule {
+  readonly action: PolicyAction;
+  readonly name?: string;
+}
+
+/**
+ * `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy (not namespaced). Rules are looked at in order,
+ * policies of a tier by priority, the lowest number first. A direction without rules is not affected.
+ */
+export interface ClusterNetworkPolicyResource extends ResourceBase {
+  readonly kind: 'ClusterNetworkPolicy';
+  readonly tier: PolicyTier;
+  /** 0 to 1000. */
+  readonly priority: number;
+  readonly subject: { readonly namespaceSelector: LabelSelector; readonly podSelector: LabelSelector };
+  readonly ingress: readonly ClusterPolicyRule[];
+  readonly egress: readonly ClusterPolicyRule[];
 }
 
 /**
@@ -169,7 +195,12 @@ export interface PodResource extends ResourceBase {
 }
 
 /** What an agent takes. */
-export type Resource = NetworkResource | ContainerResource | NamespaceResource | NetworkPolicyResource;
+export type Resource =
+  | NetworkResource
+  | ContainerResource
+  | NamespaceResource
+  | NetworkPolicyResource
+  | ClusterNetworkPolicyResource;
 export type ResourceKind = Resource['kind'];
 
 /** What a policy test takes. */

@@ -2,6 +2,7 @@
 import type { z } from 'zod';
 import { closest, SluiceError } from '../errors.js';
 import type { Resource, TestResource } from '../model/resources.js';
+import { clusterNetworkPolicySchema, lowerClusterNetworkPolicy } from './cluster-network-policy.js';
 import { containerSchema, lowerContainer } from './container.js';
 import type { Lowering } from './lowering.js';
 import { lowerNamespace, namespaceSchema } from './namespace.js';
@@ -41,6 +42,12 @@ export const AGENT_KINDS: readonly Kind<Resource>[] = [
   kind('sluice.dev/v1alpha1', 'Network', networkSchema, lowerNetwork),
   kind('sluice.dev/v1alpha1', 'Container', containerSchema, lowerContainer),
   kind('networking.k8s.io/v1', 'NetworkPolicy', networkPolicySchema, lowerNetworkPolicy),
+  kind(
+    'policy.networking.k8s.io/v1alpha2',
+    'ClusterNetworkPolicy',
+    clusterNetworkPolicySchema,
+    lowerClusterNetworkPolicy,
+  ),
   kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
 ];
 

@@ -30,6 +30,12 @@ const KINDS: Readonly<Record<ResourceKind, KindInfo>> = {
     spec: { podSelector: {} },
     aliases: ['networkpolicy', 'networkpolicies', 'netpol', 'policy', 'policies'],
   },
+  ClusterNetworkPolicy: {
+    apiVersion: 'policy.networking.k8s.io/v1alpha2',
+    namespaced: false,
+    spec: { tier: 'Admin', priority: 0, subject: { namespaces: {} } },
+    aliases: ['clusternetworkpolicy', 'clusternetworkpolicies', 'cnp'],
+  },
   Namespace: { apiVersion: 'v1', namespaced: false, aliases: ['namespace', 'namespaces', 'ns'] },
 };
 

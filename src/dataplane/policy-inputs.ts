@@ -1,6 +1,6 @@
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
 import type { CompileDelta, CompilerInput, CompilerKey, EndpointInput } from '../../policy/compile/types.js';
-import type { ContainerResource } from '../../policy/model/resources.js';
+import type { ContainerResource, Resource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { Edit } from '../state/objects.js';
 import type { Plan, Wanted } from './plan.js';
@@ -23,8 +23,9 @@ export class PolicyInputs {
     const upsert: CompilerInput[] = [];
     const remove: CompilerKey[] = [];
     for (const { before, after } of edits) {
-      if (after?.kind === 'Namespace' || after?.kind === 'NetworkPolicy') upsert.push(after);
-      else if (before?.kind === 'Namespace') remove.push({ kind: 'Namespace', name: before.name });
+      if (isInput(after)) upsert.push(after);
+      else if (before?.kind === 'Namespace' || before?.kind === 'ClusterNetworkPolicy')
+        remove.push({ kind: before.kind, name: before.name });
       else if (before?.kind === 'NetworkPolicy') {
         remove.push({ kind: 'NetworkPolicy', namespace: before.namespace, name: before.name });
       }
@@ -81,6 +82,16 @@ function endpointInput(spec: AttachmentSpec, container: ContainerResource): Endp
     ...(spec.ipv4 === undefined ? {} : { ipv4: spec.ipv4.address }),
     ...(spec.ipv6 === undefined ? {} : { ipv6: spec.ipv6.address }),
   };
+}
+
+function isInput(
+  object: Resource | undefined,
+): object is Extract<Resource, { kind: 'Namespace' | 'NetworkPolicy' | 'ClusterNetworkPolicy' }> {
+  return (
+    object?.kind === 'Namespace' ||
+    object?.kind === 'NetworkPolicy' ||
+    object?.kind === 'ClusterNetworkPolicy'
+  );
 }
 
 function same(a: EndpointInput | undefined, b: EndpointInput): boolean {

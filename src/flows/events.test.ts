@@ -10,6 +10,7 @@ const rule: RuleDescription = {
   direction: 'ingress',
   policy: 'api',
   index: 2,
+  action: 'Accept',
   file: 'shop.yaml',
   line: 12,
 };

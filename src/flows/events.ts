@@ -76,14 +76,18 @@ export function describeEvent(event: Event, context: EventContext): DropEvent {
   };
 }
 
-/** `NetworkPolicy shop/api, ingress rule 0 (web.yaml:12)`, `NetworkPolicy shop/api (default deny ingress)`. */
+/**
+ * `NetworkPolicy shop/api, ingress rule 0 (web.yaml:12)`, `NetworkPolicy shop/api (default deny ingress)`,
+ * `ClusterNetworkPolicy no-egress, egress rule 2 "internet" (cluster.yaml:40)`.
+ */
 export function ruleText(rule: RuleDescription): string {
   const names = rule.policy
     .split(', ')
-    .map((name) => (name.includes('/') ? name : `${rule.namespace}/${name}`))
+    .map((name) => (rule.namespace === undefined || name.includes('/') ? name : `${rule.namespace}/${name}`))
     .join(', ');
   if (rule.index === 'default deny') return `${rule.kind} ${names} (default deny ${rule.direction})`;
-  return `${rule.kind} ${names}, ${rule.direction} rule ${rule.index} (${rule.file}:${rule.line})`;
+  const title = rule.name === undefined ? '' : ` "${rule.name}"`;
+  return `${rule.kind} ${names}, ${rule.direction} rule ${rule.index}${title} (${rule.file}:${rule.line})`;
 }
 
 /** Milliseconds since 1970 of a reading of the monotonic clock. */

@@ -39,8 +39,8 @@ export class Lister {
         return table(['NAMESPACE', 'NAME', 'NETNS', 'ADDRESSES', 'NETWORKS', 'STATE'], this.#containers());
       case 'policies':
         return table(
-          ['NAMESPACE', 'NAME', 'TYPES', 'INGRESS RULES', 'EGRESS RULES', 'FROM'],
-          this.#policies(),
+          ['NAMESPACE', 'NAME', 'TIER', 'TYPES', 'INGRESS RULES', 'EGRESS RULES', 'FROM'],
+          [...this.#clusterPolicies(), ...this.#policies()],
         );
       case 'endpoints':
         return table(
@@ -115,6 +115,31 @@ export class Lister {
     });
   }
 
+  /** Those of a tier in the order in which they are looked at. */
+  #clusterPolicies(): Row[] {
+    const policies = [...this.#parts.objects.ofKind('ClusterNetworkPolicy')].sort((a, b) =>
+      a.tier < b.tier ? -1 : a.tier > b.tier ? 1 : a.priority - b.priority || (a.name < b.name ? -1 : 1),
+    );
+    return policies.map((policy) => {
+      const types = [
+        policy.ingress.length === 0 ? '' : 'Ingress',
+        policy.egress.length === 0 ? '' : 'Egress',
+      ];
+      return {
+        cells: [
+          '-',
+          policy.name,
+          `${policy.tier} ${policy.priority}`,
+          types.filter((type) => type !== '').join(','),
+          String(policy.ingress.length),
+          String(policy.egress.length),
+          `${policy.origin.file}:${policy.origin.line}`,
+        ],
+        object: policy.source,
+      };
+    });
+  }
+
   #policies(): Row[] {
     return sorted(this.#parts.objects.ofKind('NetworkPolicy')).map((policy) => {
       const types = [
@@ -125,6 +150,7 @@ export class Lister {
         cells: [
           policy.namespace,
           policy.name,
+          'NetworkPolicy',
           types.filter((type) => type !== '').join(','),
           policy.ingress === undefined ? '-' : String(policy.ingress.length),
           policy.egress === undefined ? '-' : String(policy.egress.length),

@@ -32,4 +32,10 @@ export function containerOf(attachment: string): string {
 }
 
 /** Order in which objects are shown and created. */
-export const KIND_ORDER: readonly ResourceKind[] = ['Namespace', 'Network', 'NetworkPolicy', 'Container'];
+export const KIND_ORDER: readonly ResourceKind[] = [
+  'Namespace',
+  'Network',
+  'NetworkPolicy',
+  'ClusterNetworkPolicy',
+  'Container',
+];

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { PolicyCompiler } from '../../policy/compile/compiler.js';
 import { evaluate, type Probe, type SideVerdict } from '../../policy/oracle.js';
-import { anyChange, firstChange, OUTSIDE, policyChange, World } from './random-world.js';
+import { anyChange, firstChange, NODE_ADDRESSES, OUTSIDE, policyChange, World } from './random-world.js';
 import { Simulation } from './simulation.js';
 
 const PORTS: readonly (readonly [Probe['protocol'], number])[] = [
@@ -32,10 +32,12 @@ function judgeAll(world: World, maps: Simulation): Judged[] {
         const address = family === 4 ? pod.ipv4 : pod.ipv6;
         return address === undefined ? [] : [{ id: pod.id, address }];
       }),
-      ...OUTSIDE.filter((address) => address.includes(':') === (family === 6)).map((address) => ({
-        id: undefined,
-        address,
-      })),
+      ...[...OUTSIDE, ...NODE_ADDRESSES.flat()]
+        .filter((address) => address.includes(':') === (family === 6))
+        .map((address) => ({
+          id: undefined,
+          address,
+        })),
     ];
     const end = (party: (typeof parties)[number]): Probe['from'] =>
       party.id === undefined ? { address: party.address } : { pod: party.id };
@@ -62,12 +64,12 @@ function compare(world: World, maps: Simulation, compiler: PolicyCompiler): void
     if (side.rule === 0) return 'not isolated';
     const rule = compiler.describeRule(side.rule);
     if (rule === undefined) return `unknown rule ${side.rule}`;
-    const name = `${rule.namespace}/${rule.policy}`;
+    const name = rule.namespace === undefined ? rule.policy : `${rule.namespace}/${rule.policy}`;
     return rule.index === 'default deny' ? `denied by ${name}` : `${name}#${rule.index}`;
   };
   const expectSide = (side: SideVerdict): string => {
-    if (side.isolatedBy.length === 0) return 'not isolated';
     if (side.rule !== undefined) return side.rule;
+    if (side.isolatedBy.length === 0) return 'not isolated';
     const [namespace] = (side.isolatedBy[0] ?? '').split('/');
     return `denied by ${namespace}/${side.isolatedBy.map((name) => name.split('/')[1]).join(', ')}`;
   };

@@ -1,6 +1,6 @@
 /**
- * The public conformance suites of NetworkPolicy (Kubernetes e2e, cyclonus, kube-network-policies),
- * through the oracle and through compiled maps.
+ * The public conformance suites of NetworkPolicy (Kubernetes e2e, cyclonus, kube-network-policies) and
+ * of ClusterNetworkPolicy, through the oracle and through compiled maps.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -9,19 +9,17 @@ import {
   type CompilerInput,
   type CompilerKey,
   type EndpointInput,
+  type NodeInput,
   PolicyCompiler,
+  type PolicyResource,
 } from '../../policy/compile/compiler.js';
-import type {
-  ContainerPort,
-  Labels,
-  NamespaceResource,
-  NetworkPolicyResource,
-} from '../../policy/model/resources.js';
+import type { ContainerPort, Labels, NamespaceResource } from '../../policy/model/resources.js';
 import { evaluate, type Probe } from '../../policy/oracle.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import { Simulation } from './simulation.js';
 
-const FOLDER = fileURLToPath(new URL('../../../shared/conformance/netpol/', import.meta.url));
+const FOLDER = fileURLToPath(new URL('../../../shared/conformance/', import.meta.url));
+const SUITES = ['netpol', 'cnp'];
 
 interface CasePort {
   readonly port: number;
@@ -34,6 +32,13 @@ interface CasePod {
   readonly labels: Labels;
   readonly ips: readonly string[];
   readonly ports: readonly CasePort[];
+  /** Its addresses are those of its node. */
+  readonly hostNetwork?: boolean;
+}
+interface CaseNode {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly ips: readonly string[];
 }
 interface CaseProbe {
   readonly from: string;
@@ -45,7 +50,13 @@ interface CaseProbe {
 }
 type Action =
   | { readonly op: 'createPolicy' | 'updatePolicy'; readonly policy: unknown }
-  | { readonly op: 'deletePolicy' | 'deletePod'; readonly namespace: string; readonly name: string }
+  | { readonly op: 'deletePod'; readonly namespace: string; readonly name: string }
+  | {
+      readonly op: 'deletePolicy';
+      readonly kind?: string;
+      readonly namespace?: string;
+      readonly name: string;
+    }
   | {
       readonly op: 'createNamespace' | 'setNamespaceLabels';
       readonly namespace: string;
@@ -63,6 +74,7 @@ interface Case {
   readonly name: string;
   readonly namespaces: readonly { readonly name: string; readonly labels: Labels }[];
   readonly pods: readonly CasePod[];
+  readonly nodes?: readonly CaseNode[];
   readonly policies: readonly unknown[];
   readonly probes?: readonly CaseProbe[];
   readonly steps?: readonly { readonly actions: readonly Action[]; readonly probes: readonly CaseProbe[] }[];
@@ -72,20 +84,23 @@ interface Case {
  * One suite consists of unit tests with policies that an API server refuses: an endPort above 65535,
  * meant as "to the end", and names with capitals.
  */
-function readPolicy(document: unknown): NetworkPolicyResource {
+function readPolicy(document: unknown): PolicyResource {
   const text = JSON.stringify(document)
     .replaceAll('"endPort":65537', '"endPort":65535')
     .replace(/"metadata":\{"name":"[^"]*"/, (name) => name.toLowerCase());
   const { resources, errors } = parseSources([{ file: 'case', text }]);
   expect(errors.map((error) => error.toLine())).toEqual([]);
-  return resources[0] as NetworkPolicyResource;
+  return resources[0] as PolicyResource;
 }
 
 /** A case: what exists now, for the oracle, and the maps that follow it. */
 class Bench {
   readonly namespaces = new Map<string, NamespaceResource>();
-  readonly policies = new Map<string, NetworkPolicyResource>();
+  readonly policies = new Map<string, PolicyResource>();
   readonly pods = new Map<string, EndpointInput>();
+  /** Pods in the network of their node: nothing but names for an address. */
+  readonly hostPods = new Map<string, readonly string[]>();
+  readonly nodes: NodeInput[] = [];
   readonly compiler = new PolicyCompiler();
   readonly maps = new Simulation();
   #upsert: CompilerInput[] = [];
@@ -105,11 +120,21 @@ class Bench {
 
   policy(document: unknown): void {
     const resource = readPolicy(document);
-    this.policies.set(`${resource.namespace}/${resource.name}`, resource);
+    this.policies.set(policyKey(resource), resource);
     this.#upsert.push(resource);
   }
 
+  node(node: CaseNode): void {
+    const input: NodeInput = { kind: 'Node', name: node.name, labels: node.labels, addresses: node.ips };
+    this.nodes.push(input);
+    this.#upsert.push(input);
+  }
+
   pod(pod: CasePod): void {
+    if (pod.hostNetwork === true) {
+      this.hostPods.set(`${pod.namespace}/${pod.name}`, pod.ips);
+      return;
+    }
     const ipv4 = pod.ips.find((address) => !address.includes(':'));
     const ipv6 = pod.ips.find((address) => address.includes(':'));
     const input: EndpointInput = {
@@ -135,8 +160,12 @@ class Bench {
         this.policy(action.policy);
         break;
       case 'deletePolicy':
-        expect(this.policies.delete(`${action.namespace}/${action.name}`)).toBe(true);
-        this.#remove.push({ kind: 'NetworkPolicy', namespace: action.namespace, name: action.name });
+        expect(this.policies.delete(policyKey(action))).toBe(true);
+        this.#remove.push(
+          action.kind === 'ClusterNetworkPolicy'
+            ? { kind: 'ClusterNetworkPolicy', name: action.name }
+            : { kind: 'NetworkPolicy', namespace: action.namespace ?? '', name: action.name },
+        );
         break;
       case 'createNamespace':
       case 'setNamespaceLabels':
@@ -182,11 +211,15 @@ class Bench {
       namespaces: [...this.namespaces.values()],
       policies: [...this.policies.values()],
       pods: [...this.pods.values()],
+      nodes: this.nodes,
     };
     const differences: string[] = [];
     for (const probe of probes) {
       const family = probe.family === 'ipv6' || (probe.family === undefined && this.#only6(probe)) ? 6 : 4;
-      const end = (name: string): Probe['from'] => (this.pods.has(name) ? { pod: name } : { address: name });
+      const addressOf = (name: string): string =>
+        this.hostPods.get(name)?.find((address) => address.includes(':') === (family === 6)) ?? name;
+      const end = (name: string): Probe['from'] =>
+        this.pods.has(name) ? { pod: name } : { address: addressOf(name) };
       const oracle = evaluate(world, {
         from: end(probe.from),
         to: end(probe.to),
@@ -196,7 +229,7 @@ class Bench {
       });
       const party = (name: string): { id: string | undefined; address: string } => {
         const pod = this.pods.get(name);
-        return { id: pod?.id, address: (family === 6 ? pod?.ipv6 : pod?.ipv4) ?? name };
+        return { id: pod?.id, address: (family === 6 ? pod?.ipv6 : pod?.ipv4) ?? addressOf(name) };
       };
       const maps = this.maps.verdict(party(probe.from), party(probe.to), probe.protocol, probe.port);
       const words = [oracle.allowed, maps.allowed].map((allowed) => (allowed ? 'allow' : 'deny'));
@@ -214,16 +247,27 @@ class Bench {
   }
 }
 
+function policyKey(policy: { readonly namespace?: string; readonly name: string }): string {
+  return policy.namespace === undefined || policy.namespace === ''
+    ? policy.name
+    : `${policy.namespace}/${policy.name}`;
+}
+
 if (!existsSync(FOLDER)) console.warn(`conformance suites are not here, skipped: ${FOLDER}`);
 
-describe.skipIf(!existsSync(FOLDER))('NetworkPolicy conformance', () => {
-  const files = existsSync(FOLDER) ? readdirSync(FOLDER).filter((name) => name.endsWith('.json')) : [];
+describe.skipIf(!existsSync(FOLDER))('policy conformance', () => {
+  const files = SUITES.filter((suite) => existsSync(`${FOLDER}${suite}`)).flatMap((suite) =>
+    readdirSync(`${FOLDER}${suite}`)
+      .filter((name) => name.endsWith('.json'))
+      .map((name) => `${suite}/${name}`),
+  );
   it.each(files)('%s', (name) => {
     const { cases } = JSON.parse(readFileSync(`${FOLDER}${name}`, 'utf8')) as { cases: Case[] };
     let count = 0;
     for (const one of cases) {
       const bench = new Bench();
       for (const namespace of one.namespaces) bench.namespace(namespace.name, namespace.labels);
+      for (const node of one.nodes ?? []) bench.node(node);
       for (const pod of one.pods) bench.pod(pod);
       for (const document of one.policies) bench.policy(document);
       bench.compile();

@@ -5,8 +5,11 @@ import type {
   CompilerInput,
   CompilerKey,
   EndpointInput,
+  NodeInput,
 } from '../../policy/compile/compiler.js';
 import type {
+  ClusterNetworkPolicyResource,
+  ClusterPolicyRule,
   ContainerPort,
   LabelSelector,
   Labels,
@@ -109,7 +112,7 @@ const peer: fc.Arbitrary<PolicyPeer> = fc.oneof(
   ),
 );
 
-const protocol = fc.constantFrom('TCP' as const, 'UDP' as const);
+const protocol = fc.constantFrom('TCP' as const, 'UDP' as const, 'SCTP' as const);
 const PORT_NAMES = ['web', 'dns'];
 
 const policyPort: fc.Arbitrary<PolicyPort> = fc.oneof(
@@ -146,6 +149,65 @@ const policy: fc.Arbitrary<NetworkPolicyResource> = fc
     podSelector,
     ...(ingress === undefined ? {} : { ingress }),
     ...(egress === undefined ? {} : { egress }),
+  }));
+
+/** Addresses of nodes, by index; no endpoint has them. */
+export const NODE_ADDRESSES = [
+  ['10.0.0.1', 'fd00::1'],
+  ['10.0.1.1', 'fd00::1:1'],
+  ['172.18.0.2', 'fd00:18::2'],
+];
+
+const clusterPeers: fc.Arbitrary<readonly PolicyPeer[]> = fc.oneof(
+  fc
+    .tuple(namespaceSelector, selector)
+    .map(([inNamespaces, podSelector]): PolicyPeer[] => [
+      { type: 'pods', namespaceSelector: inNamespaces, podSelector },
+    ]),
+  selector.map((nodeSelector): PolicyPeer[] => [{ type: 'nodes', nodeSelector }]),
+  fc
+    .uniqueArray(fc.constantFrom(...CIDRS4, ...CIDRS6), { minLength: 1, maxLength: 3 })
+    .map((cidrs) => cidrs.map((cidr): PolicyPeer => ({ type: 'ipBlock', cidr, except: [] }))),
+  fc.constant<PolicyPeer[]>([
+    { type: 'ipBlock', cidr: '0.0.0.0/0', except: [] },
+    { type: 'ipBlock', cidr: '::/0', except: [] },
+  ]),
+);
+
+const clusterRules: fc.Arbitrary<readonly ClusterPolicyRule[]> = fc
+  .array(
+    fc.tuple(
+      fc.constantFrom('Accept' as const, 'Deny' as const, 'Pass' as const),
+      clusterPeers,
+      fc.array(policyPort, { maxLength: 2 }),
+    ),
+    { maxLength: 3 },
+  )
+  .map((list) =>
+    list.map(([action, peers, ports], index) => ({ index, origin: ORIGIN, action, peers, ports })),
+  );
+
+const clusterPolicy: fc.Arbitrary<ClusterNetworkPolicyResource> = fc
+  .record({
+    name: fc.constantFrom('c1', 'c2', 'c3'),
+    tier: fc.constantFrom('Admin' as const, 'Baseline' as const),
+    priority: fc.nat({ max: 2 }),
+    subject: fc.record({
+      namespaceSelector,
+      podSelector: fc.oneof(selector, fc.constant<LabelSelector>({ requirements: [] })),
+    }),
+    ingress: clusterRules,
+    egress: clusterRules,
+  })
+  .map((parts) => ({ kind: 'ClusterNetworkPolicy', origin: ORIGIN, source: {}, ...parts }));
+
+const node: fc.Arbitrary<NodeInput> = fc
+  .tuple(fc.nat({ max: 2 }), labels, fc.nat({ max: 3 }))
+  .map(([index, own, families]) => ({
+    kind: 'Node',
+    name: `w${index}`,
+    labels: own,
+    addresses: (NODE_ADDRESSES[index] ?? []).filter((_, i) => ((families >> i) & 1) === 1),
   }));
 
 const namespace: fc.Arbitrary<NamespaceResource> = fc
@@ -188,6 +250,8 @@ const removal: fc.Arbitrary<CompilerKey> = fc.oneof(
   fc
     .tuple(fc.constantFrom(...NAMESPACES), fc.constantFrom('p1', 'p2', 'p3'))
     .map(([inNamespace, name]): CompilerKey => ({ kind: 'NetworkPolicy', namespace: inNamespace, name })),
+  fc.constantFrom('c1', 'c2', 'c3').map((name): CompilerKey => ({ kind: 'ClusterNetworkPolicy', name })),
+  fc.nat({ max: 2 }).map((index): CompilerKey => ({ kind: 'Node', name: `w${index}` })),
   fc.nat({ max: 5 }).map((index): CompilerKey => ({ kind: 'Endpoint', id: `e${index}` })),
 );
 
@@ -198,6 +262,8 @@ export const anyChange: fc.Arbitrary<CompilerChange> = fc.record({
       { weight: 3, arbitrary: endpoint },
       { weight: 1, arbitrary: namespace },
       { weight: 3, arbitrary: policy },
+      { weight: 2, arbitrary: clusterPolicy },
+      { weight: 1, arbitrary: node },
     ),
     { maxLength: 4 },
   ),
@@ -206,9 +272,9 @@ export const anyChange: fc.Arbitrary<CompilerChange> = fc.record({
 
 /** A change of policies alone. */
 export const policyChange: fc.Arbitrary<CompilerChange> = fc.record({
-  upsert: fc.array(policy, { maxLength: 3 }),
+  upsert: fc.array(fc.oneof(policy, clusterPolicy), { maxLength: 3 }),
   remove: fc.array(
-    removal.filter((key) => key.kind === 'NetworkPolicy'),
+    removal.filter((key) => key.kind === 'NetworkPolicy' || key.kind === 'ClusterNetworkPolicy'),
     { maxLength: 2 },
   ),
 });
@@ -220,6 +286,8 @@ export const firstChange: fc.Arbitrary<CompilerChange> = fc.record({
       fc.array(endpoint, { minLength: 2, maxLength: 8 }),
       fc.array(namespace, { maxLength: 3 }),
       fc.array(policy, { minLength: 1, maxLength: 5 }),
+      fc.array(clusterPolicy, { maxLength: 3 }),
+      fc.array(node, { maxLength: 2 }),
     )
     .map((parts): readonly CompilerInput[] => parts.flat()),
   remove: fc.constant([]),
@@ -233,8 +301,14 @@ export class World implements OracleWorld {
     return [...this.#objects.values()].filter((object) => object.kind === 'Namespace');
   }
 
-  get policies(): NetworkPolicyResource[] {
-    return [...this.#objects.values()].filter((object) => object.kind === 'NetworkPolicy');
+  get policies(): (NetworkPolicyResource | ClusterNetworkPolicyResource)[] {
+    return [...this.#objects.values()].filter(
+      (object) => object.kind === 'NetworkPolicy' || object.kind === 'ClusterNetworkPolicy',
+    );
+  }
+
+  get nodes(): NodeInput[] {
+    return [...this.#objects.values()].filter((object) => object.kind === 'Node');
   }
 
   get pods(): EndpointInput[] {
@@ -250,9 +324,9 @@ export class World implements OracleWorld {
     const key = (object: CompilerKey | CompilerInput): string =>
       object.kind === 'Endpoint'
         ? object.id
-        : object.kind === 'Namespace'
-          ? object.name
-          : `${object.namespace}/${object.name}`;
+        : object.kind === 'NetworkPolicy'
+          ? `${object.namespace}/${object.name}`
+          : object.name;
     const upserted = new Set(upsert.map(key));
     for (const object of remove) if (!upserted.has(key(object))) this.#objects.delete(key(object));
     const taken: CompilerInput[] = [];
