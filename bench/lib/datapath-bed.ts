@@ -178,6 +178,7 @@ export class DatapathBed {
       published: 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      halfOpen: 0,
     });
   }
 

@@ -70,8 +70,8 @@ static __always_inline bool same_source(struct __sk_buff *skb, const struct flow
 	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
 }
 
-SEC("tc")
-int sluice_from_container(struct __sk_buff *skb)
+/* A packet from a container that is not one of the hot flows. */
+__noinline int container_packet(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct node *node = node_state();
@@ -147,14 +147,30 @@ int sluice_from_container(struct __sk_buff *skb)
 	}
 	if (p.kind == PACKET_ICMP_ERROR) {
 		struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
+		struct ip_addr outer;
 
 		if (!ep)
 			return drop(&p, NULL, DROP_NO_ENDPOINT, DIR_EGRESS);
-		if (!addr_equal(&p.outer_saddr, p.v6 ? &ep->addr6 : &ep->addr4))
+		if (outer_address(skb, &p, OUTER_SOURCE, &outer) ||
+		    !addr_equal(&outer, p.v6 ? &ep->addr6 : &ep->addr4))
 			return drop(&p, NULL, DROP_SPOOFED_ADDR, DIR_EGRESS);
 		return forward_error(skb, &p, HOOK_CONTAINER);
 	}
 	return container_extra(skb, &p);
+}
+
+SEC("tc")
+int sluice_from_container(struct __sk_buff *skb)
+{
+	struct node *node = node_state();
+	int ret;
+
+	if (likely(node && !cfg_dry_run)) {
+		ret = hot_forward(skb, node);
+		if (likely(ret != HOT_MISS))
+			return ret;
+	}
+	return container_packet(skb);
 }
 
 /* From the host or the bridge, and not part of a flow that begins here. */
@@ -173,7 +189,11 @@ __noinline int host_extra(struct __sk_buff *skb, struct packet *p)
 		return CONTINUE;
 	if (p->kind == PACKET_ICMP_ERROR) {
 		/* Errors of the host itself are about packets that it carried for the container. */
-		address_info(&p->outer_saddr, &src);
+		struct ip_addr outer;
+
+		if (outer_address(skb, p, OUTER_SOURCE, &outer))
+			return drop(p, NULL, DROP_INVALID, DIR_INGRESS);
+		address_info(&outer, &src);
 		if (src.flags & ADDR_HOST)
 			return CONTINUE;
 		if (!related_flow(p))

@@ -12,14 +12,25 @@ struct gc_state {
 	__u32 scanned;
 	__u32 expired;
 	__u32 open;
+	__u32 half;
+	__s32 half_gone;
 	__u32 pad;
 };
+
+static __always_inline bool is_half_open(const struct flow *e, const struct flow *other)
+{
+	const struct flow *opener = e->flags & FLOW_REPLY ? other : e;
+
+	return e->proto == IPPROTO_TCP && opener && opener->state < FLOW_OPEN;
+}
 
 static __always_inline __u32 lifetime(const struct flow *e, const struct flow *other)
 {
 	if (e->action == ACTION_DROP)
 		return e->proto == IPPROTO_TCP ? cfg_ttl_fin : cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP) {
+		if (is_half_open(e, other))
+			return cfg_ttl_half;
 		if (e->state >= FLOW_CLOSING && (!other || other->state >= FLOW_CLOSING))
 			return cfg_ttl_closing;
 		if (e->state >= FLOW_CLOSING || (other && other->state >= FLOW_CLOSING))
@@ -31,6 +42,8 @@ static __always_inline __u32 lifetime(const struct flow *e, const struct flow *o
 
 static __always_inline __u32 shortest(const struct flow *e)
 {
+	if (e->proto == IPPROTO_TCP && e->state < FLOW_OPEN)
+		return cfg_ttl_half;
 	if (e->proto == IPPROTO_TCP)
 		return e->state >= FLOW_CLOSING ? cfg_ttl_closing : cfg_ttl_fin;
 	return cfg_ttl_udp_new;
@@ -54,8 +67,10 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 	age = s->now - e->last;
 	if ((__s32)age < 0)
 		age = 0;
-	if (e->state == FLOW_OPEN)
+	if (e->proto == IPPROTO_TCP && e->state == FLOW_OPEN)
 		s->open++;
+	if (!(e->flags & FLOW_REPLY) && is_half_open(e, NULL))
+		s->half++;
 	limit = shortest(e) * cfg_hz;
 	if (age < limit - limit / 100 * s->pressure)
 		return 0;
@@ -78,6 +93,11 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 	}
 	if (age < limit)
 		return 0;
+	if (is_half_open(e, other)) {
+		s->half_gone++;
+		if (!(e->flags & FLOW_REPLY))
+			s->half--;
+	}
 	bpf_map_delete_elem(&flows, &ok);
 	if (!bpf_map_delete_elem(&flows, k))
 		s->expired += other ? 2 : 1;
@@ -100,10 +120,12 @@ int sluice_gc(struct gc_args *args)
 	args->scanned = s.scanned;
 	args->expired = s.expired;
 	args->open = s.open;
+	args->half = s.half;
 	node = bpf_map_lookup_elem(&node_map, &zero);
 	if (node) {
 		node->gc_scanned += s.scanned;
 		node->gc_expired += s.expired;
+		__sync_fetch_and_add(&node->half_open, -s.half_gone);
 	}
 	return 0;
 }

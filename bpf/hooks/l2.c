@@ -128,6 +128,8 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	w->claimed = 0;
 	w->info.rule = 0;
 	w->info.error = 0;
+	w->direct =
+		p.key.proto == IPPROTO_TCP && !e && opens_tcp(w) && node->half_open < (__s32)cfg_half_limit;
 	w->fwd = p.key;
 	if (w->reply) {
 		w->fwd.saddr = p.key.daddr;

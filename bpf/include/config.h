@@ -9,6 +9,8 @@
 const volatile __u32 cfg_hz = 250; /* jiffies per second */
 const volatile __u16 cfg_snat_min = 1024; /* source ports for masquerading, host byte order */
 const volatile __u16 cfg_snat_max = 29999;
+/* Half-open TCP flows in the flow table; more go to the LRU table. */
+const volatile __u32 cfg_half_limit = 8192;
 const volatile __u32 cfg_dry_run = 0; /* 1: decide and report to trace_map, change nothing */
 const volatile __u64 cfg_netns_cookie = 0; /* sockets of other namespaces are left alone */
 const volatile __u64 cfg_layout = 0; /* hash of the generated layout, for the loader */

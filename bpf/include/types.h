@@ -50,12 +50,15 @@ enum flow_flag {
 	FLOW_L4_NAT_PORT = 32, /* a port changes too */
 };
 
-/* TCP states as far as the flow table needs them; other protocols use FLOW_NEW and FLOW_OPEN. */
+/*
+ * TCP states as far as the flow table needs them; flows of other protocols are open from the start. A TCP flow is
+ * half-open until the opener's entry is FLOW_OPEN.
+ */
 enum flow_state {
-	FLOW_NEW = 0, /* nothing came back yet */
-	FLOW_OPEN = 1, /* both directions seen; TCP: handshake complete */
-	FLOW_CLOSING = 2, /* FIN or RST seen in this direction */
-	FLOW_SYNACK = 3, /* half-open table only: the receiver answered the SYN */
+	FLOW_NEW = 0, /* nothing seen in this direction but the SYN */
+	FLOW_SYNACK = 1, /* opener: the receiver answered the SYN */
+	FLOW_OPEN = 2,
+	FLOW_CLOSING = 3, /* FIN or RST seen in this direction */
 	FLOW_CLOSED = 4, /* FIN seen in this direction, and acknowledged */
 };
 
@@ -94,7 +97,8 @@ struct flow {
 };
 
 /*
- * A TCP flow whose handshake is not complete, in a table of its own. Its key is that of the answers with
+ * A TCP flow whose handshake is not complete, in a table of its own: where they go when cfg_half_limit of them are
+ * in the flow table, so that a SYN flood pushes out nothing but itself. Its key is that of the answers with
  * ifindex 0 (macvlan: the device), so that both sides can find it; where the answers come in is f.peer_ifindex.
  */
 struct half_flow {
@@ -246,7 +250,34 @@ struct node {
 	__u32 published; /* 1: there are host ports, so the answers of two flows can look the same */
 	__u64 gc_scanned; /* entries seen by the expiry program, ever */
 	__u64 gc_expired;
+	__u32 pad[8];
+	__s32 half_open; /* half-open flows in the flow table; on a cache line of its own: new connections write it */
+	__u32 pad1[15];
 };
+
+/*
+ * The busiest flows between two local containers, IPv4, by CPU: what forwarding a packet of an established flow
+ * needs, in one cache line. An entry is good for a second, in the epoch it was made in; counts move to the flow's own
+ * entry then.
+ */
+struct hot_flow {
+	__be32 saddr;
+	__be32 daddr;
+	__be16 sport;
+	__be16 dport;
+	__u32 ifindex; /* as in struct flow_key; 0: empty */
+	__u32 epoch;
+	__u32 synced; /* low 32 bits of jiffies64 when it was made or its counts were moved */
+	__u32 oif;
+	__u32 packets; /* not in the flow's entry yet */
+	__u64 bytes;
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u8 from_mac[6];
+	__u8 proto;
+	__u8 pad[5];
+};
+#define HOT_FLOWS 128
 
 /* Counters: index is direction * METRIC_REASONS + reason; reason 0 counts forwarded packets. */
 enum direction {
@@ -290,8 +321,8 @@ struct gc_args {
 	__u32 pressure; /* in: percent by which timeouts are shortened, 0 to 95 */
 	__u32 scanned; /* out: entries looked at; less than count: the end was reached */
 	__u32 expired; /* out: entries deleted */
-	__u32 open; /* out: of those looked at, flows established */
-	__u32 pad;
+	__u32 open; /* out: of those looked at, entries of established TCP flows */
+	__u32 half; /* out: of those looked at, half-open TCP flows that stay */
 };
 
 /*

@@ -9,6 +9,7 @@
 #include "flow.h"
 #include "internal.h"
 #include "policy.h"
+#include "repeat.h"
 #include "route.h"
 
 static __always_inline bool from_container(const struct work *w)
@@ -123,6 +124,7 @@ static __always_inline void reset_entry(struct flow *e, const struct work *w)
 	e->epoch = w->epoch;
 	e->last = w->jiffies;
 	e->proto = w->fwd.proto;
+	e->state = w->fwd.proto == IPPROTO_TCP ? FLOW_NEW : FLOW_OPEN;
 }
 
 /* A container's address as the source of a packet that did not come from that container. */
@@ -361,7 +363,7 @@ static __always_inline int insert_pair(struct work *w)
 	return DROP_FLOW_FULL;
 }
 
-/* Writes the decision. A TCP flow enters the main table when its handshake is complete. */
+/* Writes the decision. In a SYN flood, a TCP flow enters the main table when its handshake is complete. */
 __noinline int commit(__u32 in_half)
 {
 	struct work *w = work_area();
@@ -393,8 +395,14 @@ __noinline int commit(__u32 in_half)
 		}
 		return insert_pair(w);
 	}
+	if (w->direct) {
+		int reason = insert_pair(w);
+
+		if (!reason)
+			count_half_open(1);
+		return reason;
+	}
 	if (!w->had_old && !w->claimed && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN) {
-		w->r.state = FLOW_NEW;
 		if (!half_put(w, BPF_NOEXIST))
 			return DROP_NONE;
 	}
@@ -562,7 +570,15 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	} else {
 		w->fwd = p->key;
 	}
-	reason = decide(skb);
+	w->direct = p->key.proto == IPPROTO_TCP && !known && opens_tcp(w) &&
+		    node->half_open < (__s32)cfg_half_limit;
+	if (known || hook != HOOK_CONTAINER || !decided_before(w)) {
+		reason = decide(skb);
+		if (!reason && !known && hook == HOOK_CONTAINER && !w->pass)
+			keep_decision(w);
+	} else {
+		reason = DROP_NONE;
+	}
 	if (w->pass && !reason) {
 		if (w->had_old && !cfg_dry_run)
 			forget(&w->fwd, &w->old_rev);

@@ -2,6 +2,7 @@
 /* Carrying out what a flow entry says: the fast path. */
 #pragma once
 #include "nat.h"
+#include "hot.h"
 #include "icmp_reply.h"
 
 /* The key of the other direction, from e's translated tuple. */
@@ -50,8 +51,37 @@ static __always_inline int tcp_numbers(struct __sk_buff *skb, struct packet *p, 
 	return 0;
 }
 
+static __always_inline void count_half_open(__s32 n)
+{
+	struct node *node = node_state();
+
+	if (node)
+		__sync_fetch_and_add(&node->half_open, n);
+}
+
 /*
- * Rare: FIN, RST or SYN, or a flow that is being closed. Between two containers nothing is lost after this hook, so
+ * A packet of a flow that is not open in this direction. The answer tells the opener's entry, whose next
+ * acknowledgement then opens it: what only sends, and forges its address, stays half-open.
+ */
+static __always_inline void tcp_handshake(const struct packet *p, struct flow *e)
+{
+	struct flow_key k;
+	struct flow *other;
+
+	if (e->flags & FLOW_REPLY) {
+		other_key(&k, e);
+		other = bpf_map_lookup_elem(&flows, &k);
+		if (other && other->state == FLOW_NEW)
+			other->state = FLOW_SYNACK;
+		e->state = FLOW_OPEN;
+	} else if (e->state == FLOW_SYNACK && (p->tcp_flags & TCP_ACK)) {
+		e->state = FLOW_OPEN;
+		count_half_open(-1);
+	}
+}
+
+/*
+ * Rare: FIN, RST or SYN, or a flow that is being opened or closed. Between two containers nothing is lost after this hook, so
  * their entries go with the last acknowledgement and the next connection finds them in the cache; others expire.
  */
 __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
@@ -74,10 +104,24 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		}
 		return TCP_BEGINS;
 	}
-	if (cfg_dry_run || p->fragment == FRAGMENT_LATER || tcp_numbers(skb, p, &end, &ack))
+	if (cfg_dry_run || p->fragment == FRAGMENT_LATER)
+		return TCP_GOES_ON;
+	if (e->state < FLOW_OPEN && !(p->tcp_flags & TCP_RST)) {
+		tcp_handshake(p, e);
+		if (!(p->tcp_flags & TCP_FIN))
+			return TCP_GOES_ON;
+	}
+	if (tcp_numbers(skb, p, &end, &ack))
 		return TCP_GOES_ON;
 	other_key(&k, e);
 	other = bpf_map_lookup_elem(&flows, &k);
+	if ((p->tcp_flags & (TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING) {
+		struct flow *opener = e->flags & FLOW_REPLY ? other : e;
+
+		hot_forget(p, e);
+		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
+			count_half_open(-1);
+	}
 	if ((p->tcp_flags & TCP_FIN) && e->state != FLOW_CLOSED) {
 		e->fin_end = end;
 		e->state = FLOW_CLOSING;
@@ -100,7 +144,7 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 
 static __always_inline bool tcp_is_plain(const struct packet *p, const struct flow *e)
 {
-	return likely(!(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING);
+	return likely(!(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && e->state == FLOW_OPEN);
 }
 
 /* Is the packet, or a segment of it, larger than what the way out carries? */
@@ -200,6 +244,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	if (likely(action == ACTION_PEER)) {
 		if (unlikely(skb->pkt_type != PACKET_HOST))
 			bpf_skb_change_type(skb, PACKET_HOST);
+		if (hook == HOOK_CONTAINER && unlikely(e->packets > HOT_AFTER))
+			hot_remember(p, e);
 		return (int)bpf_redirect_peer(oif, 0);
 	}
 	if (action == ACTION_NEIGH) {

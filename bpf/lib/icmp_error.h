@@ -27,7 +27,7 @@ static __always_inline int store_address(struct __sk_buff *skb, const struct pac
 /* Rewrites the embedded packet and the outer addresses. */
 __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct flow *e)
 {
-	struct ip_addr outer_s, outer_d;
+	struct ip_addr outer_s, outer_d, now_s, now_d;
 	__u32 icmp_check, saddr_off, daddr_off;
 	__be16 ports[2];
 	bool ported;
@@ -39,7 +39,9 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct f
 	icmp_check = p->l4_off + 2;
 	saddr_off = p->v6 ? (__u32)offsetof(struct ipv6hdr, saddr) : (__u32)offsetof(struct iphdr, saddr);
 	daddr_off = p->v6 ? (__u32)offsetof(struct ipv6hdr, daddr) : (__u32)offsetof(struct iphdr, daddr);
-	outer_s = addr_equal(&p->outer_saddr, &p->key.saddr) ? e->saddr : p->outer_saddr;
+	if (outer_address(skb, p, OUTER_SOURCE, &now_s) || outer_address(skb, p, OUTER_DESTINATION, &now_d))
+		return DROP_INVALID;
+	outer_s = addr_equal(&now_s, &p->key.saddr) ? e->saddr : now_s;
 	outer_d = e->daddr;
 
 	/* Embedded addresses: it was sent from e->daddr to e->saddr, seen from where the error goes. */
@@ -76,9 +78,8 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct f
 	if (store_address(skb, p, L3_OFF + saddr_off, &outer_s) ||
 	    store_address(skb, p, L3_OFF + daddr_off, &outer_d))
 		return DROP_INVALID;
-	diff = (__u32)bpf_csum_diff((__be32 *)&p->outer_saddr, 16, (__be32 *)&outer_s, 16, 0);
-	diff = fold(fold((__u32)bpf_csum_diff((__be32 *)&p->outer_daddr, 16, (__be32 *)&outer_d, 16, 0)) +
-		    fold(diff));
+	diff = (__u32)bpf_csum_diff((__be32 *)&now_s, 16, (__be32 *)&outer_s, 16, 0);
+	diff = fold(fold((__u32)bpf_csum_diff((__be32 *)&now_d, 16, (__be32 *)&outer_d, 16, 0)) + fold(diff));
 	if (p->v6) {
 		if (bpf_l4_csum_replace(skb, icmp_check, 0, diff, BPF_F_PSEUDO_HDR | cfg_csum6_flags))
 			return DROP_CSUM;
@@ -92,6 +93,7 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct f
 __noinline int forward_error(struct __sk_buff *skb, struct packet *p, const __u32 hook)
 {
 	const __u32 dir = hook == HOOK_CONTAINER || hook == HOOK_L2_EGRESS ? DIR_EGRESS : DIR_INGRESS;
+	struct ip_addr outer;
 	struct flow *e;
 	int reason;
 
@@ -106,7 +108,7 @@ __noinline int forward_error(struct __sk_buff *skb, struct packet *p, const __u3
 	}
 	if (cfg_dry_run)
 		return report(p, e);
-	if (!addr_equal(&p->outer_daddr, &p->key.daddr))
+	if (outer_address(skb, p, OUTER_DESTINATION, &outer) || !addr_equal(&outer, &p->key.daddr))
 		return drop(p, NULL, DROP_ICMP_UNRELATED, dir);
 	if (e->flags & FLOW_NAT) {
 		reason = translate_error(skb, p, e);

@@ -74,18 +74,19 @@ static __always_inline bool opens_tcp(const struct work *w)
 
 /*
  * Claims a source port for w: the reply key is inserted with BPF_NOEXIST into the table where the
- * flow starts its life (half for TCP), so the flow table is the port table. A retransmitted first
+ * flow starts its life, so the flow table is the port table. A retransmitted first
  * packet finds its own claim again. At most SNAT_TRIES rounds.
  */
 __noinline int claim_port(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
 	__u32 range, start, h;
-	bool tcp;
+	bool tcp, in_half;
 
 	if (!w)
 		return DROP_INTERNAL;
 	tcp = w->fwd.proto == IPPROTO_TCP;
+	in_half = tcp && !w->direct;
 	range = (__u32)cfg_snat_max - cfg_snat_min + 1;
 	h = tuple_hash(&w->fwd);
 	start = h % range;
@@ -122,8 +123,13 @@ __noinline int claim_port(struct __sk_buff *skb)
 		w->r.sport = w->fwd.dport;
 		w->r.peer_ifindex = w->fwd.ifindex;
 		w->r.last = w->jiffies;
-		if (!tcp) {
+		if (!in_half) {
 			err = bpf_map_update_elem(&flows, &w->rev, &w->r, BPF_NOEXIST);
+			if (!err && tcp && half_of(w)) {
+				/* Claimed in the other table in between. */
+				bpf_map_delete_elem(&flows, &w->rev);
+				continue;
+			}
 			if (!err) {
 				w->claimed = 1;
 				return DROP_NONE;

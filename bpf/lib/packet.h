@@ -31,8 +31,6 @@ struct packet {
 	__u32 inner_off; /* PACKET_ICMP_ERROR: embedded IP header */
 	__u32 inner_l4; /* PACKET_ICMP_ERROR: embedded transport header */
 	__be32 frag_id;
-	struct ip_addr outer_saddr; /* PACKET_ICMP_ERROR: of the error itself */
-	struct ip_addr outer_daddr;
 	__u8 v6;
 	__u8 kind; /* enum packet_kind */
 	__u8 fragment; /* enum fragment */
@@ -154,6 +152,27 @@ static __always_inline bool icmp4_is_error(__u8 type)
 	       type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT;
 }
 
+/* Source (offset 0) or destination (offset 1) of the packet itself, where the key is that of an embedded one. */
+__noinline int outer_address(struct __sk_buff *skb, struct packet *p, __u32 which, struct ip_addr *a)
+{
+	__be32 v4 = 0;
+
+	if (!p || !a)
+		return DROP_INTERNAL;
+	if (p->v6)
+		return bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, saddr) + 16 * (which & 1), a,
+					  16)
+			       ? DROP_INVALID
+			       : DROP_NONE;
+	if (bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct iphdr, saddr) + 4 * (which & 1), &v4, 4))
+		return DROP_INVALID;
+	addr_set_v4(a, v4);
+	return DROP_NONE;
+}
+
+#define OUTER_SOURCE 0
+#define OUTER_DESTINATION 1
+
 /* Puts the reverse of the embedded packet's tuple into p->key. */
 __noinline int parse_embedded(struct __sk_buff *skb, struct packet *p)
 {
@@ -164,8 +183,6 @@ __noinline int parse_embedded(struct __sk_buff *skb, struct packet *p)
 		return DROP_INTERNAL;
 	off = p->l4_off + 8;
 	p->inner_off = off;
-	p->outer_saddr = p->key.saddr;
-	p->outer_daddr = p->key.daddr;
 	if (p->v6) {
 		struct ipv6hdr ip6;
 		__u8 fragment = p->fragment;

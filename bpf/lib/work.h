@@ -32,6 +32,7 @@ struct work {
 	__u32 pickup; /* node.pickup */
 	__u32 published; /* node.published */
 	__u32 ingress; /* dry run only: what the receiver's policy says, enum drop_reason */
+	__u32 direct; /* a new TCP flow goes to the flow table, not to the half-open one */
 	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };
 

@@ -27,6 +27,8 @@ export function nodeConstants(config: AgentConfig): Partial<Record<NodeConstant,
   const ports = snatPorts(config.snatPorts);
   return {
     cfg_hz: jiffiesPerSecond(),
+    // Each takes two entries: at most an eighth of the table is half-open.
+    cfg_half_limit: flowEntries(config.flowEntries) / 16,
     cfg_snat_min: ports.min,
     cfg_snat_max: ports.max,
     cfg_netns_cookie: netnsCookie(),

@@ -1,12 +1,15 @@
 import type { KernelMaps } from './kernel-maps.js';
 
 /** `node_map`: one struct node in memory that is shared with the kernel (bpf/include/types.h). */
+/** Index of `half_open` among the words of struct node: the first of its second cache line. */
+const HALF_OPEN = 16;
+
 export class NodeState {
   readonly #words: Uint32Array;
 
   constructor(map: KernelMaps['node_map']) {
     const memory = map.mmap();
-    this.#words = new Uint32Array(memory.buffer, memory.byteOffset, 4);
+    this.#words = new Uint32Array(memory.buffer, memory.byteOffset, HALF_OPEN + 1);
   }
 
   get epoch(): number {
@@ -26,6 +29,14 @@ export class NodeState {
   /** Whether there are host ports. True before the first is written, false after the last is gone. */
   set published(on: boolean) {
     Atomics.store(this.#words, 3, on ? 1 : 0);
+  }
+
+  /**
+   * Half-open TCP flows in the flow table. The programs count as they go; what they lose in races between CPUs is
+   * put right by the pass of the expiry program that looked at every entry.
+   */
+  set halfOpen(count: number) {
+    Atomics.store(this.#words, HALF_OPEN, count);
   }
 
   /** Whether allowed first packets are reported too. */

@@ -19,12 +19,16 @@ export class FlowCollector {
   #start = 0;
   #passScanned = 0;
   #passExpired = 0;
+  #passHalf = 0;
   #entries = 0;
   #expired = 0;
+  readonly #halfOpen: (count: number) => void;
 
-  constructor(program: BpfProgram, capacity: number) {
+  /** `halfOpen` is told, after each pass, how many half-open TCP flows the table holds. */
+  constructor(program: BpfProgram, capacity: number, halfOpen: (count: number) => void) {
     this.#program = program;
     this.#capacity = capacity;
+    this.#halfOpen = halfOpen;
     this.#slice = Math.max(MIN_SLICE, Math.ceil(capacity / 16));
   }
 
@@ -45,12 +49,15 @@ export class FlowCollector {
       const result = this.#run({ start: this.#start, count: this.#slice, pressure: this.#pressure() });
       this.#passScanned += result.scanned;
       this.#passExpired += result.expired;
+      this.#passHalf += result.half;
       this.#expired += result.expired;
       if (result.scanned < this.#slice) {
         this.#entries = Math.max(0, this.#passScanned - this.#passExpired);
         this.#start = 0;
         this.#passScanned = 0;
         this.#passExpired = 0;
+        this.#halfOpen(this.#passHalf);
+        this.#passHalf = 0;
         return;
       }
       // What was removed no longer has to be skipped.
@@ -66,7 +73,7 @@ export class FlowCollector {
 
   #run(input: Pick<GcArgs, 'start' | 'count' | 'pressure'>): GcArgs {
     const context = Buffer.alloc(gcArgsCodec.size);
-    gcArgsCodec.encode({ ...input, now: 0, scanned: 0, expired: 0, open: 0 }, context, 0);
+    gcArgsCodec.encode({ ...input, now: 0, scanned: 0, expired: 0, open: 0, half: 0 }, context, 0);
     return gcArgsCodec.decode(this.#program.testRun({ ctxIn: context }).ctxOut, 0);
   }
 }

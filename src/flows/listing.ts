@@ -1,5 +1,5 @@
 import { type Flow, FlowFlag, type FlowKey, FlowState } from '../../loader/abi/gen/types.gen.js';
-import { formatAddress } from '../../policy/address.js';
+import { formatAddress, isIpv4 } from '../../policy/address.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
 import type { Listing } from '../engine.js';
 import type { EventContext } from './events.js';
@@ -13,7 +13,10 @@ const MAX_ENTRIES = 100_000;
 const COLUMNS = ['PROTO', 'SOURCE', 'DESTINATION', 'FROM', 'TO', 'STATE', 'PACKETS', 'BYTES', 'NAT'] as const;
 
 /** The flows that are open, each once, with the counters of both directions. */
-export function listFlows(maps: Pick<KernelMaps, 'flows' | 'half'>, context: EventContext): Listing {
+export function listFlows(
+  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_flows'>,
+  context: EventContext,
+): Listing {
   const rows: string[][] = [];
   const objects: unknown[] = [];
   const add = (key: FlowKey, flow: Flow, reply: Flow | undefined, half: boolean): void => {
@@ -31,16 +34,57 @@ export function listFlows(maps: Pick<KernelMaps, 'flows' | 'half'>, context: Eve
       natText(entry),
     ]);
   };
+  const hot = hotCounts(maps.hot_flows);
   let seen = 0;
   for (const [key, flow] of maps.flows.entries()) {
     if (++seen > MAX_ENTRIES || rows.length >= MAX_FLOWS) break;
-    if ((flow.flags & FlowFlag.Reply) === 0) add(key, flow, maps.flows.get(replyKey(flow)), false);
+    if ((flow.flags & FlowFlag.Reply) !== 0) continue;
+    const back = replyKey(flow);
+    const reply = maps.flows.get(back);
+    add(key, withHot(flow, hot, key), reply && withHot(reply, hot, back), false);
   }
   for (const [, { f, r }] of maps.half.entries()) {
     if (rows.length >= MAX_FLOWS) break;
     add(replyKey(r), f, r, true);
   }
   return { columns: COLUMNS, rows, objects };
+}
+
+interface Counts {
+  readonly packets: bigint;
+  readonly bytes: bigint;
+}
+
+/** What the busiest flows have not yet added to their entries, by flow; see struct hot_flow. */
+function hotCounts(map: KernelMaps['hot_flows']): ReadonlyMap<string, Counts> {
+  const counts = new Map<string, Counts>();
+  for (const [, slots] of map.entriesPerCpu()) {
+    for (const { saddr, daddr, sport, dport, ifindex, proto, packets, bytes } of slots) {
+      if (packets === 0) continue;
+      const key = hotKey(saddr, daddr, { sport, dport, ifindex, proto });
+      const before = counts.get(key);
+      counts.set(key, {
+        packets: (before?.packets ?? 0n) + BigInt(packets),
+        bytes: (before?.bytes ?? 0n) + bytes,
+      });
+    }
+  }
+  return counts;
+}
+
+function hotKey(saddr: number, daddr: number, rest: Omit<FlowKey, 'saddr' | 'daddr'>): string {
+  return `${saddr} ${daddr} ${rest.sport} ${rest.dport} ${rest.ifindex} ${rest.proto}`;
+}
+
+function withHot(flow: Flow, hot: ReadonlyMap<string, Counts>, key: FlowKey): Flow {
+  if (hot.size === 0 || !isIpv4(key.saddr)) return flow;
+  const counts = hot.get(hotKey(lastWord(key.saddr), lastWord(key.daddr), key));
+  if (counts === undefined) return flow;
+  return { ...flow, packets: flow.packets + counts.packets, bytes: flow.bytes + counts.bytes };
+}
+
+function lastWord(address: Uint8Array): number {
+  return new DataView(address.buffer, address.byteOffset, address.byteLength).getUint32(12);
 }
 
 /** Key of the other direction of a flow: its tuple after translation, turned around. */
@@ -93,9 +137,10 @@ function describeFlow(
 }
 
 function stateText(flow: Flow, reply: Flow | undefined, half: boolean): string {
-  if (half) return 'opening';
-  if (flow.state === FlowState.Closing || reply?.state === FlowState.Closing) return 'closing';
-  if (flow.proto === PROTOCOLS.TCP) return 'established';
+  if (flow.proto === PROTOCOLS.TCP) {
+    if (half || flow.state < FlowState.Open) return 'opening';
+    return Math.max(flow.state, reply?.state ?? 0) >= FlowState.Closing ? 'closing' : 'established';
+  }
   return reply !== undefined && reply.packets > 0n ? 'answered' : 'unanswered';
 }
 

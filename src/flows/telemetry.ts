@@ -31,7 +31,9 @@ export class Telemetry {
     this.#kernel = kernel;
     this.#compiler = compiler;
     this.#drops = new DropLog(context);
-    this.#collector = new FlowCollector(gc, maps.flows.maxEntries);
+    this.#collector = new FlowCollector(gc, maps.flows.maxEntries, (count) => {
+      kernel.node.halfOpen = count;
+    });
     this.#gauges = new MapGauges(maps, {
       flows: () => this.#collector.entries,
       endpoints: () => kernel.attachments.size,

@@ -26,9 +26,11 @@ import {
   type HalfFlow,
   type Hostport,
   type HostportKey,
+  type HotFlow,
   halfFlowCodec,
   hostportCodec,
   hostportKeyCodec,
+  hotFlowCodec,
   NetworkFlag,
   type Node,
   networkCodec,
@@ -109,6 +111,8 @@ export interface Outcome {
 
 let sequence = 0;
 
+const EMPTY_HOT: HotFlow = hotFlowCodec.decode(Buffer.alloc(hotFlowCodec.size), 0);
+
 export interface BedOptions {
   readonly rodata?: Readonly<Record<string, number | bigint>>;
   readonly sizes?: Readonly<Record<string, number>>;
@@ -125,6 +129,7 @@ export class Bed {
   readonly cidrs: BpfMap<CidrKey, AddrInfo>;
   readonly hostports: BpfMap<HostportKey, Hostport>;
   readonly node: BpfMap<number, Node>;
+  readonly hot: BpfMap<number, HotFlow>;
   readonly metrics: BpfMap<number, Counter>;
   #forwarded = 0;
 
@@ -182,6 +187,7 @@ export class Bed {
     this.cidrs = o.map('cidrs', cidrKeyCodec, addrInfoCodec);
     this.hostports = o.map('hostports', hostportKeyCodec, hostportCodec);
     this.node = o.map('node_map', u32Codec, nodeCodec);
+    this.hot = o.map('hot_flows', u32Codec, hotFlowCodec);
     this.metrics = o.map('metrics', u32Codec, counterCodec);
     this.#fill();
   }
@@ -235,7 +241,17 @@ export class Bed {
     clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
-    this.node.set(0, { epoch: 1, trace: 0, pickup: 0, published: 0, gcScanned: 0n, gcExpired: 0n });
+    for (const [slot, all] of this.hot.entriesPerCpu())
+      if (all.some(({ ifindex }) => ifindex !== 0)) this.hot.set(slot, EMPTY_HOT);
+    this.node.set(0, {
+      epoch: 1,
+      trace: 0,
+      pickup: 0,
+      published: 0,
+      gcScanned: 0n,
+      gcExpired: 0n,
+      halfOpen: 0,
+    });
     this.#fill();
     this.dropsSince();
     this.#forwarded = this.counted('None');
@@ -267,6 +283,7 @@ export class Bed {
       published: this.node.get(0)?.published ?? 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      halfOpen: 0,
     });
   }
 
@@ -303,7 +320,15 @@ export class Bed {
       { addr: parseAddress(host), port, proto },
       { addr: parseAddress(v6 ? guest.v6 : guest.v4), ifindex: guest.ifindex, port: to },
     );
-    this.node.set(0, { epoch: 1, trace: 0, pickup: 0, published: 1, gcScanned: 0n, gcExpired: 0n });
+    this.node.set(0, {
+      epoch: 1,
+      trace: 0,
+      pickup: 0,
+      published: 1,
+      gcScanned: 0n,
+      gcExpired: 0n,
+      halfOpen: 0,
+    });
   }
 
   /** `named`: what a dry run takes for the device (cb[0]). */

@@ -55,16 +55,23 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
     destinationPort: 4000,
   } as const;
 
-  it('keeps a TCP flow out of the main table until its handshake is complete', () => {
+  it('opens a TCP flow with its handshake', () => {
+    const states = (): number[] =>
+      [...bed.flows.entries()].sort(([a], [b]) => a.ifindex - b.ifindex).map(([, flow]) => flow.state);
+    const halfOpen = (): number | undefined => bed.node.get(0)?.halfOpen;
     expect(bed.from(A, { ...tcp, flags: FLAG.syn }).retval).toBe(REDIRECT);
-    expect(bed.table()).toEqual([]);
-    expect([...bed.half.entries()]).toHaveLength(1);
+    expect(states()).toEqual([FlowState.New, FlowState.New]);
+    expect(halfOpen()).toBe(1);
+    bed.from(A, { ...tcp, flags: FLAG.ack });
+    expect(states()).toEqual([FlowState.New, FlowState.New]);
     expect(bed.from(B, { ...answer, flags: FLAG.syn | FLAG.ack }).retval).toBe(REDIRECT);
-    expect(bed.table()).toEqual([]);
+    expect(states()).toEqual([FlowState.Synack, FlowState.Open]);
+    bed.from(A, { ...tcp, flags: FLAG.syn });
+    expect(halfOpen()).toBe(1);
     const last = bed.from(A, { ...tcp, flags: FLAG.ack });
     expect(last.retval).toBe(REDIRECT);
-    expect(bed.table()).toHaveLength(2);
-    expect([...bed.half.entries()]).toEqual([]);
+    expect(states()).toEqual([FlowState.Open, FlowState.Open]);
+    expect(halfOpen()).toBe(0);
     expect(last.packet).toMatchObject({
       sourceMac: B.host,
       destinationMac: B.mac,
@@ -76,28 +83,72 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
     for (const [key, flow] of bed.flows.entries()) {
       expect(flow).toMatchObject({
         action: FlowAction.Peer,
-        state: FlowState.Open,
         oif: key.ifindex === A.ifindex ? B.ifindex : A.ifindex,
       });
     }
-    expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
-    expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
-    const counts = [...bed.flows.entries()].map(([key, flow]) => [key.ifindex, Number(flow.packets)]);
-    expect(new Map(counts as [number, number][])).toEqual(
-      new Map([
-        [A.ifindex, 3],
-        [B.ifindex, 2],
-      ]),
-    );
+    expect([...bed.half.entries()]).toEqual([]);
     expect(bed.dropsSince()).toEqual({});
   });
 
-  it('leaves an answered SYN half open while only SYNs come', () => {
-    for (let i = 0; i < 5; i++) bed.from(A, { ...tcp, flags: FLAG.syn });
-    bed.from(B, { ...answer, flags: FLAG.syn | FLAG.ack });
+  it('forgets a refused connection', () => {
     bed.from(A, { ...tcp, flags: FLAG.syn });
+    expect(bed.from(B, { ...answer, flags: FLAG.rst | FLAG.ack }).retval).toBe(REDIRECT);
     expect(bed.table()).toEqual([]);
-    expect([...bed.half.entries()]).toHaveLength(1);
+    expect(bed.node.get(0)?.halfOpen).toBe(0);
+  });
+
+  describe('while more flows are half-open than the table takes', () => {
+    let flooded: Bed;
+    beforeAll(() => {
+      flooded = new Bed({ rodata: { cfg_half_limit: 0 } });
+    });
+    beforeEach(() => flooded.reset());
+    afterAll(() => flooded.close());
+
+    it('keeps a TCP flow out of the main table until its handshake is complete', () => {
+      expect(flooded.from(A, { ...tcp, flags: FLAG.syn }).retval).toBe(REDIRECT);
+      expect(flooded.table()).toEqual([]);
+      expect([...flooded.half.entries()]).toHaveLength(1);
+      expect(flooded.from(B, { ...answer, flags: FLAG.syn | FLAG.ack }).retval).toBe(REDIRECT);
+      expect(flooded.table()).toEqual([]);
+      const last = flooded.from(A, { ...tcp, flags: FLAG.ack });
+      expect(last.retval).toBe(REDIRECT);
+      expect(flooded.table()).toHaveLength(2);
+      expect([...flooded.half.entries()]).toEqual([]);
+      expect(last.packet).toMatchObject({
+        sourceMac: B.host,
+        destinationMac: B.mac,
+        source: A[family],
+        destination: B[family],
+        ttl: 64,
+        broken: [],
+      });
+      for (const [key, flow] of flooded.flows.entries()) {
+        expect(flow).toMatchObject({
+          action: FlowAction.Peer,
+          state: FlowState.Open,
+          oif: key.ifindex === A.ifindex ? B.ifindex : A.ifindex,
+        });
+      }
+      expect(flooded.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
+      expect(flooded.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
+      const counts = [...flooded.flows.entries()].map(([key, flow]) => [key.ifindex, Number(flow.packets)]);
+      expect(new Map(counts as [number, number][])).toEqual(
+        new Map([
+          [A.ifindex, 3],
+          [B.ifindex, 2],
+        ]),
+      );
+      expect(flooded.dropsSince()).toEqual({});
+    });
+
+    it('leaves an answered SYN half open while only SYNs come', () => {
+      for (let i = 0; i < 5; i++) flooded.from(A, { ...tcp, flags: FLAG.syn });
+      flooded.from(B, { ...answer, flags: FLAG.syn | FLAG.ack });
+      flooded.from(A, { ...tcp, flags: FLAG.syn });
+      expect(flooded.table()).toEqual([]);
+      expect([...flooded.half.entries()]).toHaveLength(1);
+    });
   });
 
   it('tracks UDP, SCTP, echo and other protocols from the first packet', () => {
@@ -275,7 +326,15 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
       expect(bed.from(A, { ...tcp, flags }).retval).toBe(DROPPED);
     }
     expect(bed.dropsSince()).toEqual({ TcpNoFlow: 4 });
-    bed.node.set(0, { epoch: 1, trace: 0, pickup: 1, published: 0, gcScanned: 0n, gcExpired: 0n });
+    bed.node.set(0, {
+      epoch: 1,
+      trace: 0,
+      pickup: 1,
+      published: 0,
+      gcScanned: 0n,
+      gcExpired: 0n,
+      halfOpen: 0,
+    });
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);
     expect(bed.from(B, { ...answer, flags: FLAG.ack }).retval).toBe(REDIRECT);
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);

@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '2b3ed29cfafe79c6';
+export const LAYOUT_HASH = 'ece5628d8304b58f';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -362,6 +362,7 @@ export interface GcArgs {
   readonly scanned: number;
   readonly expired: number;
   readonly open: number;
+  readonly half: number;
 }
 export const gcArgsCodec: Codec<GcArgs> = {
   size: 32,
@@ -373,7 +374,7 @@ export const gcArgsCodec: Codec<GcArgs> = {
     into.writeUInt32LE(value.scanned, offset + 16);
     into.writeUInt32LE(value.expired, offset + 20);
     into.writeUInt32LE(value.open, offset + 24);
-    into.fill(0, offset + 28, offset + 32);
+    into.writeUInt32LE(value.half, offset + 28);
   },
   decode(from, offset) {
     return {
@@ -384,6 +385,7 @@ export const gcArgsCodec: Codec<GcArgs> = {
       scanned: from.readUInt32LE(offset + 16),
       expired: from.readUInt32LE(offset + 20),
       open: from.readUInt32LE(offset + 24),
+      half: from.readUInt32LE(offset + 28),
     };
   },
 };
@@ -453,6 +455,62 @@ export const hostportKeyCodec: Codec<HostportKey> = {
   },
 };
 
+/** struct hot_flow, 64 bytes. */
+export interface HotFlow {
+  readonly saddr: number;
+  readonly daddr: number;
+  readonly sport: number;
+  readonly dport: number;
+  readonly ifindex: number;
+  readonly epoch: number;
+  readonly synced: number;
+  readonly oif: number;
+  readonly packets: number;
+  readonly bytes: bigint;
+  readonly dmac: Uint8Array;
+  readonly smac: Uint8Array;
+  readonly fromMac: Uint8Array;
+  readonly proto: number;
+}
+export const hotFlowCodec: Codec<HotFlow> = {
+  size: 64,
+  encode(value, into, offset) {
+    into.writeUInt32BE(value.saddr, offset);
+    into.writeUInt32BE(value.daddr, offset + 4);
+    into.writeUInt16BE(value.sport, offset + 8);
+    into.writeUInt16BE(value.dport, offset + 10);
+    into.writeUInt32LE(value.ifindex, offset + 12);
+    into.writeUInt32LE(value.epoch, offset + 16);
+    into.writeUInt32LE(value.synced, offset + 20);
+    into.writeUInt32LE(value.oif, offset + 24);
+    into.writeUInt32LE(value.packets, offset + 28);
+    into.writeBigUInt64LE(value.bytes, offset + 32);
+    putBytes(value.dmac, into, offset + 40, 6, 'hot_flow.dmac');
+    putBytes(value.smac, into, offset + 46, 6, 'hot_flow.smac');
+    putBytes(value.fromMac, into, offset + 52, 6, 'hot_flow.from_mac');
+    into.writeUInt8(value.proto, offset + 58);
+    into.fill(0, offset + 59, offset + 64);
+  },
+  decode(from, offset) {
+    return {
+      saddr: from.readUInt32BE(offset),
+      daddr: from.readUInt32BE(offset + 4),
+      sport: from.readUInt16BE(offset + 8),
+      dport: from.readUInt16BE(offset + 10),
+      ifindex: from.readUInt32LE(offset + 12),
+      epoch: from.readUInt32LE(offset + 16),
+      synced: from.readUInt32LE(offset + 20),
+      oif: from.readUInt32LE(offset + 24),
+      packets: from.readUInt32LE(offset + 28),
+      bytes: from.readBigUInt64LE(offset + 32),
+      dmac: takeBytes(from, offset + 40, 6),
+      smac: takeBytes(from, offset + 46, 6),
+      fromMac: takeBytes(from, offset + 52, 6),
+      proto: from.readUInt8(offset + 58),
+    };
+  },
+};
+
 /** struct network, 40 bytes. */
 export interface Network {
   readonly flags: number;
@@ -476,7 +534,7 @@ export const networkCodec: Codec<Network> = {
   },
 };
 
-/** struct node, 32 bytes. */
+/** struct node, 128 bytes. */
 export interface Node {
   readonly epoch: number;
   readonly trace: number;
@@ -484,9 +542,10 @@ export interface Node {
   readonly published: number;
   readonly gcScanned: bigint;
   readonly gcExpired: bigint;
+  readonly halfOpen: number;
 }
 export const nodeCodec: Codec<Node> = {
-  size: 32,
+  size: 128,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.trace, offset + 4);
@@ -494,6 +553,9 @@ export const nodeCodec: Codec<Node> = {
     into.writeUInt32LE(value.published, offset + 12);
     into.writeBigUInt64LE(value.gcScanned, offset + 16);
     into.writeBigUInt64LE(value.gcExpired, offset + 24);
+    into.fill(0, offset + 32, offset + 64);
+    into.writeInt32LE(value.halfOpen, offset + 64);
+    into.fill(0, offset + 68, offset + 128);
   },
   decode(from, offset) {
     return {
@@ -503,6 +565,7 @@ export const nodeCodec: Codec<Node> = {
       published: from.readUInt32LE(offset + 12),
       gcScanned: from.readBigUInt64LE(offset + 16),
       gcExpired: from.readBigUInt64LE(offset + 24),
+      halfOpen: from.readInt32LE(offset + 64),
     };
   },
 };
@@ -862,18 +925,18 @@ export const FlowFlagName: Readonly<Record<number, keyof typeof FlowFlag>> = {
 /** enum flow_state. */
 export const FlowState = {
   New: 0,
-  Open: 1,
-  Closing: 2,
-  Synack: 3,
+  Synack: 1,
+  Open: 2,
+  Closing: 3,
   Closed: 4,
 } as const;
 export type FlowState = (typeof FlowState)[keyof typeof FlowState];
 /** Names of enum flow_state by number. */
 export const FlowStateName: Readonly<Record<number, keyof typeof FlowState>> = {
   0: 'New',
-  1: 'Open',
-  2: 'Closing',
-  3: 'Synack',
+  1: 'Synack',
+  2: 'Open',
+  3: 'Closing',
   4: 'Closed',
 };
 
@@ -934,6 +997,7 @@ export const MAPS = {
   frags: { key: fragKeyCodec, value: fragCodec },
   half: { key: flowKeyCodec, value: halfFlowCodec },
   hostports: { key: hostportKeyCodec, value: hostportCodec },
+  hot_flows: { key: u32Codec, value: hotFlowCodec },
   metrics: { key: u32Codec, value: counterCodec },
   networks: { key: u32Codec, value: networkCodec },
   node_map: { key: u32Codec, value: nodeCodec },
@@ -948,6 +1012,7 @@ export const MAPS = {
 export type NodeConstant =
   | 'cfg_csum6_flags'
   | 'cfg_dry_run'
+  | 'cfg_half_limit'
   | 'cfg_hz'
   | 'cfg_layout'
   | 'cfg_netns_cookie'

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * The busiest flows: between two local containers, IPv4, not translated. A packet of one is forwarded from one small
+ * entry of an array, found without a hash table; see struct hot_flow.
+ */
+#pragma once
+#include "work.h"
+
+/* Packets of a flow before it may take a place. */
+#define HOT_AFTER 8
+
+/* Not one of the hot flows: the flow table decides. */
+#define HOT_MISS (-100)
+
+/* A source port and the destination port behind it. */
+static __always_inline __u32 hot_ports(const __be16 *sport)
+{
+	return *(const __u32 *)sport;
+}
+
+static __always_inline struct hot_flow *hot_slot(__be32 saddr, __be32 daddr, __u32 ports)
+{
+	__u32 h = (saddr ^ (daddr << 5 | daddr >> 27)) + ports;
+	__u32 slot;
+
+	h *= 0x9e3779b1;
+	slot = (h >> 16) & (HOT_FLOWS - 1);
+	return bpf_map_lookup_elem(&hot_flows, &slot);
+}
+
+static __always_inline bool hot_is(const struct hot_flow *h, const struct flow_key *k)
+{
+	return h->saddr == k->saddr.w[3] && h->daddr == k->daddr.w[3] && h->sport == k->sport &&
+	       h->dport == k->dport && h->ifindex == k->ifindex && h->proto == k->proto;
+}
+
+/* Moves the counts of what has the place now to its flow. */
+static __always_inline void hot_settle(struct hot_flow *h)
+{
+	struct flow_key k = {};
+	struct flow *e;
+
+	if (!h->packets)
+		return;
+	addr_set_v4(&k.saddr, h->saddr);
+	addr_set_v4(&k.daddr, h->daddr);
+	k.sport = h->sport;
+	k.dport = h->dport;
+	k.ifindex = h->ifindex;
+	k.proto = h->proto;
+	e = bpf_map_lookup_elem(&flows, &k);
+	if (e) {
+		e->packets += h->packets;
+		e->bytes += h->bytes;
+	}
+	h->packets = 0;
+	h->bytes = 0;
+}
+
+/* e, the entry of p, forwards to a local container: it takes its place among the hot flows if that is free. */
+__noinline int hot_remember(struct packet *p, struct flow *e)
+{
+	struct hot_flow *h;
+	__u32 jiffies = now();
+
+	if (!p || !e)
+		return 0;
+	if (p->v6 || p->fragment || e->state != FLOW_OPEN || e->flags & ~FLOW_REPLY ||
+	    (p->key.proto != IPPROTO_TCP && p->key.proto != IPPROTO_UDP))
+		return 0;
+	h = hot_slot(p->key.saddr.w[3], p->key.daddr.w[3], hot_ports(&p->key.sport));
+	if (!h)
+		return 0;
+	if (!hot_is(h, &p->key)) {
+		if (h->ifindex && jiffies - h->synced < cfg_hz)
+			return 0;
+		hot_settle(h);
+		h->saddr = p->key.saddr.w[3];
+		h->daddr = p->key.daddr.w[3];
+		h->sport = p->key.sport;
+		h->dport = p->key.dport;
+		h->ifindex = p->key.ifindex;
+		h->proto = p->key.proto;
+	} else if (h->packets) {
+		e->packets += h->packets;
+		e->bytes += h->bytes;
+		h->packets = 0;
+		h->bytes = 0;
+	}
+	h->epoch = e->epoch;
+	h->oif = e->oif;
+	h->synced = jiffies;
+	memcpy(h->dmac, e->dmac, ETH_ALEN);
+	memcpy(h->smac, e->smac, ETH_ALEN);
+	memcpy(h->from_mac, e->from_mac, ETH_ALEN);
+	return 0;
+}
+
+/* The flow of p ends. */
+static __always_inline void hot_forget(const struct packet *p, struct flow *e)
+{
+	struct hot_flow *h;
+
+	if (p->v6)
+		return;
+	h = hot_slot(p->key.saddr.w[3], p->key.daddr.w[3], hot_ports(&p->key.sport));
+	if (!h || !hot_is(h, &p->key))
+		return;
+	e->packets += h->packets;
+	e->bytes += h->bytes;
+	h->packets = 0;
+	h->bytes = 0;
+	h->ifindex = 0;
+}
+
+/* Forwards a packet of a hot flow, or HOT_MISS. */
+static __always_inline int hot_forward(struct __sk_buff *skb, const struct node *node)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + L3_OFF;
+	__u8 *l4 = (void *)(ip + 1);
+	struct hot_flow *h;
+	__u32 ports, len;
+
+	if (l4 + 14 > (__u8 *)end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
+		return HOT_MISS;
+	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)))
+		return HOT_MISS;
+	if (ip->protocol == IPPROTO_TCP ? l4[13] & (TCP_SYN | TCP_FIN | TCP_RST)
+					: ip->protocol != IPPROTO_UDP)
+		return HOT_MISS;
+	ports = hot_ports((__be16 *)l4);
+	h = hot_slot(ip->saddr, ip->daddr, ports);
+	if (!h || h->saddr != ip->saddr || h->daddr != ip->daddr || hot_ports(&h->sport) != ports ||
+	    h->proto != ip->protocol || h->ifindex != skb->ifindex || h->epoch != node->epoch ||
+	    now() - h->synced >= cfg_hz)
+		return HOT_MISS;
+	if (!mac_equal(data + ETH_ALEN, h->from_mac) || (*(__u8 *)data & 1))
+		return HOT_MISS;
+	len = skb->len - L3_OFF;
+	h->packets++;
+	h->bytes += len;
+	count(DIR_EGRESS, DROP_NONE, len);
+	memcpy(data, h->dmac, 2 * ETH_ALEN);
+	if (unlikely(skb->pkt_type != PACKET_HOST))
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return (int)bpf_redirect_peer(h->oif, 0);
+}

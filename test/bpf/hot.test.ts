@@ -1,0 +1,95 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { HotFlow } from '../../loader/abi/gen/types.gen.js';
+import { FLAG, PROTO } from '../lib/packet.js';
+import { A, B, Bed, C, DROPPED, REDIRECT } from './bed.js';
+
+let bed: Bed;
+beforeAll(() => {
+  bed = new Bed();
+});
+beforeEach(() => bed.reset());
+afterAll(() => bed.close());
+
+const udp = { source: A.v4, destination: B.v4, proto: PROTO.udp, sourcePort: 7, destinationPort: 9 } as const;
+const tcp = { ...udp, proto: PROTO.tcp } as const;
+const answer = { source: B.v4, destination: A.v4, sourcePort: 9, destinationPort: 7 } as const;
+
+function hot(): HotFlow[] {
+  return [...bed.hot.entriesPerCpu()].flatMap(([, all]) => all.filter(({ ifindex }) => ifindex !== 0));
+}
+
+/** Packets of a flow from `ifindex`: what its entry says, and what is not in it yet. */
+function packets(ifindex: number): number {
+  const settled = [...bed.flows.entries()].filter(([key]) => key.ifindex === ifindex);
+  const rest = hot().filter((flow) => flow.ifindex === ifindex);
+  return [...settled.map(([, flow]) => flow), ...rest].reduce((sum, flow) => sum + Number(flow.packets), 0);
+}
+
+function connect(): void {
+  bed.from(A, { ...tcp, flags: FLAG.syn });
+  bed.from(B, { ...answer, proto: PROTO.tcp, flags: FLAG.syn | FLAG.ack });
+  bed.from(A, { ...tcp, flags: FLAG.ack });
+}
+
+describe('the busiest flows', () => {
+  it.each([
+    ['UDP', udp],
+    ['TCP', tcp],
+  ] as const)('%s: take a place after a few packets, and every packet is counted once', (name, packet) => {
+    if (name === 'TCP') connect();
+    else bed.from(A, packet);
+    const before = packets(A.ifindex);
+    const counted = bed.counted('None');
+    expect(hot()).toEqual([]);
+    for (let i = 0; i < 100; i++) {
+      const { retval, packet: sent } = bed.from(A, {
+        ...packet,
+        ...(name === 'TCP' ? { flags: FLAG.ack } : {}),
+      });
+      expect(retval).toBe(REDIRECT);
+      expect(sent).toMatchObject({ sourceMac: B.host, destinationMac: B.mac, ttl: 64, broken: [] });
+    }
+    expect(hot().length).toBeGreaterThan(0);
+    expect(hot()[0]).toMatchObject({ oif: B.ifindex, ifindex: A.ifindex, proto: packet.proto });
+    expect(packets(A.ifindex)).toBe(before + 100);
+    expect(bed.counted('None')).toBe(counted + 100);
+    expect(bed.dropsSince()).toEqual({});
+  });
+
+  it('follow a change of policy with the next packet', () => {
+    for (let i = 0; i < 20; i++) bed.from(A, udp);
+    expect(hot()).not.toEqual([]);
+    bed.set(2, {});
+    bed.endpoint(B, { setIngress: 2 });
+    bed.epoch(2);
+    expect(bed.from(A, udp).retval).toBe(DROPPED);
+    expect(bed.dropsSince()).toEqual({ PolicyIngress: 1 });
+    bed.endpoint(B);
+    bed.epoch(3);
+    for (let i = 0; i < 20; i++) expect(bed.from(A, udp).retval).toBe(REDIRECT);
+  });
+
+  it('are no way around the check of addresses', () => {
+    for (let i = 0; i < 20; i++) bed.from(A, udp);
+    expect(bed.from({ ...A, mac: C.mac }, udp).retval).toBe(DROPPED);
+    expect(bed.from(C, udp).retval).toBe(DROPPED);
+    expect(bed.dropsSince()).toEqual({ SpoofedMac: 1, SpoofedAddr: 1 });
+  });
+
+  it('end like others, with their counts', () => {
+    connect();
+    for (let i = 0; i < 50; i++) bed.from(A, { ...tcp, flags: FLAG.ack });
+    const total = packets(A.ifindex);
+    bed.from(A, { ...tcp, flags: FLAG.fin | FLAG.ack });
+    expect(packets(A.ifindex)).toBe(total + 1);
+    bed.from(B, { ...answer, proto: PROTO.tcp, flags: FLAG.rst });
+    expect(bed.table()).toEqual([]);
+    expect(bed.from(A, { ...tcp, flags: FLAG.syn }).retval).toBe(REDIRECT);
+    expect(bed.table()).toHaveLength(2);
+  });
+
+  it('leave fragments and IPv6 to the flow table', () => {
+    for (let i = 0; i < 20; i++) bed.from(A, { ...udp, source: A.v6, destination: B.v6 });
+    expect(hot()).toEqual([]);
+  });
+});
