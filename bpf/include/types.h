@@ -279,6 +279,15 @@ struct hot_flow {
 };
 #define HOT_FLOWS 128
 
+/* The latest decisions about new flows between two local containers, by CPU; see lib/repeat.h. */
+struct decision {
+	struct flow_key key; /* of the opener's packets; its source port does not count */
+	__u32 epoch; /* 0: empty */
+	struct flow r;
+	struct flow f;
+};
+#define DECISIONS 64
+
 /* Counters: index is direction * METRIC_REASONS + reason; reason 0 counts forwarded packets. */
 enum direction {
 	DIR_EGRESS = 0, /* out of a container */

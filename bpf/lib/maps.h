@@ -30,6 +30,7 @@ MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_p
 MAP(hostports, BPF_MAP_TYPE_HASH, struct hostport_key, struct hostport, 16384, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
 MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
+MAP(decisions, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct decision, DECISIONS, 0);
 MAP(hot_flows, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct hot_flow, HOT_FLOWS, 0);
 /* One slot, memory-mapped by who runs the dry run: one packet at a time. */
 MAP(trace_map, BPF_MAP_TYPE_ARRAY, __u32, struct trace, 1, BPF_F_MMAPABLE);

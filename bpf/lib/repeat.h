@@ -6,22 +6,6 @@
 #pragma once
 #include "work.h"
 
-#define DECISIONS 64
-
-struct decision {
-	struct flow_key key; /* of the opener's packets, without the source port */
-	__u32 epoch; /* 0: empty */
-	struct flow r;
-	struct flow f;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct decision)); /* private: its type is not exported */
-	__uint(max_entries, DECISIONS);
-} decisions SEC(".maps");
-
 static __always_inline struct decision *decision_slot(const struct flow_key *k)
 {
 	__u32 h = (k->saddr.w[3] ^ (k->daddr.w[3] << 5 | k->daddr.w[3] >> 27)) + k->dport + k->ifindex;

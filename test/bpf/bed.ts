@@ -12,7 +12,9 @@ import {
   type Counter,
   cidrKeyCodec,
   counterCodec,
+  type Decision,
   DropReason,
+  decisionCodec,
   type Endpoint,
   endpointCodec,
   type Flow,
@@ -111,6 +113,7 @@ export interface Outcome {
 
 let sequence = 0;
 
+const NO_DECISION: Decision = decisionCodec.decode(Buffer.alloc(decisionCodec.size), 0);
 const EMPTY_HOT: HotFlow = hotFlowCodec.decode(Buffer.alloc(hotFlowCodec.size), 0);
 
 export interface BedOptions {
@@ -241,6 +244,8 @@ export class Bed {
     clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
+    const decisions = this.#object.map('decisions', u32Codec, decisionCodec);
+    for (let slot = 0; slot < decisions.maxEntries; slot++) decisions.set(slot, NO_DECISION);
     for (const [slot, all] of this.hot.entriesPerCpu())
       if (all.some(({ ifindex }) => ifindex !== 0)) this.hot.set(slot, EMPTY_HOT);
     this.node.set(0, {

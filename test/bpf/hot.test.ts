@@ -93,3 +93,53 @@ describe('the busiest flows', () => {
     expect(hot()).toEqual([]);
   });
 });
+
+describe('the next connection between the same two', () => {
+  it('is decided as the one before, until something changes', () => {
+    for (const [from, to] of [
+      [A.v4, B.v4],
+      [A.v6, B.v6],
+    ] as const) {
+      bed.reset();
+      const syn = (sourcePort: number, destinationPort = 80): number =>
+        bed.from(A, {
+          source: from,
+          destination: to,
+          proto: PROTO.tcp,
+          sourcePort,
+          destinationPort,
+          flags: FLAG.syn,
+        }).retval;
+      bed.set(2, {});
+      bed.profile(2, A.id, 7, [[PROTO.tcp, 80, 64, 5]]);
+      bed.endpoint(B, { setIngress: 2 });
+      expect(syn(1)).toBe(REDIRECT);
+      expect(syn(2)).toBe(REDIRECT);
+      expect(syn(3, 81)).toBe(DROPPED);
+      const opener = [...bed.flows.entries()].filter(([key]) => key.ifindex === A.ifindex);
+      const back = [...bed.flows.entries()].filter(([key]) => key.ifindex === B.ifindex);
+      expect(opener.map(([key, flow]) => [key.sport, flow.sport, flow.dport]).sort()).toEqual([
+        [1, 1, 80],
+        [2, 2, 80],
+      ]);
+      expect(back.map(([key, flow]) => [key.dport, flow.sport, flow.dport]).sort()).toEqual([
+        [1, 80, 1],
+        [2, 80, 2],
+      ]);
+      for (const pair of [opener, back]) {
+        const [first, second] = pair.map(([, flow]) => ({
+          ...flow,
+          sport: 0,
+          dport: 0,
+          last: 0,
+          created: 0n,
+        }));
+        expect(second).toEqual(first);
+      }
+      bed.set(3, {});
+      bed.endpoint(B, { setIngress: 3 });
+      bed.epoch(2);
+      expect(syn(4)).toBe(DROPPED);
+    }
+  });
+});

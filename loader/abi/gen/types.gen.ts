@@ -12,7 +12,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'ece5628d8304b58f';
+export const LAYOUT_HASH = '2d8ea947c80b9501';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -73,6 +73,31 @@ export const counterCodec: Codec<Counter> = {
     return {
       packets: from.readBigUInt64LE(offset),
       bytes: from.readBigUInt64LE(offset + 8),
+    };
+  },
+};
+
+/** struct decision, 352 bytes. */
+export interface Decision {
+  readonly key: FlowKey;
+  readonly epoch: number;
+  readonly r: Flow;
+  readonly f: Flow;
+}
+export const decisionCodec: Codec<Decision> = {
+  size: 352,
+  encode(value, into, offset) {
+    flowKeyCodec.encode(value.key, into, offset);
+    into.writeUInt32LE(value.epoch, offset + 44);
+    flowCodec.encode(value.r, into, offset + 48);
+    flowCodec.encode(value.f, into, offset + 200);
+  },
+  decode(from, offset) {
+    return {
+      key: flowKeyCodec.decode(from, offset),
+      epoch: from.readUInt32LE(offset + 44),
+      r: flowCodec.decode(from, offset + 48),
+      f: flowCodec.decode(from, offset + 200),
     };
   },
 };
@@ -992,6 +1017,7 @@ export const VerdictName: Readonly<Record<number, keyof typeof Verdict>> = {
 export const MAPS = {
   addrs: { key: ipAddrCodec, value: addrInfoCodec },
   cidrs: { key: cidrKeyCodec, value: addrInfoCodec },
+  decisions: { key: u32Codec, value: decisionCodec },
   endpoints: { key: u32Codec, value: endpointCodec },
   flows: { key: flowKeyCodec, value: flowCodec },
   frags: { key: fragKeyCodec, value: fragCodec },
