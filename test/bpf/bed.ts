@@ -425,7 +425,7 @@ export class Bed {
   gc(args: Partial<GcArgs>): GcArgs {
     const ctx = Buffer.alloc(gcArgsCodec.size);
     gcArgsCodec.encode(
-      { start: 0, count: 1_000_000, now: 0, pressure: 0, scanned: 0, expired: 0, open: 0, ...args },
+      { start: 0, count: 1_000_000, now: 0, pressure: 0, scanned: 0, expired: 0, open: 0, half: 0, ...args },
       ctx,
       0,
     );

@@ -71,7 +71,7 @@ describe('the busiest flows', () => {
 
   it('are no way around the check of addresses', () => {
     for (let i = 0; i < 20; i++) bed.from(A, udp);
-    expect(bed.from({ ...A, mac: C.mac }, udp).retval).toBe(DROPPED);
+    expect(bed.from(A, { ...udp, sourceMac: C.mac }).retval).toBe(DROPPED);
     expect(bed.from(C, udp).retval).toBe(DROPPED);
     expect(bed.dropsSince()).toEqual({ SpoofedMac: 1, SpoofedAddr: 1 });
   });
