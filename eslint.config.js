@@ -3,7 +3,7 @@
  * Typed lint rules, and the direction of imports (docs/design.md): policy/ is pure, loader/ knows
  * neither policy/ nor src/, src/state runs no loader code, ffi/ alone imports the FFI packages,
  * src/main.ts and src/engine-impl.ts construct the parts (src/dataplane and src/probe what they open of the
- * kernel, src/policytest/run.ts the parts of a policy test).
+ * kernel, src/policytest the parts of a policy test).
  * scripts/lint.test.ts proves that each rule bites.
  */
 import tseslint from 'typescript-eslint';
@@ -117,13 +117,13 @@ export default tseslint.config(
   {
     files: ['src/**/*.ts'],
     // src/dataplane opens what it needs of the kernel: a netlink socket for each namespace, pins, links;
-    // src/probe loads the programs a second time; src/policytest/run.ts wires policy tests, which need no agent.
+    // src/probe loads the programs a second time; src/policytest is an agent's maps without the agent.
     ignores: [
       'src/main.ts',
       'src/engine-impl.ts',
       'src/dataplane/**',
       'src/probe/**',
-      'src/policytest/run.ts',
+      'src/policytest/**',
       '**/*.test.ts',
     ],
     rules: { 'sluice/construction': 'error' },

@@ -59,6 +59,18 @@ export const ERRORS = {
     'kind {kind} of apiVersion {apiVersion} is for the resources of a PolicyTest: an agent does not take it',
   SLU1402: 'domain names as peers are not supported yet: use networks with the addresses, or remove the rule',
 
+  // 16xx: policy tests (policy/schema/policy-test, src/policytest)
+  SLU1601: 'the file has no document of kind PolicyTest',
+  SLU1602: 'must be PolicyTest of apiVersion sluice.dev/v1alpha1, not {got}',
+  SLU1603: 'the test has no probes: add some',
+  SLU1604: '{kind} {name} is not there to be deleted{hint}',
+  SLU1605: '{name} is a Pod and also a Container ({where}): a probe could not tell them apart, rename one',
+  SLU1606: '{address} is already the address of {other}: an address belongs to one at a time',
+  SLU1607: '"{text}" is neither an address nor namespace/name of a Pod or Container{hint}',
+  SLU1608: '{from} and {to} do not both have {what}',
+  SLU1609: '{name} has no address: a Pod needs status.podIPs, a Container a network that gives it one',
+  SLU1610: 'cannot read {path}: {reason}',
+
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',
   SLU2502: '{kind} {name} is not defined{hint}',

@@ -25,9 +25,12 @@ export function parseSources(sources: readonly SourceFile[]): ParseResult {
   return parseAll(sources, AGENT_KINDS);
 }
 
-/** As `parseSources`, with the kinds that only a policy test takes: Node and Pod. */
+/**
+ * As `parseSources`, with the kinds that only a policy test takes: Node and Pod. Documents of kind PolicyTest are
+ * passed over: they may lie in the folder whose definitions they test.
+ */
 export function parseTestSources(sources: readonly SourceFile[]): ParseResult<TestResource> {
-  return parseAll(sources, TEST_KINDS);
+  return parseAll(sources, TEST_KINDS, 'PolicyTest');
 }
 
 /**
@@ -47,12 +50,16 @@ export function parseInline(
 function parseAll<R extends TestResource>(
   sources: readonly SourceFile[],
   kinds: readonly Kind<R>[],
+  except?: string,
 ): ParseResult<R> {
   const reader = new Reader(kinds);
   for (const source of sources) {
     const read = readYaml(source);
     reader.errors.push(...read.errors);
-    for (const document of read.documents) reader.object(document.value, document, []);
+    for (const document of read.documents) {
+      const kind = (document.value as { readonly kind?: unknown } | null)?.kind;
+      if (except === undefined || kind !== except) reader.object(document.value, document, []);
+    }
   }
   return reader.result();
 }

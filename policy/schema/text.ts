@@ -41,12 +41,12 @@ export function invalidUtf8At(bytes: Uint8Array): number {
 
 /**
  * The text of a file without byte order mark, or the reason why it cannot be read (SLU1001, SLU1002,
- * SLU1007). In a string that somebody else decoded, U+FFFD stands for bytes that were not UTF-8.
+ * SLU1007). `limit` in bytes. In a string that somebody else decoded, U+FFFD stands for bytes that were not UTF-8.
  */
-export function decodeText(source: SourceFile): string | SluiceError {
+export function decodeText(source: SourceFile, limit = MAX_FILE_BYTES): string | SluiceError {
   const size = typeof source.text === 'string' ? Buffer.byteLength(source.text) : source.text.length;
-  if (size > MAX_FILE_BYTES) {
-    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: source.file, line: 1 });
+  if (size > limit) {
+    return SluiceError.of('SLU1001', { limit, size }, { file: source.file, line: 1 });
   }
   let text: string;
   if (typeof source.text === 'string') {

@@ -6,7 +6,7 @@
 import type { Alias, Document, Node, Pair, ParsedNode, YAMLMap } from 'yaml';
 import { isAlias, isMap, isScalar, isSeq, LineCounter, parseAllDocuments } from 'yaml';
 import { SluiceError } from '../errors.js';
-import { decodeText, type SourceFile } from './text.js';
+import { decodeText, MAX_FILE_BYTES, type SourceFile } from './text.js';
 
 export type FieldPath = readonly (string | number)[];
 
@@ -25,9 +25,12 @@ const MAX_DEPTH = 64;
 /** Nodes that aliases may add to one document. */
 const MAX_ALIAS_NODES = 100_000;
 
-/** Reads all documents of a file. Documents without content are skipped. */
-export function readYaml(source: SourceFile): { documents: YamlDocument[]; errors: SluiceError[] } {
-  const text = decodeText(source);
+/** Reads all documents of a file of at most `limit` bytes. Documents without content are skipped. */
+export function readYaml(
+  source: SourceFile,
+  limit = MAX_FILE_BYTES,
+): { documents: YamlDocument[]; errors: SluiceError[] } {
+  const text = decodeText(source, limit);
   if (typeof text !== 'string') return { documents: [], errors: [text] };
   const { file } = source;
   const fail = (error: SluiceError): { documents: YamlDocument[]; errors: SluiceError[] } => ({

@@ -6,6 +6,8 @@ export interface HelpSections {
   /** Exit status beyond the usual 0, 1 and 2. */
   readonly exit?: readonly (readonly [status: number, meaning: string])[];
   readonly failed: string;
+  /** What status 2 means beside a wrong command line. */
+  readonly wrong?: string;
   readonly files?: readonly (readonly [path: string, what: string])[];
   readonly notes?: readonly string[];
 }
@@ -24,7 +26,13 @@ export function sections(help: HelpSections): string {
   lines.push('', 'Examples:');
   const width = Math.max(...help.examples.map(([command]) => command.length));
   for (const [command, does] of help.examples) lines.push(`  ${command.padEnd(width)}  # ${does}`);
-  lines.push('', 'Exit status:', '  0   done', `  1   ${help.failed}`, '  2   wrong command line');
+  lines.push(
+    '',
+    'Exit status:',
+    '  0   done',
+    `  1   ${help.failed}`,
+    `  2   wrong command line${help.wrong === undefined ? '' : `, or ${help.wrong}`}`,
+  );
   for (const [status, meaning] of help.exit ?? []) lines.push(`  ${String(status).padEnd(3)} ${meaning}`);
   if (help.files !== undefined) {
     lines.push('', 'Files:');

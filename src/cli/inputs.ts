@@ -12,9 +12,13 @@ export const STDIN = 'stdin';
 
 /**
  * Reads what `-f` names: files, folders (their *.yaml, *.yml and *.json, not below) and `-` for
- * standard input. Throws RefusedError with one error for each thing that cannot be read.
+ * standard input; a file has at most `limit` bytes. Throws RefusedError with one error for each thing that cannot be read.
  */
-export async function readInputs(paths: readonly string[] | undefined, io: Io): Promise<SourceText[]> {
+export async function readInputs(
+  paths: readonly string[] | undefined,
+  io: Io,
+  limit = MAX_FILE_BYTES,
+): Promise<SourceText[]> {
   if (paths === undefined) throw new UsageError('give -f with a file, a folder or - for standard input');
   if (paths.filter((path) => path === '-').length > 1)
     throw new UsageError('standard input (-f -) can be read only once');
@@ -23,7 +27,7 @@ export async function readInputs(paths: readonly string[] | undefined, io: Io): 
   const add = (file: string, read: () => Buffer | SluiceError): void => {
     try {
       const data = read();
-      const text = data instanceof SluiceError ? data : decodeText({ file, text: data });
+      const text = data instanceof SluiceError ? data : decodeText({ file, text: data }, limit);
       if (typeof text === 'string') sources.push({ file, text });
       else errors.push(text);
     } catch (error) {
@@ -32,12 +36,12 @@ export async function readInputs(paths: readonly string[] | undefined, io: Io): 
   };
   for (const path of paths) {
     if (path === '-') {
-      const data = await readStream(io);
+      const data = await readStream(io, limit);
       add(STDIN, () => data);
     } else if (isFolder(path)) {
       const names = listFolder(path, errors);
-      for (const name of names) add(join(path, name), () => readLimited(join(path, name)));
-    } else add(path, () => readLimited(path));
+      for (const name of names) add(join(path, name), () => readLimited(join(path, name), limit));
+    } else add(path, () => readLimited(path, limit));
   }
   if (errors.length > 0) throw new RefusedError(errors);
   return sources;
@@ -63,21 +67,19 @@ function listFolder(path: string, errors: SluiceError[]): string[] {
 }
 
 /** A file that is too large is refused before it takes memory. */
-function readLimited(file: string): Buffer | SluiceError {
+function readLimited(file: string, limit: number): Buffer | SluiceError {
   const { size } = statSync(file);
-  if (size > MAX_FILE_BYTES)
-    return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file, line: 1 });
+  if (size > limit) return SluiceError.of('SLU1001', { limit, size }, { file, line: 1 });
   return readFileSync(file);
 }
 
-async function readStream(io: Io): Promise<Buffer | SluiceError> {
+async function readStream(io: Io, limit: number): Promise<Buffer | SluiceError> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of io.stdin as AsyncIterable<Buffer | string>) {
     const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
     size += bytes.length;
-    if (size > MAX_FILE_BYTES)
-      return SluiceError.of('SLU1001', { limit: MAX_FILE_BYTES, size }, { file: STDIN, line: 1 });
+    if (size > limit) return SluiceError.of('SLU1001', { limit, size }, { file: STDIN, line: 1 });
     chunks.push(bytes);
   }
   return Buffer.concat(chunks);

@@ -5,6 +5,7 @@ import { applyCommand, deleteCommand } from './commands/change.js';
 import { downCommand } from './commands/down.js';
 import { dropsCommand, monitorCommand } from './commands/drops.js';
 import { getCommand } from './commands/get.js';
+import { policyCommand } from './commands/policy.js';
 import { statusCommand } from './commands/status.js';
 import { validateCommand } from './commands/validate.js';
 import { versionCommand } from './commands/version.js';
@@ -40,12 +41,13 @@ export function createProgram(context: CliContext): Command {
     dropsCommand,
     monitorCommand,
     validateCommand,
+    policyCommand,
     downCommand,
     versionCommand,
   ]) {
     program.addCommand(make(context));
   }
-  for (const command of [program, ...program.commands]) {
+  for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()
       .showSuggestionAfterError(true)
@@ -55,7 +57,7 @@ export function createProgram(context: CliContext): Command {
         writeErr: () => {},
         outputError: () => {},
       });
-    if (command !== program) command.allowExcessArguments(false);
+    if (command !== program && command.commands.length === 0) command.allowExcessArguments(false);
   }
   return program;
 }
