@@ -4,7 +4,7 @@ import { compareErrors, type ErrorPlace, SluiceError } from '../errors.js';
 import type { PolicyTest, ProbeProtocol, TestDeletion, TestProbe, TestStep } from '../model/policy-test.js';
 import type { TestResource } from '../model/resources.js';
 import { DEFAULT_NAMESPACE } from './container.js';
-import { mapping, optional, orEmpty, portNumber, refuse, textOf, wholeNumber } from './fields.js';
+import { mapping, optional, orEmpty, refuse, textOf, wholeNumber } from './fields.js';
 import { describeValue, fieldPath, issuesToErrors } from './issues.js';
 import { TEST_KINDS } from './kinds.js';
 import { readLargeSource } from './large.js';
@@ -202,7 +202,8 @@ function plainProbe(value: unknown): TestProbe | undefined {
   if (expect !== 'allow' && expect !== 'deny') return undefined;
   if (!PROTOCOL_NAMES.has(protocol) || (family !== undefined && family !== 'ipv4' && family !== 'ipv6'))
     return undefined;
-  if (port === undefined ? protocol !== 'ICMP' : !portNumber.safeParse(port).success) return undefined;
+  const known = typeof port === 'number' && Number.isInteger(port) && port >= 1 && port <= 65535;
+  if (port === undefined ? protocol !== 'ICMP' : !known) return undefined;
   return {
     from,
     to,
