@@ -5,6 +5,7 @@ import type {
   CompilerInput,
   CompilerKey,
   EndpointInput,
+  NodeInput,
 } from '../../policy/compile/types.js';
 import type { TestDeletion } from '../../policy/model/policy-test.js';
 import type {
@@ -52,6 +53,8 @@ export interface ClusterChange {
   readonly networks: { readonly remove: readonly TestNetwork[]; readonly set: readonly TestNetwork[] };
   /** Addresses of every node after the step. */
   readonly hosts: ReadonlyMap<string, ReadonlySet<string>>;
+  /** Those of them that the compiler knows: addresses of Nodes. */
+  readonly known: ReadonlySet<string>;
 }
 
 /** Who a name or an address is. */
@@ -62,16 +65,19 @@ interface Owner {
   readonly host?: { readonly node: string; readonly addresses: readonly string[] };
 }
 
-type Compiled = Exclude<CompilerInput, EndpointInput>;
-const COMPILED: ReadonlySet<string> = new Set(['Namespace', 'NetworkPolicy']);
+/** Objects that the compiler takes as they are. */
+type Compiled = Exclude<CompilerInput, EndpointInput | NodeInput>;
+const COMPILED: ReadonlySet<string> = new Set(['Namespace', 'NetworkPolicy', 'ClusterNetworkPolicy']);
 
 function isCompiled(resource: TestResource): resource is Compiled & TestResource {
   return COMPILED.has(resource.kind);
 }
 
-export function compilerKey(resource: Compiled): CompilerKey {
-  if (resource.kind === 'Namespace') return { kind: resource.kind, name: resource.name };
-  return { kind: resource.kind, namespace: resource.namespace, name: resource.name };
+export function compilerKey(input: CompilerInput): CompilerKey {
+  const { kind } = input;
+  if (kind === 'Endpoint') return { kind, id: input.id };
+  if (kind === 'NetworkPolicy') return { kind, namespace: input.namespace, name: input.name };
+  return { kind, name: input.name };
 }
 
 export function objectKey(object: TestDeletion | TestResource): string {
@@ -85,6 +91,7 @@ export class Cluster {
   readonly #networks = new Map<string, TestNetwork>();
   #lastNetwork = POD_NETWORK;
   #hosts = new Map<string, Set<string>>();
+  #nodes = new Map<string, NodeInput>();
   /** Made when it is asked for. */
   #byAddress: ReadonlyMap<string, Party> | undefined;
 
@@ -133,7 +140,7 @@ export class Cluster {
       places ||= either.kind === 'Node' || either.kind === 'Pod';
     }
     const networks = containers ? this.#setContainers(before) : { remove: [], set: [] };
-    if (containers || places) this.#setHosts();
+    if (containers || places) this.#setHosts(compiler);
 
     const endpoints: { remove: TestEndpoint[]; set: TestEndpoint[] } = { remove: [], set: [] };
     for (const [id, old] of before) {
@@ -146,7 +153,8 @@ export class Cluster {
         compiler.remove.push({ kind: 'Endpoint', id });
       }
     }
-    return { compiler, endpoints, networks, hosts: this.#hosts };
+    const known = new Set([...this.#nodes.values()].flatMap(({ addresses }) => addresses));
+    return { compiler, endpoints, networks, hosts: this.#hosts, known };
   }
 
   /** The parties of a pod's or container's name; undefined: there is none of that name. */
@@ -281,7 +289,7 @@ export class Cluster {
   }
 
   /** Addresses of nodes, and pods that have those. */
-  #setHosts(): void {
+  #setHosts(compiler: { readonly upsert: CompilerInput[]; readonly remove: CompilerKey[] }): void {
     const hosts = new Map<string, Set<string>>();
     const add = (node: string, address: string): void => {
       const addresses = hosts.get(node);
@@ -304,7 +312,18 @@ export class Cluster {
       const addresses = own.length > 0 ? own : [...(hosts.get(node) ?? [])];
       this.#owners.set(displayName(pod), { endpoints: [], host: { node, addresses } });
     }
+    const nodes = new Map<string, NodeInput>();
+    for (const object of this.#objects.values()) {
+      if (object.kind !== 'Node') continue;
+      const { kind, name, labels } = object;
+      nodes.set(name, { kind, name, labels, addresses: [...(hosts.get(name) ?? [])] });
+    }
+    for (const [name, node] of nodes) {
+      if (JSON.stringify(this.#nodes.get(name)) !== JSON.stringify(node)) compiler.upsert.push(node);
+    }
+    for (const [name, node] of this.#nodes) if (!nodes.has(name)) compiler.remove.push(compilerKey(node));
     this.#hosts = hosts;
+    this.#nodes = nodes;
     this.#byAddress = undefined;
   }
 }

@@ -5,7 +5,7 @@
 import { DropReason, type Trace } from '../../loader/abi/gen/types.gen.js';
 import { createNetns, insideNetns, type Netns } from '../../loader/netns.js';
 import { PolicyCompiler } from '../../policy/compile/compiler.js';
-import type { CompilerInput, CompilerKey } from '../../policy/compile/types.js';
+import type { CompilerKey } from '../../policy/compile/types.js';
 import type { PolicyTest, ProbeVerdict, TestProbe } from '../../policy/model/policy-test.js';
 import { PolicySwitch } from '../dataplane/policy-switch.js';
 import { Rollback } from '../dataplane/rollback.js';
@@ -124,14 +124,14 @@ class Bench {
 
   /** Brings a step's change into the maps, in the order in which the agent does it. */
   apply(change: ClusterChange): void {
-    const { compiler, endpoints, networks, hosts } = change;
+    const { compiler, endpoints, networks, hosts, known } = change;
     const tables = this.#tables;
     this.#remember(change);
     const delta = this.#compiler.update(compiler);
     this.#switch.check(delta);
     for (const network of networks.remove) tables.removeNetwork(network);
     for (const network of networks.set) tables.setNetwork(network);
-    tables.setHosts(hosts);
+    tables.setHosts(hosts, known);
     for (const { id } of endpoints.remove) tables.removeEndpoint(id);
     this.#switch.apply(delta, new Rollback());
     for (const endpoint of endpoints.set) tables.setEndpoint(endpoint, this.#switch.policyOf(endpoint.id));
@@ -153,6 +153,7 @@ class Bench {
       endpoints: { remove: [...endpoints.values()], set: [] },
       networks: { remove: [...networks.values()], set: [] },
       hosts: new Map(),
+      known: new Set(),
     });
     this.#tables.close();
     if (!this.#tables.empty) throw new Error('the maps are not empty at the end of a policy test');
@@ -161,7 +162,7 @@ class Bench {
   #remember({ compiler, endpoints, networks }: ClusterChange): void {
     const present = this.#present;
     for (const key of compiler.remove) present.objects.delete(textOf(key));
-    for (const input of compiler.upsert) present.objects.set(textOf(keyOf(input)), keyOf(input));
+    for (const input of compiler.upsert) present.objects.set(textOf(compilerKey(input)), compilerKey(input));
     for (const { id } of endpoints.remove) present.endpoints.delete(id);
     for (const endpoint of endpoints.set) present.endpoints.set(endpoint.id, endpoint);
     for (const { number } of networks.remove) present.networks.delete(number);
@@ -268,10 +269,6 @@ function looksAt({ from, to }: PlannedProbe): Look[] {
     looks.push({ side: 'destination', node: to.node, hook: 'uplink' });
   }
   return looks;
-}
-
-function keyOf(input: CompilerInput): CompilerKey {
-  return input.kind === 'Endpoint' ? { kind: 'Endpoint', id: input.id } : compilerKey(input);
 }
 
 function textOf(key: CompilerKey): string {

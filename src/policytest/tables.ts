@@ -26,6 +26,9 @@ export function slotsFor(endpoints: number): number {
   return endpoints + FIRST_INDEX;
 }
 
+/** Place of another node's address: it has an identity and no device here. */
+const ELSEWHERE = { ifindex: 0, network: 0 } as const;
+
 interface Live {
   readonly endpoint: TestEndpoint;
   readonly index: number;
@@ -45,6 +48,7 @@ export class TestTables implements PolicyTables {
   #next = FIRST_INDEX;
   #node = DEFAULT_NODE;
   #hosts: ReadonlyMap<string, ReadonlySet<string>> = new Map();
+  #known: ReadonlySet<string> = new Set();
 
   constructor(maps: KernelMaps) {
     this.policy = new PolicyMaps(maps);
@@ -119,27 +123,44 @@ export class TestTables implements PolicyTables {
     this.#place(live);
   }
 
-  /** Addresses of the nodes from now on. */
-  setHosts(hosts: ReadonlyMap<string, ReadonlySet<string>>): void {
-    const before = this.#hosts.get(this.#node) ?? new Set();
-    const after = hosts.get(this.#node) ?? new Set();
+  /** Addresses of the nodes from now on; `known`: those to which the compiler gives an identity. */
+  setHosts(hosts: ReadonlyMap<string, ReadonlySet<string>>, known: ReadonlySet<string>): void {
+    if (hosts === this.#hosts) return;
+    const node = this.#node;
+    this.#leave(node);
+    for (const address of this.#known) this.addresses.deletePlace(address);
     this.#hosts = hosts;
-    for (const address of before) if (!after.has(address)) this.addresses.removeHost(address);
-    for (const address of after) if (!before.has(address)) this.addresses.addHost(address);
+    this.#known = known;
+    for (const address of known) this.addresses.setPlace(address, ELSEWHERE);
+    this.#enter(node);
   }
 
   /** Makes the maps those of a node: its pods are local, its addresses the host's. */
   view(node: string): void {
     const from = this.#node;
     if (from === node) return;
+    this.#leave(from);
     this.#node = node;
-    for (const address of this.#hosts.get(from) ?? []) this.addresses.removeHost(address);
-    for (const address of this.#hosts.get(node) ?? []) this.addresses.addHost(address);
+    this.#enter(node);
     for (const changed of [from, node]) {
       for (const id of this.#byNode.get(changed) ?? []) {
         const live = this.#live.get(id);
         if (live !== undefined) this.#place(live);
       }
+    }
+  }
+
+  #enter(node: string): void {
+    for (const address of this.#hosts.get(node) ?? []) {
+      if (this.#known.has(address)) this.addresses.deletePlace(address);
+      this.addresses.addHost(address);
+    }
+  }
+
+  #leave(node: string): void {
+    for (const address of this.#hosts.get(node) ?? []) {
+      this.addresses.removeHost(address);
+      if (this.#known.has(address)) this.addresses.setPlace(address, ELSEWHERE);
     }
   }
 

@@ -3,18 +3,20 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Labels } from '../../policy/model/resources.js';
 
-/** Folder of a group of suites; undefined: the suites are not here. */
-export function suiteFolder(group: 'netpol' | 'cnp'): string | undefined {
-  const folder = fileURLToPath(new URL(`../../../shared/conformance/${group}/`, import.meta.url));
-  return existsSync(folder) ? folder : undefined;
+const FOLDER = fileURLToPath(new URL('../../../shared/conformance/', import.meta.url));
+
+/** The suites that are here, as `netpol/NAME.json` and `cnp/NAME.json`; says so if there are none. */
+export function conformanceSuites(): string[] {
+  const found = ['netpol', 'cnp']
+    .filter((group) => existsSync(`${FOLDER}${group}`))
+    .flatMap((group) => readdirSync(`${FOLDER}${group}`).map((name) => `${group}/${name}`))
+    .filter((path) => path.endsWith('.json'));
+  if (found.length === 0) console.warn(`conformance suites are not here, skipped: ${FOLDER}`);
+  return found;
 }
 
-export function suiteNames(folder: string | undefined): string[] {
-  return folder === undefined ? [] : readdirSync(folder).filter((name) => name.endsWith('.json'));
-}
-
-export function readSuite(folder: string, name: string): Case[] {
-  return (JSON.parse(readFileSync(`${folder}${name}`, 'utf8')) as { readonly cases: Case[] }).cases;
+export function readSuite(path: string): readonly Case[] {
+  return (JSON.parse(readFileSync(`${FOLDER}${path}`, 'utf8')) as { readonly cases: readonly Case[] }).cases;
 }
 
 export interface CasePod {
@@ -25,10 +27,18 @@ export interface CasePod {
   readonly ports: readonly {
     readonly port: number;
     readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+    /** Absent: no policy can name it. */
     readonly name?: string;
   }[];
   readonly node?: string;
+  /** Its addresses are those of its node. */
   readonly hostNetwork?: boolean;
+}
+
+export interface CaseNode {
+  readonly name: string;
+  readonly labels: Labels;
+  readonly ips: readonly string[];
 }
 
 export interface CaseProbe {
@@ -42,8 +52,12 @@ export interface CaseProbe {
 
 export type Action =
   | { readonly op: 'createPolicy' | 'updatePolicy'; readonly policy: unknown }
-  /** Without a namespace it is a ClusterNetworkPolicy. */
-  | { readonly op: 'deletePolicy'; readonly namespace?: string; readonly name: string }
+  | {
+      readonly op: 'deletePolicy';
+      readonly kind?: string;
+      readonly namespace?: string;
+      readonly name: string;
+    }
   | { readonly op: 'deletePod'; readonly namespace: string; readonly name: string }
   | {
       readonly op: 'createNamespace' | 'setNamespaceLabels';
@@ -63,11 +77,7 @@ export interface Case {
   readonly name: string;
   readonly namespaces: readonly { readonly name: string; readonly labels: Labels }[];
   readonly pods: readonly CasePod[];
-  readonly nodes?: readonly {
-    readonly name: string;
-    readonly labels: Labels;
-    readonly ips: readonly string[];
-  }[];
+  readonly nodes?: readonly CaseNode[];
   readonly policies: readonly unknown[];
   readonly probes?: readonly CaseProbe[];
   readonly steps?: readonly { readonly actions: readonly Action[]; readonly probes: readonly CaseProbe[] }[];
@@ -126,10 +136,7 @@ export function policyTestOf(one: Case): unknown {
           break;
         case 'createNamespace':
         case 'setNamespaceLabels':
-          apply.set(
-            `Namespace ${action.namespace}`,
-            namespaceDocument(action.namespace, action.labels),
-          );
+          apply.set(`Namespace ${action.namespace}`, namespaceDocument(action.namespace, action.labels));
           break;
         case 'createPod':
           setPod(action);
@@ -148,7 +155,7 @@ export function policyTestOf(one: Case): unknown {
           break;
         case 'deletePolicy': {
           const { namespace, name } = action;
-          const kind = namespace === undefined ? 'ClusterNetworkPolicy' : 'NetworkPolicy';
+          const { kind = 'NetworkPolicy' } = action;
           gone.push({ kind, ...(namespace === undefined ? {} : { namespace }), name });
         }
       }

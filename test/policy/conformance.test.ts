@@ -2,8 +2,6 @@
  * The public conformance suites of NetworkPolicy (Kubernetes e2e, cyclonus, kube-network-policies) and
  * of ClusterNetworkPolicy, through the oracle and through compiled maps.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import {
   type CompilerInput,
@@ -16,78 +14,21 @@ import {
 import type { ContainerPort, Labels, NamespaceResource } from '../../policy/model/resources.js';
 import { evaluate, type Probe } from '../../policy/oracle.js';
 import { parseSources } from '../../policy/schema/parse.js';
+import {
+  type Action,
+  type CaseNode,
+  type CasePod,
+  type CaseProbe,
+  conformanceSuites,
+  readSuite,
+  validPolicy,
+} from './conformance-cases.js';
 import { Simulation } from './simulation.js';
 
-const FOLDER = fileURLToPath(new URL('../../../shared/conformance/', import.meta.url));
-const SUITES = ['netpol', 'cnp'];
+const suites = conformanceSuites();
 
-interface CasePort {
-  readonly port: number;
-  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
-  readonly name: string;
-}
-interface CasePod {
-  readonly namespace: string;
-  readonly name: string;
-  readonly labels: Labels;
-  readonly ips: readonly string[];
-  readonly ports: readonly CasePort[];
-  /** Its addresses are those of its node. */
-  readonly hostNetwork?: boolean;
-}
-interface CaseNode {
-  readonly name: string;
-  readonly labels: Labels;
-  readonly ips: readonly string[];
-}
-interface CaseProbe {
-  readonly from: string;
-  readonly to: string;
-  readonly port: number;
-  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
-  readonly family?: 'ipv4' | 'ipv6';
-  readonly expect: 'allow' | 'deny';
-}
-type Action =
-  | { readonly op: 'createPolicy' | 'updatePolicy'; readonly policy: unknown }
-  | { readonly op: 'deletePod'; readonly namespace: string; readonly name: string }
-  | {
-      readonly op: 'deletePolicy';
-      readonly kind?: string;
-      readonly namespace?: string;
-      readonly name: string;
-    }
-  | {
-      readonly op: 'createNamespace' | 'setNamespaceLabels';
-      readonly namespace: string;
-      readonly labels: Labels;
-    }
-  | { readonly op: 'deleteNamespace'; readonly namespace: string }
-  | ({ readonly op: 'createPod' } & CasePod)
-  | {
-      readonly op: 'setPodLabels';
-      readonly namespace: string;
-      readonly name: string;
-      readonly labels: Labels;
-    };
-interface Case {
-  readonly name: string;
-  readonly namespaces: readonly { readonly name: string; readonly labels: Labels }[];
-  readonly pods: readonly CasePod[];
-  readonly nodes?: readonly CaseNode[];
-  readonly policies: readonly unknown[];
-  readonly probes?: readonly CaseProbe[];
-  readonly steps?: readonly { readonly actions: readonly Action[]; readonly probes: readonly CaseProbe[] }[];
-}
-
-/**
- * One suite consists of unit tests with policies that an API server refuses: an endPort above 65535,
- * meant as "to the end", and names with capitals.
- */
 function readPolicy(document: unknown): PolicyResource {
-  const text = JSON.stringify(document)
-    .replaceAll('"endPort":65537', '"endPort":65535')
-    .replace(/"metadata":\{"name":"[^"]*"/, (name) => name.toLowerCase());
+  const text = JSON.stringify(validPolicy(document));
   const { resources, errors } = parseSources([{ file: 'case', text }]);
   expect(errors.map((error) => error.toLine())).toEqual([]);
   return resources[0] as PolicyResource;
@@ -143,8 +84,8 @@ class Bench {
       namespace: pod.namespace,
       name: pod.name,
       labels: pod.labels,
-      ports: pod.ports.map(
-        (port): ContainerPort => ({ name: port.name, protocol: port.protocol, port: port.port }),
+      ports: pod.ports.flatMap(({ name, protocol, port }): ContainerPort[] =>
+        name === undefined ? [] : [{ name, protocol, port }],
       ),
       ...(ipv4 === undefined ? {} : { ipv4 }),
       ...(ipv6 === undefined ? {} : { ipv6 }),
@@ -253,18 +194,10 @@ function policyKey(policy: { readonly namespace?: string; readonly name: string 
     : `${policy.namespace}/${policy.name}`;
 }
 
-if (!existsSync(FOLDER)) console.warn(`conformance suites are not here, skipped: ${FOLDER}`);
-
-describe.skipIf(!existsSync(FOLDER))('policy conformance', () => {
-  const files = SUITES.filter((suite) => existsSync(`${FOLDER}${suite}`)).flatMap((suite) =>
-    readdirSync(`${FOLDER}${suite}`)
-      .filter((name) => name.endsWith('.json'))
-      .map((name) => `${suite}/${name}`),
-  );
-  it.each(files)('%s', (name) => {
-    const { cases } = JSON.parse(readFileSync(`${FOLDER}${name}`, 'utf8')) as { cases: Case[] };
+describe.skipIf(suites.length === 0)('policy conformance', () => {
+  it.each(suites)('%s', (path) => {
     let count = 0;
-    for (const one of cases) {
+    for (const one of readSuite(path)) {
       const bench = new Bench();
       for (const namespace of one.namespaces) bench.namespace(namespace.name, namespace.labels);
       for (const node of one.nodes ?? []) bench.node(node);
