@@ -17,8 +17,8 @@ export interface AgentConfig {
   /** Flow table entries (two per flow), or 'auto': within 1 % of memory together with the other maps, at least 131072. */
   readonly flowEntries: number | 'auto';
   readonly maxEndpointIndex: number; // 65536
-  readonly policyPeerEntries: number; // 262144
-  readonly policyPortEntries: number; // 65536
+  readonly policyPeerEntries: number; // 524288
+  readonly policyPortEntries: number; // 131072
   readonly addressEntries: number; // 131072
   readonly cidrEntries: number; // 65536
   readonly hostPortEntries: number; // 16384
@@ -43,8 +43,8 @@ export const CONFIG_DEFAULTS = {
   metricsAddress: '127.0.0.1:9644',
   flowEntries: 'auto',
   maxEndpointIndex: 65536,
-  policyPeerEntries: 262144,
-  policyPortEntries: 65536,
+  policyPeerEntries: 524288,
+  policyPortEntries: 131072,
   addressEntries: 131072,
   cidrEntries: 65536,
   hostPortEntries: 16384,

@@ -165,6 +165,8 @@ enum reserved_identity {
 	IDENTITY_ANY = 0, /* in policy_peer_key only: peers that have no entry of their own */
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2, /* an address that no definition tells apart */
+	IDENTITY_ANY_ENDPOINT = 3, /* in policy_peer_key only, as the next: see identity_class */
+	IDENTITY_ANY_NETWORK = 4,
 	IDENTITY_FIRST = 256,
 };
 

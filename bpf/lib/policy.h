@@ -7,13 +7,22 @@
  *   n    {n, identity} ALLOW or DENY         -                     that one
  *   n    {n, identity} PORTS                 longest prefix        that one
  *   n    {n, identity} PORTS                 none                  deny (rule of the peer entry)
- *   n    none: the same with {n, ANY}
+ *   n    none: the same with {n, class of the identity}, then with {n, ANY}
  *   n    none at all                                               deny (DROP_POLICY_MISSING)
  *
- * The compiler puts the rules for any peer into each peer's own entry, so one of the two decides.
+ * The compiler puts the rules for any peer and for the class into each peer's own entry, so one entry
+ * decides. Most sets have none for a class.
  */
 #pragma once
 #include "maps.h"
+
+/* Even numbers are endpoints, odd ones addresses inside a CIDR of some policy; reserved ones are neither. */
+static __always_inline __u32 identity_class(__u32 identity)
+{
+	if (identity < IDENTITY_FIRST)
+		return IDENTITY_ANY;
+	return identity & 1 ? IDENTITY_ANY_NETWORK : IDENTITY_ANY_ENDPOINT;
+}
 
 /* Returns VERDICT_ALLOW, VERDICT_DENY, or VERDICT_NONE when the set is missing. Sets *rule. */
 __noinline int policy_verdict(__u32 set, __u32 identity, __u32 proto, __u32 dport_be, __u32 *rule)
@@ -26,6 +35,10 @@ __noinline int policy_verdict(__u32 set, __u32 identity, __u32 proto, __u32 dpor
 	if (!rule)
 		return VERDICT_NONE;
 	peer = bpf_map_lookup_elem(&policy_peers, &pk);
+	if (!peer) {
+		pk.identity = identity_class(identity);
+		peer = bpf_map_lookup_elem(&policy_peers, &pk);
+	}
 	if (!peer) {
 		pk.identity = IDENTITY_ANY;
 		peer = bpf_map_lookup_elem(&policy_peers, &pk);

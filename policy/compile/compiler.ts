@@ -4,7 +4,7 @@ import { Identities, numberOf } from './identities.js';
 import { Journal } from './journal.js';
 import type { Claim, EndpointNode, Group, PolicyNode } from './nodes.js';
 import { cidrsOf, Parts, policyName } from './parts.js';
-import { peerValue } from './recorder.js';
+import { classEntries, peerValue } from './recorder.js';
 import { Selection, subjectKey } from './selection.js';
 import { PolicySets } from './sets.js';
 import {
@@ -136,7 +136,7 @@ export class PolicyCompiler {
         direction: set.direction,
         policies: set.parts.map((part) => part.policy),
         endpoints: [...set.groups].reduce((sum, group) => sum + group.endpoints.size, 0),
-        entries: set.entries.size + 1,
+        entries: set.entries.size + classEntries(set).length,
       }))
       .sort((a, b) => a.number - b.number);
   }
@@ -148,7 +148,7 @@ export class PolicyCompiler {
       addresses.push([address.text, numberOf(address) ?? 0]);
     const peers: PeerRow[] = [];
     for (const set of this.#sets.all()) {
-      peers.push([set.number, IDENTITY.Any, peerValue(set.anyEntry)]);
+      for (const [peer, entry] of classEntries(set)) peers.push([set.number, peer.number, peerValue(entry)]);
       for (const [identity, entry] of set.entries)
         peers.push([set.number, identity.number, peerValue(entry)]);
     }

@@ -7,6 +7,7 @@
  */
 import { type Cidr, parseAddress, parseCidr } from '../address.js';
 import { CidrTree, nodeContains } from './cidr-tree.js';
+import { isEndpoint } from './classes.js';
 import type { AddressNode, CidrData, Claim, EndpointNode, Group, Identity, Prefix } from './nodes.js';
 import { IDENTITY } from './types.js';
 import type { Update } from './update.js';
@@ -39,10 +40,12 @@ export class Identities {
   readonly #unused = new Set<Prefix>();
   /** Prefixes for which IPv4 needs an entry of its own. */
   readonly #covering = new Set<Prefix>();
-  readonly #counter: { next: number; live: number };
+  readonly #counter: { even: number; odd: number; live: number };
+  /** Identities that are no endpoints. */
+  readonly networks = new Set<Identity>();
 
   constructor(first: number) {
-    this.#counter = { next: first, live: 0 };
+    this.#counter = { even: first + (first & 1), odd: first + 1 - (first & 1), live: 0 };
   }
 
   /** Whether CIDRs wait for `settle`. */
@@ -126,22 +129,25 @@ export class Identities {
     const { identities } = identity.prefix.data;
     if (identities.get(identity.group) === identity) journal.drop(identities, identity.group);
     if (identity.group !== undefined) journal.remove(identity.group.identities, identity);
+    journal.remove(this.networks, identity);
     journal.assign(identity, 'dead', true);
     journal.assign(this.#counter, 'live', this.#counter.live - 1);
   }
 
-  /** All identities of addresses inside a prefix, of endpoints and others. */
-  *inside(prefix: Prefix): Generator<Identity> {
+  /** All identities of addresses inside a prefix, of endpoints and others, but not inside the exceptions. */
+  *inside(prefix: Prefix, except: readonly Prefix[] = []): Generator<Identity> {
+    if (except.includes(prefix)) return;
     yield* prefix.data.identities.values();
-    for (const child of prefix.children) yield* this.inside(child);
+    for (const child of prefix.children) yield* this.inside(child, except);
   }
 
   #identity(group: Group | undefined, prefix: Prefix, update: Update): Identity {
     const found = prefix.data.identities.get(group);
     if (found !== undefined) return found;
     const { journal } = update;
-    const number = this.#counter.next;
-    journal.assign(this.#counter, 'next', number + 1);
+    const parity = isEndpoint({ group }) ? 'even' : 'odd';
+    const number = this.#counter[parity];
+    journal.assign(this.#counter, parity, number + 2);
     journal.assign(this.#counter, 'live', this.#counter.live + 1);
     const identity: Identity = {
       number,
@@ -153,6 +159,7 @@ export class Identities {
     };
     journal.put(prefix.data.identities, group, identity);
     if (group !== undefined) journal.add(group.identities, identity);
+    if (parity === 'odd') journal.add(this.networks, identity);
     update.newIdentity(identity);
     return identity;
   }

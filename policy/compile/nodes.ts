@@ -182,13 +182,19 @@ export interface PolicySet {
   readonly rules: readonly SetRule[];
   /** Rules without peers. */
   readonly anyRules: readonly number[];
+  /** Those, and the ones that have every endpoint as a peer. */
+  readonly endpointRules: readonly number[];
   readonly hasNamed: boolean;
   /** What holds where no rule decides: isolated endpoints deny under a rule number of its own, others allow. */
   readonly fallback: Decision;
   readonly generation: number;
   readonly groups: Set<Group>;
   readonly anyEntry: PeerEntry;
-  /** Entries that differ from anyEntry. */
+  /** For every endpoint; undefined: as anyEntry. */
+  readonly endpointEntry: PeerEntry | undefined;
+  /** For every other address inside a CIDR; undefined: as anyEntry. */
+  readonly networkEntry: PeerEntry | undefined;
+  /** Entries that differ from the one of the class, see `fallbackOf`. */
   readonly entries: Map<Identity, PeerEntry>;
   readonly memo: Map<string, PeerEntry>;
   retired: boolean;

@@ -1,4 +1,5 @@
 /** Collects what an update does to the maps and reduces it to the least that has to be written. */
+import { fallbackOf } from './classes.js';
 import type { Identity, PeerEntry, PolicySet, Profile } from './nodes.js';
 import {
   type CompileDelta,
@@ -21,6 +22,29 @@ interface PeerChange extends Change<PeerEntry> {
   last: PeerEntry | undefined;
 }
 
+/** Stands for the identities of a class, or for any. */
+export interface ClassPeer {
+  readonly number: number;
+  readonly group: undefined;
+  readonly dead: false;
+  readonly generation: 0;
+}
+
+const classPeer = (number: number): ClassPeer => ({ number, group: undefined, dead: false, generation: 0 });
+const ANY = classPeer(IDENTITY.Any);
+const ANY_ENDPOINT = classPeer(IDENTITY.AnyEndpoint);
+const ANY_NETWORK = classPeer(IDENTITY.AnyNetwork);
+
+/** The entries of a set that hold for more than one identity. */
+export function classEntries(set: PolicySet): (readonly [ClassPeer, PeerEntry])[] {
+  const { anyEntry, endpointEntry, networkEntry } = set;
+  return [
+    [ANY, anyEntry],
+    ...(endpointEntry === undefined ? [] : [[ANY_ENDPOINT, endpointEntry] as const]),
+    ...(networkEntry === undefined ? [] : [[ANY_NETWORK, networkEntry] as const]),
+  ];
+}
+
 interface PeerRows {
   readonly set: PeerRow[];
   readonly delete: (readonly [number, number])[];
@@ -41,7 +65,7 @@ export class Recorder {
   readonly #generation: number;
   readonly #addresses = new Map<string, Change<number>>();
   readonly #cidrs = new Map<string, Change<number>>();
-  readonly #peers = new Map<PolicySet, Map<Identity | undefined, PeerChange>>();
+  readonly #peers = new Map<PolicySet, Map<Identity | ClassPeer, PeerChange>>();
   readonly #profiles = new Map<Profile, Change<true>>();
 
   /** `generation`: of this update, to tell what is new in it. */
@@ -61,10 +85,10 @@ export class Recorder {
     note(this.#profiles, profile, exists ? undefined : true, exists ? true : undefined);
   }
 
-  /** For sets that are not new. No identity: the entry for any peer. */
+  /** For sets that are not new. */
   peer(
     set: PolicySet,
-    identity: Identity | undefined,
+    identity: Identity | ClassPeer,
     before: PeerEntry | undefined,
     now: PeerEntry | undefined,
   ): void {
@@ -87,7 +111,8 @@ export class Recorder {
     const peers: PeerRows = { set: [], delete: [], transient: [] };
     for (const set of newSets) {
       if (set.retired) continue;
-      peers.set.push([set.number, IDENTITY.Any, peerValue(set.anyEntry)]);
+      for (const [peer, entry] of classEntries(set))
+        peers.set.push([set.number, peer.number, peerValue(entry)]);
       for (const [identity, entry] of set.entries) {
         peers.set.push([set.number, identity.number, peerValue(entry)]);
       }
@@ -117,24 +142,25 @@ export class Recorder {
   /** One entry of a set that was there before this update. */
   #finishPeer(
     set: PolicySet,
-    identity: Identity | undefined,
+    identity: Identity | ClassPeer,
     { before, now, last }: PeerChange,
     rows: PeerRows,
     passing: Set<Profile>,
   ): void {
-    const number = identity?.number ?? IDENTITY.Any;
-    const lives = !set.retired && identity?.dead !== true;
+    const { number, generation } = identity;
+    const lives = !set.retired && !identity.dead;
     if (now !== undefined) {
       if (before !== undefined && sameEntry(before, now)) return;
       rows.set.push([set.number, number, peerValue(now)]);
-      if (identity === undefined || identity.generation < this.#generation) this.mustReevaluate = true;
+      if (generation < this.#generation) this.mustReevaluate = true;
     } else if (before !== undefined && lives) {
       // A set in force must not lose an entry before the epoch changes, and not keep its verdict after.
-      rows.transient.push([set.number, number, peerValue(set.anyEntry)]);
-      if (!sameEntry(before, set.anyEntry)) this.mustReevaluate = true;
+      const fallback = fallbackOf(set, identity);
+      rows.transient.push([set.number, number, peerValue(fallback)]);
+      if (!sameEntry(before, fallback)) this.mustReevaluate = true;
     } else if (before !== undefined) {
       rows.delete.push([set.number, number]);
-    } else if (last !== undefined && set.retired && identity?.dead !== true) {
+    } else if (last !== undefined && set.retired && !identity.dead) {
       // The old set stays in force for a moment and meets the new identity.
       rows.transient.push([set.number, number, peerValue(last)]);
       if (last.profile !== undefined) passing.add(last.profile);

@@ -3,6 +3,7 @@
  * An identity has an entry of its own in a set only where it differs from the entry for any peer.
  */
 import { isWithin } from './cidr-tree.js';
+import { fallbackOf, isEndpoint, selectsAll } from './classes.js';
 import type { Identities } from './identities.js';
 import type {
   CompiledRule,
@@ -18,7 +19,7 @@ import type {
 import { type Parts, TIER, tierOf } from './parts.js';
 import { type Decision, type PortRange, type RankedRule, resolveRules } from './ports.js';
 import { Profiles } from './profiles.js';
-import { sameEntry } from './recorder.js';
+import { classEntries, sameEntry } from './recorder.js';
 import { namedKey, type Selection } from './selection.js';
 import { type Direction, type PolicyResource, PROTOCOL, VERDICT } from './types.js';
 import type { Update } from './update.js';
@@ -37,6 +38,8 @@ export class PolicySets {
   readonly #sets = new Map<string, PolicySet>();
   /** `name/protocol` -> sets with egress rules for every peer that has such a port. */
   readonly #namedUsers = new Map<string, Map<PolicySet, number[]>>();
+  /** Sets with an entry for networks, which each network that it does not hold for must differ from. */
+  readonly #withNetworks = new Set<PolicySet>();
   readonly #counter: { next: number };
 
   constructor(
@@ -92,39 +95,45 @@ export class PolicySets {
     };
     set.rules.forEach(({ rule }, index) => {
       for (const peer of rule.peers ?? []) {
-        if (peer.type === 'pods') {
+        if (peer.type === 'block') {
+          for (const identity of this.#identities.inside(peer.cidr, peer.except)) match(identity, index);
+        } else if (!selectsAll(peer.selector)) {
           for (const group of peer.selector.groups)
             for (const identity of group.identities) match(identity, index);
-        } else {
-          for (const identity of this.#identities.inside(peer.cidr)) {
-            if (!peer.except.some((except) => isWithin(identity.prefix, except))) match(identity, index);
-          }
         }
       }
     });
     set.rules.forEach(({ rule, named }, index) => {
-      if (rule.peers !== undefined) return;
+      if (!isBase(rule)) return;
       for (const port of named) {
         for (const group of this.#selection.groupsWithPort(port))
           for (const identity of group.identities) match(identity, index);
       }
     });
     for (const [identity, rules] of matches) this.#write(set, identity, rules, update);
+    if (set.networkEntry === undefined) return;
+    for (const identity of this.#identities.networks)
+      if (!matches.has(identity)) this.#write(set, identity, NO_RULES, update);
   }
 
   /** Computes the entries of an identity again, in those sets that are given. */
   refresh(identity: Identity, wanted: Set<PolicySet> | 'all', update: Update): void {
     if (update.newSets.size === this.#sets.size) return;
     const matches = this.#matches(identity, update.newSets);
-    for (const set of wanted === 'all' ? matches.keys() : wanted) {
+    for (const set of wanted === 'all' ? this.#concerned(identity, matches) : wanted) {
       if (update.newSets.has(set)) continue;
       this.#write(set, identity, matches.get(set) ?? NO_RULES, update);
     }
   }
 
+  /** The sets in which an identity may have an entry of its own. */
+  #concerned(identity: Identity, matches: ReadonlyMap<PolicySet, unknown>): Iterable<PolicySet> {
+    return isEndpoint(identity) ? matches.keys() : new Set([...matches.keys(), ...this.#withNetworks]);
+  }
+
   /** Removes the entries of an identity that nothing has any more. */
   removeIdentity(identity: Identity, update: Update): void {
-    for (const set of this.#matches(identity, NO_SETS).keys())
+    for (const set of this.#concerned(identity, this.#matches(identity, NO_SETS)))
       this.#replace(set, identity, undefined, update);
   }
 
@@ -134,10 +143,12 @@ export class PolicySets {
     journal.assign(set, 'retired', true);
     journal.drop(this.#sets, set.key);
     if (set.generation < update.generation) {
-      recorder.peer(set, undefined, set.anyEntry, undefined);
+      for (const [peer, entry] of classEntries(set)) recorder.peer(set, peer, entry, undefined);
       for (const [identity, entry] of set.entries) recorder.peer(set, identity, entry, undefined);
     }
-    for (const entry of [set.anyEntry, ...set.memo.values()]) this.profiles.release(entry, update);
+    for (const [, entry] of classEntries(set)) this.profiles.release(entry, update);
+    for (const entry of set.memo.values()) this.profiles.release(entry, update);
+    journal.remove(this.#withNetworks, set);
     this.#eachUse(set, (users) => journal.drop(users, set));
     this.#parts.removeDefaultRule(set, update);
     for (const part of set.parts) this.#parts.release(part, update);
@@ -161,8 +172,17 @@ export class PolicySets {
       isolating.length === 0
         ? ALLOW
         : { verdict: VERDICT.Deny, rule: this.#parts.defaultRule(isolating, direction, update) };
-    const anyRules = rules.flatMap(({ rule }, index) => (rule.peers === undefined ? [index] : []));
+    const indexes = (of: (rule: CompiledRule) => boolean): number[] =>
+      rules.flatMap(({ rule }, index) => (of(rule) ? [index] : []));
+    const anyRules = indexes(isForAll);
+    const endpointRules = indexes(isBase);
     const anyEntry = newEntry({ rules, fallback }, anyRules, undefined, 'any');
+    const classEntry = (indexes: readonly number[]): PeerEntry | undefined => {
+      if (indexes.length === anyRules.length) return undefined;
+      const entry = newEntry({ rules, fallback }, indexes, undefined, 'class');
+      return sameEntry(entry, anyEntry) ? undefined : entry;
+    };
+    const wide = WIDEST.map((cidr) => indexes((rule) => isForAll(rule) || hasBlock(rule, cidr)));
     const set: PolicySet = {
       number,
       key,
@@ -170,16 +190,20 @@ export class PolicySets {
       parts,
       rules,
       anyRules,
+      endpointRules,
       hasNamed: rules.some((rule) => rule.named.length > 0),
       fallback,
       generation: update.generation,
       groups: new Set(),
       anyEntry,
+      endpointEntry: classEntry(endpointRules),
+      networkEntry: classEntry(wide.find((indexes) => indexes.length > anyRules.length) ?? anyRules),
       entries: new Map(),
       memo: new Map(),
       retired: false,
     };
-    this.profiles.acquire(anyEntry, update);
+    for (const [, entry] of classEntries(set)) this.profiles.acquire(entry, update);
+    if (set.networkEntry !== undefined) journal.add(this.#withNetworks, set);
     for (const part of parts) this.#parts.retain(part, update);
     journal.put(this.#sets, key, set);
     this.#register(set, update);
@@ -198,10 +222,10 @@ export class PolicySets {
     };
     set.rules.forEach(({ rule, named }, index) => {
       for (const peer of rule.peers ?? []) {
-        if (peer.type === 'pods') push(peer.selector.users, index);
-        else push(peer.cidr.data.users, { rule: index, except: peer.except });
+        if (peer.type === 'block') push(peer.cidr.data.users, { rule: index, except: peer.except });
+        else if (!selectsAll(peer.selector)) push(peer.selector.users, index);
       }
-      if (rule.peers !== undefined) return;
+      if (!isBase(rule)) return;
       for (const port of named) {
         const key = namedKey(port);
         const users = this.#namedUsers.get(key) ?? new Map<PolicySet, number[]>();
@@ -215,7 +239,7 @@ export class PolicySets {
     for (const { rule, named } of set.rules) {
       for (const peer of rule.peers ?? [])
         visit(peer.type === 'pods' ? peer.selector.users : peer.cidr.data.users);
-      for (const port of rule.peers === undefined ? named : []) {
+      for (const port of isBase(rule) ? named : []) {
         const users = this.#namedUsers.get(namedKey(port));
         if (users !== undefined) visit(users);
       }
@@ -252,16 +276,19 @@ export class PolicySets {
   }
 
   #write(set: PolicySet, identity: Identity, matched: readonly number[], update: Update): void {
-    if (matched.length === 0 || (identity.group !== undefined && identity.claims.size === 0)) {
+    const fallback = fallbackOf(set, identity);
+    const idle = matched.length === 0 && (isEndpoint(identity) || fallback === set.anyEntry);
+    if (idle || (identity.group !== undefined && identity.claims.size === 0)) {
       this.#replace(set, identity, undefined, update);
       return;
     }
-    const alone = matched.length === 1 && set.anyRules.length === 0;
-    const rules = alone ? matched : [...new Set([...matched, ...set.anyRules])].sort((a, b) => a - b);
+    const base = isEndpoint(identity) ? set.endpointRules : set.anyRules;
+    const alone = matched.length === 1 && base.length === 0;
+    const rules = alone ? matched : [...new Set([...matched, ...base])].sort((a, b) => a - b);
     const named = set.hasNamed && rules.some((index) => (set.rules[index]?.named.length ?? 0) > 0);
     const key = named ? `${rules.join()}|${identity.group?.portsKey ?? ''}` : rules.join();
     const entry = set.memo.get(key) ?? newEntry(set, rules, identity.group, key);
-    this.#replace(set, identity, sameEntry(entry, set.anyEntry) ? undefined : entry, update);
+    this.#replace(set, identity, sameEntry(entry, fallback) ? undefined : entry, update);
   }
 
   #replace(set: PolicySet, identity: Identity, now: PeerEntry | undefined, update: Update): void {
@@ -291,6 +318,22 @@ export class PolicySets {
     }
     if (!isNew) recorder.peer(set, identity, before, now);
   }
+}
+
+/** The CIDRs that a network is inside of if it is in any: the first one that a set has a rule for counts. */
+const WIDEST = ['0.0.0.0/0', '::/0'];
+
+function isForAll(rule: CompiledRule): boolean {
+  return rule.peers === undefined;
+}
+
+/** Whether a rule holds for every endpoint; it is not kept with each of them. */
+function isBase({ peers }: CompiledRule): boolean {
+  return peers?.some((peer) => peer.type === 'pods' && selectsAll(peer.selector)) ?? true;
+}
+
+function hasBlock({ peers }: CompiledRule, cidr: string): boolean {
+  return peers?.some((peer) => peer.type === 'block' && peer.cidr.text === cidr) ?? false;
 }
 
 function journalUses(entry: PeerEntry, by: number, isNew: boolean, update: Update): void {

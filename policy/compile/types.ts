@@ -17,7 +17,14 @@ export type { PeerValue, PortValue };
 export const VERDICT = { Allow: 1, Deny: 2, Ports: 3 } as const;
 
 /** enum reserved_identity of bpf/include/types.h. */
-export const IDENTITY = { Any: 0, Host: 1, World: 2, First: 256 } as const;
+export const IDENTITY = {
+  Any: 0,
+  Host: 1,
+  World: 2,
+  AnyEndpoint: 3,
+  AnyNetwork: 4,
+  First: 256,
+} as const;
 
 /** IP protocol numbers (IANA). */
 export const PROTOCOL = { TCP: 6, UDP: 17, SCTP: 132 } as const;
@@ -152,6 +159,6 @@ export interface SetListing {
   /** `namespace/name`, or the name of a ClusterNetworkPolicy; in the order in which they are looked at. */
   readonly policies: readonly string[];
   readonly endpoints: number;
-  /** Entries in policy_peers, the one for any peer included. */
+  /** Entries in policy_peers, those for whole classes of peers included. */
   readonly entries: number;
 }

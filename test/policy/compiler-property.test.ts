@@ -91,6 +91,8 @@ function canonical(compiler: PolicyCompiler): string[] {
     [0, 'any'],
     [1, 'host'],
     [2, 'world'],
+    [3, 'any endpoint'],
+    [4, 'any network'],
   ]);
   const note = (number: number, text: string): void => {
     meaning.set(number, [...(meaning.get(number)?.split(' ') ?? []), text].sort().join(' '));

@@ -15,6 +15,9 @@ import type {
 const ALLOW = 1;
 const PORTS = 3;
 const WORLD = 2;
+const FIRST = 256;
+const ANY_ENDPOINT = 3;
+const ANY_NETWORK = 4;
 const PROTOCOLS: Readonly<Record<string, number>> = { ICMP: 1, TCP: 6, UDP: 17, SCTP: 132 };
 
 interface KernelVerdict {
@@ -131,7 +134,9 @@ export class Simulation {
 
   #judge(set: number, identity: number, protocolName: string, port: number): KernelVerdict {
     if (set === 0) return { allowed: true, rule: 0 };
-    const peer = this.peers.get(`${set} ${identity}`) ?? this.peers.get(`${set} 0`);
+    const group = identity < FIRST ? 0 : identity % 2 === 1 ? ANY_NETWORK : ANY_ENDPOINT;
+    const peer =
+      this.peers.get(`${set} ${identity}`) ?? this.peers.get(`${set} ${group}`) ?? this.peers.get(`${set} 0`);
     if (peer === undefined) throw new Error(`policy set ${set} is missing`);
     if (peer.verdict !== PORTS) return { allowed: peer.verdict === ALLOW, rule: peer.rule };
     const protocol = PROTOCOLS[protocolName] ?? 255;

@@ -986,6 +986,8 @@ export const ReservedIdentity = {
   Any: 0,
   Host: 1,
   World: 2,
+  AnyEndpoint: 3,
+  AnyNetwork: 4,
   First: 256,
 } as const;
 export type ReservedIdentity = (typeof ReservedIdentity)[keyof typeof ReservedIdentity];
@@ -994,6 +996,8 @@ export const ReservedIdentityName: Readonly<Record<number, keyof typeof Reserved
   0: 'Any',
   1: 'Host',
   2: 'World',
+  3: 'AnyEndpoint',
+  4: 'AnyNetwork',
   256: 'First',
 };
 
