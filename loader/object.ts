@@ -82,6 +82,11 @@ export class BpfObject {
     if (result < 0) throw new BpfError(`set the size of map ${map} to ${entries}`, -result);
   }
 
+  /** Number of the kernel's enum bpf_map_type. */
+  mapType(map: string): number {
+    return libbpf().bpf_map__type(this.#map(map));
+  }
+
   /** The number of entries that a map will be created with. */
   maxEntries(map: string): number {
     return libbpf().bpf_map__max_entries(this.#map(map));

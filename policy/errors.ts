@@ -71,6 +71,16 @@ export const ERRORS = {
   SLU1609: '{name} has no address: a Pod needs status.podIPs, a Container a network that gives it one',
   SLU1610: 'cannot read {path}: {reason}',
 
+  // 17xx: sluice explain (src/explain)
+  SLU1701: '"{text}" is not defined: give a container (NAMESPACE/NAME), an address, host or world{hint}',
+  SLU1702: 'container {container} has no device in force: {reason}',
+  SLU1703: 'between {from} and {to} no packet passes Sluice: one of them has to be a container or this host',
+  SLU1704: '{name} has no IPv{family} address: ask for the other family',
+  SLU1705: 'there is no uplink, so that nothing comes from outside: set uplinks in the settings',
+  SLU1706: 'container {container} is not in network {network}; it is in {networks}',
+  SLU1707: '{address} is a loopback address: it never leaves its own network namespace',
+  SLU1708: '{source} and {destination} are of different families',
+
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',
   SLU2502: '{kind} {name} is not defined{hint}',

@@ -23,6 +23,11 @@ export function selects(selector: LabelSelector, labels: Labels): boolean {
   return selector.requirements.every((requirement) => satisfies(requirement, labels));
 }
 
+/** The requirements that the labels do not meet. */
+export function unmet(selector: LabelSelector, labels: Labels): Requirement[] {
+  return selector.requirements.filter((requirement) => !satisfies(requirement, labels));
+}
+
 /** Equal for selectors that say the same in another order. */
 export function selectorKey(selector: LabelSelector): string {
   const parts = selector.requirements.map(({ key, operator, values }) =>

@@ -15,6 +15,8 @@ import type {
   ApplyResult,
   DropEvent,
   Engine,
+  ExplainRequest,
+  Explanation,
   Listing,
   ListingName,
   MetricsSnapshot,
@@ -22,6 +24,7 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
+import { Explainer } from './explain/explainer.js';
 import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
@@ -29,6 +32,7 @@ import { Telemetry } from './flows/telemetry.js';
 import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import type { Logger } from './log.js';
+import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
@@ -42,6 +46,9 @@ export { removeEverything };
 
 /** How long open TCP connections may be picked up again after the flow table was lost. */
 const PICKUP_MS = 300_000;
+
+/** After the start and between two programs of the dry run. */
+const WARM_MS = 1000;
 
 type AppliedListener = Parameters<Engine['onApplied']>[0];
 
@@ -80,6 +87,8 @@ class AgentEngine implements RuntimeEngine {
   readonly #watcher: Watcher;
   readonly #telemetry: Telemetry;
   readonly #lister: Lister;
+  readonly #dryRun: LiveDryRun;
+  readonly #explainer: Explainer;
   readonly #listeners: AppliedListener[] = [];
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #applied: readonly SourceText[];
@@ -149,6 +158,14 @@ class AgentEngine implements RuntimeEngine {
       reconciler: this.#reconciler,
       context,
     });
+    this.#dryRun = new LiveDryRun(config, this.#kernel.pins);
+    this.#explainer = new Explainer({
+      kernel: this.#kernel,
+      objects: this.#objects,
+      compiler: this.#compiler,
+      dryRun: this.#dryRun,
+      problemOf: (container) => this.#reconciler.problems.get(`Container ${container}`)?.message,
+    });
   }
 
   /** Brings what was defined before into force and takes over what is there. */
@@ -197,6 +214,7 @@ class AgentEngine implements RuntimeEngine {
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
+    this.#timers.push(this.#warmDryRun(onError));
     this.#ready = true;
     this.#log.info(
       {
@@ -225,6 +243,14 @@ class AgentEngine implements RuntimeEngine {
 
   async list(name: ListingName): Promise<Listing> {
     return this.#lister.list(name);
+  }
+
+  /** Between changes: during one, slots and maps are of two generations. */
+  explain(request: ExplainRequest): Promise<Explanation> {
+    return this.#exclusive(async () => {
+      if (this.#closed) throw SluiceError.of('SLU2405', {});
+      return this.#explainer.explain(request);
+    });
   }
 
   status(): Status {
@@ -279,6 +305,7 @@ class AgentEngine implements RuntimeEngine {
     this.#telemetry.close();
     this.#leases.close();
     this.runtime.close();
+    this.#dryRun.close();
     this.#kernel.close();
   }
 
@@ -363,6 +390,19 @@ class AgentEngine implements RuntimeEngine {
       throw SluiceError.of('SLU2507', { reason, undo: (failure as Error).message });
     }
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
+  }
+
+  /** Loads the programs of the dry run one by one when nothing else is going on, so that nobody waits for them. */
+  #warmDryRun(onError: (error: unknown) => void): NodeJS.Timeout {
+    const timer = setInterval(() => {
+      void this.#exclusive(async () => {
+        if (this.#closed || !this.#dryRun.warm()) clearInterval(timer);
+      }).catch((error: unknown) => {
+        clearInterval(timer);
+        onError(error);
+      });
+    }, WARM_MS);
+    return timer.unref();
   }
 
   #endPickup(): void {

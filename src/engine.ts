@@ -3,7 +3,10 @@
  * built in src/main.ts from state, address management and dataplane.
  */
 import type { ResourceKind } from '../policy/model/resources.js';
+import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { Runtime } from './runtime/runtime.js';
+
+export type { ExplainRequest, Explanation };
 
 /** One file or stdin stream of YAML documents. `text` is the raw content. */
 export interface SourceText {
@@ -122,6 +125,8 @@ export interface Engine {
   replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult>;
   list(name: ListingName): Promise<Listing>;
   status(): Status;
+  /** What would happen to a new connection, and why; changes nothing. Throws SluiceError (17xx). */
+  explain(request: ExplainRequest): Promise<Explanation>;
   snapshot(): MetricsSnapshot;
   /** Latest drops, newest last, at most `limit`. */
   drops(limit: number): readonly DropEvent[];

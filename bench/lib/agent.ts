@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSyn
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ApplyResult, Listing, ListingName, Status } from '../../src/engine.js';
+import type { ApplyResult, Explanation, Listing, ListingName, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
 import { killAndWait, netnsPath, type Scratch, unmount } from './netns.js';
 
@@ -108,6 +108,14 @@ export class Agent {
   /** The objects of a listing, as text. */
   async list(name: ListingName): Promise<string> {
     return JSON.stringify((await this.#call<Listing>('GET', `/v1/list/${name}`)).objects);
+  }
+
+  /** What `sluice explain` says; the query is that of /v1/explain. Throws with the agent's own line if it has none. */
+  async explain(query: Readonly<Record<string, string>>): Promise<Explanation> {
+    const path = `/v1/explain?${new URLSearchParams(query).toString()}`;
+    const answer = await this.#call<Explanation | { errors: readonly { message: string }[] }>('GET', path);
+    if ('errors' in answer) throw new Error(answer.errors.map(({ message }) => message).join('\n'));
+    return answer;
   }
 
   /** Applies definitions; throws with every line if they are refused. */

@@ -13,18 +13,30 @@ export interface GlobalOptions {
 export class CliContext {
   readonly io: Io;
   exitCode: ExitCode = EXIT.ok;
+  /** Exit status if the command throws. */
+  errorCode: ExitCode = EXIT.failed;
 
   constructor(io: Io) {
     this.io = io;
   }
 
-  /** Wraps a command's work: its result is the exit status. */
+  /**
+   * Wraps a command's work: its result is the exit status, `onError` that of what it throws. `processed`:
+   * the arguments as their parsers left them.
+   */
   action<O extends object>(
-    work: (options: O & GlobalOptions, args: readonly string[]) => Promise<ExitCode> | ExitCode,
+    work: (
+      options: O & GlobalOptions,
+      args: readonly string[],
+      processed: readonly unknown[],
+    ) => Promise<ExitCode> | ExitCode,
+    { onError = EXIT.failed }: { readonly onError?: ExitCode } = {},
   ): (...given: unknown[]) => Promise<void> {
     return async (...given) => {
       const command = given.at(-1) as Command;
-      this.exitCode = await work(command.optsWithGlobals<O & GlobalOptions>(), command.args);
+      this.errorCode = onError;
+      const options = command.optsWithGlobals<O & GlobalOptions>();
+      this.exitCode = await work(options, command.args, command.processedArgs as readonly unknown[]);
     };
   }
 

@@ -3,6 +3,8 @@ import { DEFAULT_CONFIG_FILE } from '../config.js';
 /** The sections below a command's options in its --help. */
 export interface HelpSections {
   readonly examples: readonly (readonly [command: string, does: string])[];
+  /** What status 0 means; default: done. */
+  readonly ok?: string;
   /** Exit status beyond the usual 0, 1 and 2. */
   readonly exit?: readonly (readonly [status: number, meaning: string])[];
   readonly failed: string;
@@ -26,13 +28,9 @@ export function sections(help: HelpSections): string {
   lines.push('', 'Examples:');
   const width = Math.max(...help.examples.map(([command]) => command.length));
   for (const [command, does] of help.examples) lines.push(`  ${command.padEnd(width)}  # ${does}`);
-  lines.push(
-    '',
-    'Exit status:',
-    '  0   done',
-    `  1   ${help.failed}`,
-    `  2   wrong command line${help.wrong === undefined ? '' : `, or ${help.wrong}`}`,
-  );
+  const { ok = 'done', failed, wrong } = help;
+  const usage = `wrong command line${wrong === undefined ? '' : `, or ${wrong}`}`;
+  lines.push('', 'Exit status:', `  0   ${ok}`, `  1   ${failed}`, `  2   ${usage}`);
   for (const [status, meaning] of help.exit ?? []) lines.push(`  ${String(status).padEnd(3)} ${meaning}`);
   if (help.files !== undefined) {
     lines.push('', 'Files:');

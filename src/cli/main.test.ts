@@ -466,3 +466,37 @@ describe('validate', () => {
     expect(err).toMatch(/^[^\n]*b\.yaml:\d+: [^\n]*defined twice[^\n]*\(SLU1301\)\n$/);
   });
 });
+
+describe('sluice explain', () => {
+  it('answers with the verdict as its exit status', async () => {
+    const allowed = await sluice(['explain', 'shop/web', 'shop/db', '80']);
+    expect([allowed.code, allowed.err]).toEqual([0, '']);
+    expect(allowed.out).toContain('shop/db (10.1.0.3 in net), 80/TCP');
+    const denied = await sluice([
+      'explain',
+      'shop/web',
+      'denied',
+      '53/udp',
+      '-o',
+      'json',
+      '--family',
+      'ipv6',
+    ]);
+    expect(denied.code).toBe(1);
+    expect(JSON.parse(denied.out)).toMatchObject({ verdict: 'deny', protocol: 'UDP', port: 53, family: 6 });
+    expect((await sluice(['explain', 'a', 'b', '-o', 'yaml'])).out).toContain('protocol: ICMP\nport: 0\n');
+  });
+
+  it('ends with 2 when there is no answer', async () => {
+    const unknown = await sluice(['explain', 'nobody', 'shop/db']);
+    expect([unknown.code, unknown.out]).toEqual([2, '']);
+    expect(unknown.err).toContain('"nobody" is not defined');
+    const absent = await sluice(['explain', 'a', 'b'], undefined, { SLUICE_SOCKET: join(folder, 'no') });
+    expect(absent.code).toBe(2);
+    for (const service of ['80/GRE', '0/TCP', '65536', '1.5/TCP', 'http', 'icmp/80', '80/ICMP', '']) {
+      const wrong = await sluice(['explain', 'a', 'b', service]);
+      expect([service, wrong.code]).toEqual([service, 2]);
+      expect(wrong.err).toMatch(/^sluice: .*; see "sluice explain --help"\n$/);
+    }
+  });
+});

@@ -24,8 +24,8 @@ export async function main(args: readonly string[], io: Io): Promise<ExitCode> {
       );
       return EXIT.usage;
     }
-    explain(error, io);
-    return EXIT.failed;
+    printError(error, io);
+    return context.errorCode;
   }
 }
 
@@ -36,7 +36,7 @@ function usageMessage(error: Error & { readonly code?: string }): string {
 }
 
 /** Prints an error the way a user should see it. */
-function explain(error: unknown, io: Io): void {
+function printError(error: unknown, io: Io): void {
   if (error instanceof RefusedError) printErrors(io.stderr, error.errors);
   else if (error instanceof SluiceError) printErrors(io.stderr, [toErrorLine(error)]);
   else {

@@ -4,6 +4,7 @@ import { agentCommand } from './commands/agent.js';
 import { applyCommand, deleteCommand } from './commands/change.js';
 import { downCommand } from './commands/down.js';
 import { dropsCommand, monitorCommand } from './commands/drops.js';
+import { explainCommand } from './commands/explain.js';
 import { getCommand } from './commands/get.js';
 import { policyCommand } from './commands/policy.js';
 import { statusCommand } from './commands/status.js';
@@ -40,6 +41,7 @@ export function createProgram(context: CliContext): Command {
     statusCommand,
     dropsCommand,
     monitorCommand,
+    explainCommand,
     validateCommand,
     policyCommand,
     downCommand,

@@ -7,6 +7,7 @@
  *   POST /v1/down      -> { ok: true }, then the agent exits
  *   GET  /v1/status    -> Status
  *   GET  /v1/list/NAME -> Listing
+ *   GET  /v1/explain?from=&to=&protocol=TCP|UDP|SCTP|ICMP&port=&family=4|6 -> Explanation (422: no answer)
  *   GET  /v1/drops?limit=N&follow=1   one DropRecord a line (application/x-ndjson)
  *
  * Every other answer is an ErrorResponse.

@@ -370,3 +370,25 @@ describe('down', () => {
     expect(engine.ended).toBe('down');
   });
 });
+
+describe('GET /v1/explain', () => {
+  it('takes a whole question and nothing else', async () => {
+    await start();
+    const good = '/v1/explain?from=a&to=b&protocol=TCP&port=80&family=6';
+    expect((await send('GET', good)).body).toMatchObject({ verdict: 'allow', port: 80, family: 6 });
+    expect((await send('GET', '/v1/explain?from=a&to=b&protocol=ICMP')).status).toBe(200);
+    expect((await send('GET', good.replace('from=a', 'from=nobody'))).status).toBe(422);
+    for (const [part, wrong] of [
+      ['from=a', 'from='],
+      ['to=b', `to=${'x'.repeat(600)}`],
+      ['TCP', 'tcp'],
+      ['port=80', 'port=-1'],
+      ['port=80', 'port=70000'],
+      ['port=80', ''],
+      ['family=6', 'family=5'],
+    ] as const) {
+      const answer = await send('GET', good.replace(part, wrong));
+      expect([wrong, answer.status, answer.body.errors?.[0]?.code]).toEqual([wrong, 400, 'SLU2404']);
+    }
+  });
+});

@@ -5,6 +5,7 @@ import type { Logger } from '../log.js';
 import { asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
 import { parseApplyRequest, readBody } from './body.js';
 import { streamDrops } from './drops.js';
+import { readExplainRequest } from './explain.js';
 import { listenPrivately } from './socket.js';
 
 /** What the API needs of the agent around the engine. */
@@ -47,6 +48,13 @@ export class ApiServer {
       ['/v1/down', { POST: (_, response) => this.#down(response) }],
       ['/v1/status', { GET: (_, response) => sendJson(response, 200, this.#status()) }],
       ['/v1/drops', { GET: (_, response, query) => streamDrops(engine, response, query) }],
+      [
+        '/v1/explain',
+        {
+          GET: async (_, response, query) =>
+            sendJson(response, 200, await engine.explain(readExplainRequest(query))),
+        },
+      ],
       ...LISTINGS.map(
         (name) =>
           [
@@ -101,7 +109,8 @@ export class ApiServer {
       const known = asSluiceError(error);
       if (!(error instanceof SluiceError))
         this.#host.log.error({ err: error, url: request.url }, 'API request failed');
-      this.#fail(request, response, STATUS_OF[known.code] ?? 500, known);
+      const status = STATUS_OF[known.code] ?? (UNANSWERABLE.test(known.code) ? 422 : 500);
+      this.#fail(request, response, status, known);
     }
   }
 
@@ -150,6 +159,8 @@ export class ApiServer {
 }
 
 const STATUS_OF: Readonly<Record<string, number>> = { SLU2403: 413, SLU2404: 400, SLU2405: 503 };
+/** Questions of `explain` that have no answer. */
+const UNANSWERABLE = /^SLU17/;
 
 function sendJson(response: ServerResponse, status: number, value: unknown): void {
   if (response.destroyed) return;

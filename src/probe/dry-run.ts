@@ -4,14 +4,16 @@
  */
 import { existsSync } from 'node:fs';
 import type { Codec } from '../../loader/abi/codec.js';
+import { BpfMapType } from '../../loader/abi/gen/kernel.gen.js';
 import { MAPS, type NodeConstant, type Trace, traceCodec } from '../../loader/abi/gen/types.gen.js';
 import { BpfError, VerifierError } from '../../loader/errors.js';
+import { pageSize } from '../../loader/ffi/libc.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import type { BpfProgram } from '../../loader/program.js';
 import { TestRun } from '../../loader/test-run.js';
 import { SluiceError } from '../../policy/errors.js';
-import { collect, type KernelMaps, type MapName } from '../dataplane/kernel-maps.js';
+import { collect, type KernelMaps, type MapName, RING } from '../dataplane/kernel-maps.js';
 import { PROBE_ROOM, type ProbePacket, writeProbe } from './packet.js';
 
 /** Where a packet is seen. */
@@ -24,14 +26,19 @@ const PROGRAMS: Readonly<Record<ProbeHook, string>> = {
   'macvlan-egress': 'sluice_l2_egress',
   'macvlan-ingress': 'sluice_l2_ingress',
 };
-const HOOKS = Object.keys(PROGRAMS) as ProbeHook[];
+export const PROBE_HOOKS = Object.keys(PROGRAMS) as ProbeHook[];
 
 export interface DryRunOptions {
   readonly constants: Partial<Record<NodeConstant, number | bigint>>;
   /** Sizes of the maps that are made; the others are as in the source. */
   readonly sizes?: Readonly<Partial<Record<MapName, number>>>;
-  /** Maps to use instead of making them, by the path where they are pinned. `trace_map` is always its own. */
-  readonly reuse?: ReadonlyMap<MapName, string>;
+  /**
+   * Where the maps in force are pinned, by name: they are used instead of making them. Counters, events,
+   * working memory and the report (all maps that are per CPU, the ring, `trace_map`) are always its own.
+   */
+  readonly pinned?: (map: string) => string;
+  /** Hooks to load the programs of; default: all. */
+  readonly hooks?: readonly ProbeHook[];
 }
 
 /** The loaded object. A run takes about 2 µs; loading it some tenths of a second. */
@@ -61,20 +68,22 @@ export class DryRun {
     }
   }
 
-  static #load(path: string, { constants, sizes = {}, reuse = new Map() }: DryRunOptions): DryRun {
+  static #load(path: string, { constants, sizes = {}, pinned, hooks = PROBE_HOOKS }: DryRunOptions): DryRun {
     const object = BpfObject.open(path);
     try {
       object.setRodata({ ...constants, cfg_dry_run: 1 });
       for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
-      for (const [name, pinned] of reuse) if (name !== 'trace_map') object.reuseMap(name, pinned);
-      const wanted = new Set(Object.values(PROGRAMS));
+      object.setMaxEntries(RING, pageSize()); // no event is sent
+      for (const name of pinned === undefined ? [] : object.mapNames)
+        if (!isOwn(object, name)) object.reuseMap(name, pinned?.(name) ?? '');
+      const wanted = new Set(hooks.map((hook) => PROGRAMS[hook]));
       for (const name of object.programNames) if (!wanted.has(name)) object.setAutoload(name, false);
       object.load();
       const maps = collect((name) => {
         const codecs = MAPS[name] as { readonly key: Codec<unknown>; readonly value: Codec<unknown> };
         return object.map(name, codecs.key, codecs.value);
       });
-      return new DryRun(maps, new Map(HOOKS.map((hook) => [hook, object.program(PROGRAMS[hook])])));
+      return new DryRun(maps, new Map(hooks.map((hook) => [hook, object.program(PROGRAMS[hook])])));
     } finally {
       object.close();
     }
@@ -83,12 +92,14 @@ export class DryRun {
   /**
    * What the program at the hook would do with the packet; undefined: it leaves it to the host's stack.
    * `device`: index of the device that the packet comes from (hook `container`), goes to (`host`) or is on
-   * (macvlan). It need not exist. Routes are those of the network namespace that the main thread is in.
+   * (macvlan). It need not exist. Routes are those of the network namespace that the main thread is in, as for
+   * packets from device `ifindex` (default: the loopback device), which must exist there.
    */
-  probe(hook: ProbeHook, device: number, packet: ProbePacket): Trace | undefined {
+  probe(hook: ProbeHook, device: number, packet: ProbePacket, ifindex = 0): Trace | undefined {
     const program = this.#programs.get(hook);
     if (program === undefined) throw new TypeError(`no program for ${hook}`);
     this.#trace.fill(0, 0, traceCodec.size);
+    this.#frame.ifindex = ifindex;
     this.#frame.setControl(0, device);
     this.#frame.run(program, writeProbe(this.#frame.data, packet));
     const trace = traceCodec.decode(this.#trace, 0);
@@ -99,4 +110,16 @@ export class DryRun {
     for (const program of this.#programs.values()) program.close();
     for (const map of Object.values(this.maps)) map.close();
   }
+}
+
+/** Whether a dry run must not share the map with the programs in force. */
+function isOwn(object: BpfObject, name: string): boolean {
+  const type = object.mapType(name);
+  return (
+    name === 'trace_map' ||
+    type === BpfMapType.PercpuArray ||
+    type === BpfMapType.PercpuHash ||
+    type === BpfMapType.LruPercpuHash ||
+    type === BpfMapType.Ringbuf
+  );
 }

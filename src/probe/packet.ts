@@ -5,6 +5,7 @@
 import type { AddressBytes } from '../../policy/address.js';
 
 export type ProbeProtocol = 'TCP' | 'UDP' | 'SCTP' | 'ICMP';
+export const PROBE_PROTOCOLS: readonly ProbeProtocol[] = ['TCP', 'UDP', 'SCTP', 'ICMP'];
 
 export interface ProbePacket {
   /** 16 bytes, IPv4 v4-mapped; both of one family. */
@@ -13,13 +14,16 @@ export interface ProbePacket {
   readonly protocol: ProbeProtocol;
   /** Destination port; ICMP has none. */
   readonly port: number;
-  /** Ethernet source, 6 bytes; absent: zeros. */
+  /** Ethernet addresses, 6 bytes; absent: zeros, which is the address of the loopback device. */
   readonly sourceMac?: Uint8Array;
+  readonly destinationMac?: Uint8Array;
+  /** Default: SOURCE_PORT. ICMP: the id. */
+  readonly sourcePort?: number;
 }
 
 const ETHERNET = 14;
 /** Of ephemeral ports one that nothing else is expected to use; also the id of an echo request. */
-const SOURCE_PORT = 51966;
+export const SOURCE_PORT = 51966;
 const HOP_LIMIT = 64;
 const ETH_P_IP = 0x0800;
 const ETH_P_IPV6 = 0x86dd;
@@ -35,18 +39,24 @@ const ECHO_REQUEST_V6 = 128;
 /** Bytes of the longest packet that writeProbe writes. */
 export const PROBE_ROOM = ETHERNET + 40 + 32;
 
+/** IP protocol number of a probe. */
+export function protocolNumber(protocol: ProbeProtocol, family: 4 | 6): number {
+  return protocol === 'ICMP' && family === 6 ? IPPROTO_ICMPV6 : NUMBERS[protocol];
+}
+
 /**
- * Writes an Ethernet frame to the start of `into` and returns its length. The destination MAC address is
- * zero, that of the loopback device, so that the kernel takes the packet as one for this host.
+ * Writes an Ethernet frame to the start of `into` and returns its length. The kernel takes a packet as one for
+ * this host if its destination MAC address is that of the device.
  */
 export function writeProbe(into: Buffer, packet: ProbePacket): number {
-  const { source, destination, protocol } = packet;
+  const { source, destination, protocol, sourcePort = SOURCE_PORT } = packet;
   const v6 = !isV4(destination);
   const l4 = ETHERNET + (v6 ? 40 : 20);
   const length = l4 + LENGTHS[protocol];
   into.fill(0, 0, length);
+  if (packet.destinationMac !== undefined) into.set(packet.destinationMac, 0);
   if (packet.sourceMac !== undefined) into.set(packet.sourceMac, 6);
-  const number = protocol === 'ICMP' && v6 ? IPPROTO_ICMPV6 : NUMBERS[protocol];
+  const number = protocolNumber(protocol, v6 ? 6 : 4);
   if (v6) {
     into.writeUInt16BE(ETH_P_IPV6, 12);
     into[14] = 6 << 4;
@@ -68,10 +78,10 @@ export function writeProbe(into: Buffer, packet: ProbePacket): number {
   }
   if (protocol === 'ICMP') {
     into[l4] = v6 ? ECHO_REQUEST_V6 : ECHO_REQUEST;
-    into.writeUInt16BE(SOURCE_PORT, l4 + 4);
+    into.writeUInt16BE(sourcePort, l4 + 4);
     return length;
   }
-  into.writeUInt16BE(SOURCE_PORT, l4);
+  into.writeUInt16BE(sourcePort, l4);
   into.writeUInt16BE(packet.port, l4 + 2);
   if (protocol === 'TCP') {
     into[l4 + 12] = 5 << 4;

@@ -1,8 +1,11 @@
+import { SluiceError } from '../../policy/errors.js';
 import type {
   ApplyResult,
   DropEvent,
   Engine,
   ErrorLine,
+  ExplainRequest,
+  Explanation,
   Listing,
   ListingName,
   MetricsSnapshot,
@@ -88,6 +91,69 @@ export class MemoryEngine implements Engine {
       epoch: 7,
       lastApply: { at: '2026-01-02T03:04:05.678Z', ok: true, milliseconds: 1.25 },
       problems: this.problems,
+    };
+  }
+
+  /** Nothing is isolated here, and nobody is known but `host` and `world`. */
+  async explain({ from, to, protocol, port, family = 4 }: ExplainRequest): Promise<Explanation> {
+    for (const text of [from, to]) if (text === 'nobody') throw SluiceError.of('SLU1701', { text, hint: '' });
+    const denied = to === 'denied';
+    return {
+      from: { name: from, address: '10.1.0.2', network: 'net', identity: 256 },
+      to: { name: to, address: '10.1.0.3', network: 'net', identity: 257 },
+      protocol,
+      port,
+      family,
+      verdict: denied ? 'deny' : 'allow',
+      reason: denied ? 'policy_ingress' : 'forwarded',
+      text: denied ? "the receiver's policy does not allow it" : 'the packet was forwarded',
+      sides: [
+        {
+          direction: 'egress',
+          container: from,
+          verdict: 'allow',
+          because: 'no policy applies',
+          policies: [],
+        },
+        {
+          direction: 'ingress',
+          container: to,
+          verdict: denied ? 'deny' : 'allow',
+          rule: {
+            kind: 'NetworkPolicy',
+            namespace: 'shop',
+            policy: 'db',
+            index: denied ? 'default deny' : 0,
+            file: 'shop.yaml',
+            line: 7,
+            text: denied
+              ? 'NetworkPolicy shop/db (default deny ingress)'
+              : 'NetworkPolicy shop/db, ingress rule 0 (shop.yaml:7)',
+          },
+          policies: [
+            {
+              kind: 'NetworkPolicy',
+              namespace: 'shop',
+              name: 'db',
+              file: 'shop.yaml',
+              line: 1,
+              rules: [
+                {
+                  index: 0,
+                  action: 'Accept',
+                  file: 'shop.yaml',
+                  line: 7,
+                  matches: !denied,
+                  decides: !denied,
+                  missing: denied ? ['port 80/TCP: must be 5432/TCP'] : [],
+                },
+              ],
+            },
+          ],
+        },
+      ],
+      notes: [],
+      milliseconds: 1.5,
     };
   }
 

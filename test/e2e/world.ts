@@ -138,6 +138,7 @@ export interface ContainerSpec {
   readonly namespace?: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly hostPorts?: readonly unknown[];
+  readonly ports?: readonly unknown[];
 }
 
 export function container({
@@ -147,12 +148,18 @@ export function container({
   namespace = 'default',
   labels = {},
   hostPorts,
+  ports,
 }: ContainerSpec): object {
   return {
     apiVersion: 'sluice.dev/v1alpha1',
     kind: 'Container',
     metadata: { name, namespace, labels },
-    spec: { netns: { name: netns }, networks, ...(hostPorts ? { hostPorts } : {}) },
+    spec: {
+      netns: { name: netns },
+      networks,
+      ...(hostPorts ? { hostPorts } : {}),
+      ...(ports ? { ports } : {}),
+    },
   };
 }
 
