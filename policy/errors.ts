@@ -120,6 +120,22 @@ export const ERRORS = {
   // 52xx: Docker (src/docker)
   SLU5201:
     'network {network} cannot change like that while container {container} of {runtime} is in it: disconnect it first',
+  SLU5202: 'a request that is not understood: {reason}',
+  SLU5203: 'network option {option} {reason}',
+  SLU5204:
+    'Docker does not answer at {socket} ({reason}), and labels come from there: correct dockerApi in the settings',
+  SLU5205: 'network {network} is not defined: define it, or leave the option out',
+  SLU5206: '{cidr} overlaps with {other}, which is in use: choose another subnet',
+  SLU5207: 'no free range left in {space}: name one with --subnet',
+  SLU5208: 'there is no address pool "{pool}"',
+  SLU5209: '{address} is in use: choose another address',
+  SLU5210: 'no free address left in {cidr}: remove containers or take a larger range',
+  SLU5211: 'network {network} has mode {mode}: Docker can use networks of mode routed and bridge',
+  SLU5212:
+    'network {network} has {wanted}: use --ipam-driver (the name of this driver), --ipam-opt network={network} and --subnet {wanted}',
+  SLU5213: 'there is no {what} {id}',
+  SLU5214: 'more than one IPv{family} range: a network has one of each family',
+  SLU5215: 'range {cidr} has no gateway: name one with --gateway',
 
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',

@@ -22,6 +22,7 @@ describe('parseConfig', () => {
       ...CONFIG_DEFAULTS,
       socket: '/run/sluice/sluice.sock',
       cgroupRoot: '/sys/fs/cgroup/uni fied',
+      dockerPlugin: '/run/docker/plugins/sluice.sock',
     };
     for (const text of ['', '# nothing\n', '---\n', HEAD, `---\n${HEAD}`]) {
       expect(parseConfig('agent.yaml', text, MOUNTS)).toEqual({ ok: true, config: expected });
@@ -47,6 +48,8 @@ describe('parseConfig', () => {
       cidrEntries: 1027,
       hostPortEntries: 512,
       snatPorts: { min: 30000, max: 39999 },
+      dockerPlugin: '/run/docker/plugins/blue.sock',
+      dockerApi: '/d.sock',
       logLevel: 'debug',
       hooks: 'clsact',
     };

@@ -3,7 +3,7 @@ import { isAbsolute } from 'node:path';
 import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
-import { type AgentConfig, CONFIG_DEFAULTS, defaultSocket } from './config.js';
+import { type AgentConfig, CONFIG_DEFAULTS, defaultDockerPlugin, defaultSocket } from './config.js';
 import { reasonOf } from './http/api.js';
 import { parseHostPort } from './metrics/server.js';
 
@@ -79,6 +79,12 @@ const settings = z.strictObject({
     isPortRange,
     '{min, max} with 1 <= min <= max <= 65535',
   ).optional(),
+  dockerPlugin: pathOrOff
+    .refine((text) => text === '' || (text.endsWith('.sock') && Buffer.byteLength(text) <= MAX_SOCKET_PATH), {
+      error: `a path of at most ${MAX_SOCKET_PATH} bytes that ends in .sock, or "" for none`,
+    })
+    .optional(),
+  dockerApi: path.optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),
@@ -221,8 +227,9 @@ function withDefaults(given: Partial<Settings>, mounts: string): AgentConfig {
   const set = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   const config = { ...CONFIG_DEFAULTS, ...set } as typeof CONFIG_DEFAULTS & Partial<AgentConfig>;
   return Object.freeze({
-    ...(config as Omit<AgentConfig, 'socket' | 'cgroupRoot'>),
+    ...(config as Omit<AgentConfig, 'socket' | 'cgroupRoot' | 'dockerPlugin'>),
     socket: config.socket ?? defaultSocket(config.runDir),
+    dockerPlugin: config.dockerPlugin ?? defaultDockerPlugin(config.instance),
     cgroupRoot: config.cgroupRoot ?? findCgroup2(mounts),
   });
 }

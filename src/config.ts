@@ -24,6 +24,13 @@ export interface AgentConfig {
   readonly hostPortEntries: number; // 16384
   /** Source ports for masquerading, or 'auto': the larger range outside net.ipv4.ip_local_port_range, from 1024. */
   readonly snatPorts: { readonly min: number; readonly max: number } | 'auto';
+  /**
+   * Socket of the Docker plugin in Docker's folder of plugins, where its name is the driver's; '' turns it off.
+   * Default: /run/docker/plugins/sluice.sock for the instance `default`, off for others.
+   */
+  readonly dockerPlugin: string;
+  /** Docker's own API; the labels of containers come from there. */
+  readonly dockerApi: string; // /run/docker.sock
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
   /** Use clsact filters even where TCX exists (tests). */
   readonly hooks: 'auto' | 'tcx' | 'clsact';
@@ -49,9 +56,15 @@ export const CONFIG_DEFAULTS = {
   cidrEntries: 65536,
   hostPortEntries: 16384,
   snatPorts: 'auto',
+  dockerApi: '/run/docker.sock',
   logLevel: 'info',
   hooks: 'auto',
 } as const satisfies Partial<AgentConfig>;
+
+/** The Docker plugin's socket. */
+export function defaultDockerPlugin(instance: string): string {
+  return instance === CONFIG_DEFAULTS.instance ? '/run/docker/plugins/sluice.sock' : '';
+}
 
 /** The API socket below a run folder. */
 export function defaultSocket(runDir: string): string {

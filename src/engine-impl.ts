@@ -139,6 +139,7 @@ class AgentEngine implements RuntimeEngine {
       store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
       objects: this.#objects,
       attachments: this.#kernel.attachments,
+      isLeased: (address) => this.#leases.isLeased(address),
       log,
       exclusive: (work) => this.#exclusive(work),
       bringIntoForce: async (proposal) => {

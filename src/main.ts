@@ -4,11 +4,12 @@
  * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
  */
 import { existsSync, rmSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
 import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
-import type { Engine } from './engine.js';
+import type { Engine, RuntimeEngine } from './engine.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
 import { InstanceLock } from './lock.js';
@@ -103,6 +104,11 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     });
     running.onApplied((change) => metrics.applied(change));
 
+    if (config.dockerPlugin !== '' && !stop.requested) {
+      const docker = await startDocker(config, running, log);
+      closers.push(() => docker.close());
+    }
+
     const folder =
       config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
     if (folder !== undefined) {
@@ -136,6 +142,31 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     stop.release();
   }
   return removed;
+}
+
+/** Serves Docker. It waits for the socket of its plugins, so what it asks meanwhile is not lost. */
+async function startDocker(
+  config: AgentConfig,
+  engine: RuntimeEngine,
+  log: Logger,
+): Promise<{ close(): Promise<void> }> {
+  const { DockerDriver, DockerIpam, DockerServer, DockerState, DockerApi, ipamWorld } = await import(
+    './docker/docker.js'
+  );
+  const { Journal } = await import('./ipam/journal.js');
+  const state = new DockerState(Journal.open(join(config.stateDir, 'runtime', 'docker')));
+  if (state.damaged > 0) log.warn({ lines: state.damaged }, 'the journal for Docker was damaged; repaired');
+  const api = new DockerApi(config.dockerApi);
+  const driver = new DockerDriver({ runtime: engine.runtime, state, api, log });
+  const ipam = new DockerIpam(state, ipamWorld(engine.runtime, config.instance));
+  const server = await DockerServer.listen(config.dockerPlugin, driver, ipam, log);
+  log.info({ socket: config.dockerPlugin }, 'serving Docker');
+  return {
+    async close() {
+      await server.close();
+      driver.close();
+    },
+  };
 }
 
 function definitionsFolder(path: string, engine: Engine, metrics: Metrics, log: Logger): DefinitionsFolder {

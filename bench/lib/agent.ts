@@ -143,17 +143,20 @@ export class Agent {
 
   #call<T>(method: string, path: string, body?: unknown): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const call = request({ socketPath: this.socket, method, path, timeout: 60_000 }, (response) => {
-        const chunks: Buffer[] = [];
-        response.on('data', (chunk: Buffer) => chunks.push(chunk));
-        response.on('end', () => {
-          try {
-            resolve(JSON.parse(Buffer.concat(chunks).toString('utf8')) as T);
-          } catch {
-            reject(new Error(`${method} ${path}: the answer is not JSON`));
-          }
-        });
-      });
+      const call = request(
+        { socketPath: this.socket, method, path, timeout: 60_000, agent: false },
+        (response) => {
+          const chunks: Buffer[] = [];
+          response.on('data', (chunk: Buffer) => chunks.push(chunk));
+          response.on('end', () => {
+            try {
+              resolve(JSON.parse(Buffer.concat(chunks).toString('utf8')) as T);
+            } catch {
+              reject(new Error(`${method} ${path}: the answer is not JSON`));
+            }
+          });
+        },
+      );
       call.on('error', reject);
       call.end(body === undefined ? undefined : JSON.stringify(body));
     });

@@ -62,6 +62,7 @@ export class PolicyBed {
       pinPath: join(bpffs, 'sluice'),
       cgroupRoot: '',
       definitions: '',
+      dockerPlugin: '',
       metricsAddress: '',
       logLevel: 'warn',
       ...sizes,

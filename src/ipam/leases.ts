@@ -99,6 +99,15 @@ export class LeaseBook {
     return this.numbers.get(network);
   }
 
+  /** Whether an attachment in any network has the address. */
+  isLeased(address: string): boolean {
+    for (const { ipv4, ipv6 } of this.pools.values()) {
+      const pool = address.includes(':') ? ipv6 : ipv4;
+      if (fits(pool, address)) return pool?.ownerOf(address) !== undefined;
+    }
+    return false;
+  }
+
   begin(): LeaseChange {
     return new LeaseChange(this);
   }

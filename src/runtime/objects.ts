@@ -13,6 +13,7 @@ interface Parts {
   readonly store: RuntimeStore;
   readonly objects: ObjectSet;
   readonly attachments: Attachments;
+  readonly isLeased: (address: string) => boolean;
   readonly log: Logger;
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /** Puts staged edits into force, or throws with everything taken back. */
@@ -43,6 +44,10 @@ export class RuntimeObjects implements Runtime {
 
   networks(): readonly NetworkResource[] {
     return [...this.#parts.objects.ofKind('Network')];
+  }
+
+  isLeased(address: string): boolean {
+    return this.#parts.isLeased(address);
   }
 
   endpoint(container: string, network: string): RuntimeEndpoint | undefined {

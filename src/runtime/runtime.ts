@@ -40,6 +40,8 @@ export interface Runtime {
   objects(): readonly RuntimeResource[];
   /** The networks in force, whoever defined them. */
   networks(): readonly NetworkResource[];
+  /** Whether a container, of whatever kind, has a lease of the address (canonical text). */
+  isLeased(address: string): boolean;
   /** The endpoint of a container (`namespace/name`) in a network, if it is in force. */
   endpoint(container: string, network: string): RuntimeEndpoint | undefined;
 }

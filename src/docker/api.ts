@@ -1,0 +1,156 @@
+import { Agent, request } from 'node:http';
+import { z } from 'zod';
+import { SluiceError } from '../../policy/errors.js';
+import type { Labels } from '../../policy/model/resources.js';
+
+/** Milliseconds that Docker has for an answer. */
+const TIMEOUT = 5000;
+/** Largest answer that is read. */
+const MAX_ANSWER = 64 << 20;
+
+const labels = z
+  .record(z.string(), z.string())
+  .nullish()
+  .transform((value) => value ?? {});
+
+const networkSchema = z.object({
+  Id: z.string(),
+  Name: z.string(),
+  Driver: z.string(),
+  Internal: z.boolean().nullish(),
+  Options: z.record(z.string(), z.string()).nullish(),
+  IPAM: z
+    .object({
+      Config: z.array(z.object({ Subnet: z.string().nullish(), Gateway: z.string().nullish() })).nullish(),
+    })
+    .nullish(),
+  Containers: z
+    .record(z.string(), z.object({ Name: z.string().nullish(), EndpointID: z.string() }))
+    .nullish(),
+});
+const containersSchema = z.array(
+  z.object({ Id: z.string(), Names: z.array(z.string()).nullish(), Labels: labels }),
+);
+const detailsSchema = z.object({
+  NetworkSettings: z.object({
+    Networks: z.record(
+      z.string(),
+      z.object({ EndpointID: z.string().nullish(), Aliases: z.array(z.string()).nullish() }),
+    ),
+  }),
+});
+
+export type DockerNetworkInfo = z.output<typeof networkSchema>;
+
+/** A container as Docker's list shows it. */
+export interface DockerContainerInfo {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Labels;
+}
+
+/**
+ * What is asked of Docker's own API, over its Unix socket. Only requests that Docker answers while it starts
+ * a container and waits for a network plugin: the list of containers and the networks take no container's lock.
+ */
+export class DockerApi {
+  readonly #socket: string;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 16 });
+
+  constructor(socket: string) {
+    this.#socket = socket;
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  /** A network with its endpoints, or undefined if Docker has none of that id. Throws SLU5204. */
+  async network(id: string): Promise<DockerNetworkInfo | undefined> {
+    return this.#get(`/networks/${encodeURIComponent(id)}`, networkSchema);
+  }
+
+  /** The networks of a driver, without their endpoints. Throws SLU5204. */
+  async networksOf(driver: string): Promise<readonly DockerNetworkInfo[]> {
+    const found = await this.#get(
+      `/networks?filters=${filter({ driver: [driver] })}`,
+      z.array(networkSchema),
+    );
+    return found ?? [];
+  }
+
+  /** Who an endpoint is for: the name of its container. Known from the moment when Docker joins it. Throws SLU5204. */
+  async containerNameOf(network: string, endpoint: string): Promise<string | undefined> {
+    const containers = Object.values((await this.network(network))?.Containers ?? {});
+    return containers.find((container) => container.EndpointID === endpoint)?.Name ?? undefined;
+  }
+
+  /** The container of a name. Throws SLU5204. */
+  async container(name: string): Promise<DockerContainerInfo | undefined> {
+    const exact = `^/${name.replace(/[^\w]/g, '\\$&')}$`;
+    const path = `/containers/json?all=1&filters=${filter({ name: [exact] })}`;
+    const found = (await this.#get(path, containersSchema)) ?? [];
+    const one = found.find(({ Names }) => Names?.includes(`/${name}`));
+    return one === undefined ? undefined : { id: one.Id, name, labels: one.Labels };
+  }
+
+  /** Further names of a container in the network of an endpoint. Waits until Docker has started it. Throws SLU5204. */
+  async aliases(container: string, endpoint: string): Promise<readonly string[]> {
+    const details = await this.#get(
+      `/containers/${encodeURIComponent(container)}/json`,
+      detailsSchema,
+      60_000,
+    );
+    const networks = Object.values(details?.NetworkSettings.Networks ?? {});
+    return networks.find((network) => network.EndpointID === endpoint)?.Aliases ?? [];
+  }
+
+  async #get<S extends z.ZodType>(
+    path: string,
+    schema: S,
+    timeout = TIMEOUT,
+  ): Promise<z.output<S> | undefined> {
+    const { status, body } = await this.#request(path, timeout).catch((error: unknown) => {
+      throw this.#failed((error as Error).message);
+    });
+    if (status === 404) return undefined;
+    if (status !== 200) throw this.#failed(`status ${status}`);
+    try {
+      return schema.parse(JSON.parse(body));
+    } catch {
+      throw this.#failed(`the answer to ${path} is not understood`);
+    }
+  }
+
+  #failed(reason: string): SluiceError {
+    return SluiceError.of('SLU5204', { socket: this.#socket, reason });
+  }
+
+  #request(path: string, timeout: number): Promise<{ readonly status: number; readonly body: string }> {
+    return new Promise((resolve, reject) => {
+      const call = request(
+        { socketPath: this.#socket, path, agent: this.#agent, timeout, headers: { host: 'docker' } },
+        (response) => {
+          const chunks: Buffer[] = [];
+          let size = 0;
+          response.on('data', (chunk: Buffer) => {
+            size += chunk.length;
+            if (size > MAX_ANSWER) call.destroy(new Error('the answer is too large'));
+            else chunks.push(chunk);
+          });
+          response.on('error', reject);
+          response.on('end', () =>
+            resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }),
+          );
+        },
+      );
+      call.on('timeout', () => call.destroy(new Error(`no answer within ${timeout / 1000} s`)));
+      call.on('error', reject);
+      call.end();
+    });
+  }
+}
+
+function filter(value: Readonly<Record<string, readonly string[]>>): string {
+  return encodeURIComponent(JSON.stringify(value));
+}

@@ -1,0 +1,32 @@
+import { describe, expect, it } from 'vitest';
+import { parseNetworkOptions } from './options.js';
+
+describe('parseNetworkOptions', () => {
+  it('has defaults, and understands what the bridge driver calls the same', () => {
+    expect(parseNetworkOptions(undefined)).toEqual({
+      mode: 'routed',
+      masquerade: true,
+      namespace: 'default',
+    });
+    expect(
+      parseNetworkOptions({
+        mode: 'bridge',
+        'com.docker.network.driver.mtu': '1400',
+        'com.docker.network.bridge.enable_ip_masquerade': 'false',
+        'com.docker.network.bridge.name': 'br9',
+        namespace: 'shop',
+        network: 'town',
+      }),
+    ).toEqual({ mode: 'bridge', mtu: 1400, masquerade: false, namespace: 'shop', network: 'town' });
+  });
+
+  it.each([
+    [{ mod: 'bridge' }, /option mod is unknown; did you mean "mode"\?/],
+    [{ mode: 'macvlan' }, /option mode must be routed or bridge, not "macvlan"/],
+    [{ mtu: '12' }, /option mtu must be a number from 576 to 65535, not "12"/],
+    [{ masquerade: 'no' }, /option masquerade must be true or false, not "no"/],
+    [{ namespace: 'No Way' }, /option namespace must be a name/],
+  ])('refuses %j', (given, message) => {
+    expect(() => parseNetworkOptions(given)).toThrow(message);
+  });
+});

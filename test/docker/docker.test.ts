@@ -1,0 +1,203 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { allowIngress, documents, HOST, World } from '../e2e/world.js';
+import { Dockerd, IMAGE } from '../lib/dockerd.js';
+import { hostState, mapEntries } from '../node/kernel-state.js';
+
+const CGROUP = '/sys/fs/cgroup/unified';
+const group = join(CGROUP, `sluice-docker-${process.pid}`);
+const haveCgroup = existsSync(join(CGROUP, 'cgroup.procs'));
+/** The driver's name is that of its socket, and Docker looks for it in one folder. */
+const driver = `sluice-${randomBytes(4).toString('hex')}`;
+
+let world: World;
+let docker: Dockerd;
+let before: unknown;
+
+/** A container that says its name to who connects to port 80. */
+function run(name: string, network: string, ...more: readonly string[]): string {
+  const where = ['--name', name, '--hostname', name, '--network', network];
+  return docker.docker('run', '-d', ...where, ...more, IMAGE, 'nc', '-ll', '-p', '80', '-e', '/bin/hostname');
+}
+
+/** What a container hears when it connects; an error's text if it can't. */
+const get = (from: string, to: string, port = 80): string =>
+  docker.exec(from, 'nc', '-w', '1', to, String(port));
+
+function createNetwork(name: string, ...more: readonly string[]): string {
+  return docker.docker('network', 'create', '-d', driver, ...more, name);
+}
+
+/** Everything that could be left over. */
+async function state(): Promise<unknown> {
+  const lists = await Promise.all(
+    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => world.agent.list(name)),
+  );
+  return { lists, maps: mapEntries(world), host: hostState(world) };
+}
+
+const OPTIONS = ['--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none'];
+
+beforeAll(async () => {
+  if (haveCgroup) mkdirSync(group);
+  const socket = join(tmpdir(), `${driver}.sock`);
+  world = new World('sldk', {
+    dockerPlugin: `/run/docker/plugins/${driver}.sock`,
+    dockerApi: socket,
+    ...(haveCgroup ? { cgroupRoot: group } : {}),
+  });
+  docker = new Dockerd(world.scratch, world.host, socket);
+  await world.agent.start(world.scratch);
+  await docker.start(...OPTIONS);
+  docker.makeImage();
+  before = await state();
+});
+afterAll(() => {
+  world.close();
+  if (haveCgroup) rmdirSync(group);
+});
+
+describe('Docker', () => {
+  it('connects containers of a network, by name and alias, over IPv4 and IPv6', () => {
+    createNetwork('one', '--ipam-driver', driver, '--ipv6');
+    run('web', 'one', '--network-alias', 'shop', '-l', 'app=web');
+    run('client', 'one', '-l', 'app=client');
+    expect(get('client', 'web')).toBe('web');
+    expect(get('client', 'shop')).toBe('web');
+    const [address] = docker
+      .docker('inspect', '-f', '{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}', 'web')
+      .split('\n');
+    expect(get('client', address ?? '')).toBe('web');
+    expect(docker.exec('client', 'ip', 'route')).toMatch(/^default via 10\.128\.0\.1 dev eth0/);
+  });
+
+  it('sees containers by their labels, before they run', async () => {
+    await world.agent.apply(documents(allowIngress('guard', 'web', ['friend'])));
+    expect(get('client', 'web')).toContain('timed out');
+    run('friend', 'one', '-l', 'app=friend');
+    expect(get('friend', 'web')).toBe('web');
+    // Denied and allowed from the first instruction on.
+    const ask = ['sh', '-c', 'nc -w 1 web 80 2>&1'];
+    expect(docker.docker('run', '--rm', '--network', 'one', '-l', 'app=friend', IMAGE, ...ask)).toBe('web');
+    expect(docker.try('run', '--rm', '--network', 'one', '-l', 'app=other', IMAGE, ...ask).stdout).toContain(
+      'timed out',
+    );
+    expect(world.agent.cli('drops')).toContain('default/guard');
+    await world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
+    expect(get('client', 'web')).toBe('web');
+  });
+
+  it('publishes ports', async () => {
+    run('pub', 'one', '-p', '8080:80', '-p', '127.0.0.1:8081:80', '-p', '9000-9002:80/udp', '-l', 'app=pub');
+    expect(await world.probe(world.outside, HOST.v4, 8080)).toBe('open');
+    expect(await world.probe(world.outside, HOST.v6, 8080)).toBe('open');
+    expect(await world.probe(world.outside, HOST.v4, 8081)).not.toBe('open');
+    expect(get('client', HOST.v4, 8080)).toBe('pub');
+    const taken = docker.try('run', '--rm', '--network', 'one', '-p', '8080:80', IMAGE, 'true');
+    expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/pub/);
+    docker.docker('rm', '-f', 'pub');
+    expect(await world.probe(world.outside, HOST.v4, 8080)).not.toBe('open');
+  });
+
+  it('connects and disconnects a second network of a running container, with ranges of Docker itself', () => {
+    createNetwork('two', '--subnet', '10.77.0.0/24', '--gateway', '10.77.0.254', '-o', 'mtu=1400');
+    run('far', 'two', '--ip', '10.77.0.9');
+    expect(get('client', '10.77.0.9')).toContain('timed out'); // networks are apart
+    docker.docker('network', 'connect', '--alias', 'both', 'two', 'client');
+    expect(get('client', 'far')).toBe('far');
+    expect(get('client', 'web')).toBe('web');
+    expect(docker.exec('client', 'ip', 'link', 'show', 'eth1')).toContain('mtu 1400');
+    docker.docker('network', 'disconnect', 'one', 'client');
+    expect(get('client', 'far')).toBe('far');
+    expect(get('client', 'web')).toMatch(/bad address|timed out/);
+    docker.docker('network', 'connect', 'one', 'client');
+    expect(get('client', 'web')).toBe('web');
+    docker.docker('network', 'disconnect', 'two', 'client');
+  });
+
+  it('keeps an internal network to itself', () => {
+    createNetwork('inner', '--ipam-driver', driver, '--internal');
+    run('in1', 'inner');
+    run('in2', 'inner');
+    expect(get('in1', 'in2')).toBe('in2');
+    expect(docker.exec('in1', 'ip', 'route')).not.toContain('default');
+  });
+
+  it('shares the network of definitions', async () => {
+    const netns = world.container('plain');
+    await world.agent.apply(
+      documents(
+        {
+          apiVersion: 'sluice.dev/v1alpha1',
+          kind: 'Network',
+          metadata: { name: 'town' },
+          spec: { ipv4: { cidr: '10.88.0.0/24' } },
+        },
+        {
+          apiVersion: 'sluice.dev/v1alpha1',
+          kind: 'Container',
+          metadata: { name: 'plain' },
+          spec: { netns: { name: netns }, networks: ['town'] },
+        },
+      ),
+    );
+    const borrow = ['--ipam-driver', driver, '--ipam-opt', 'network=town', '-o', 'network=town'];
+    expect(() => createNetwork('town', ...borrow)).toThrow(
+      /network town has 10\.88\.0\.0\/24: use .*--subnet/,
+    );
+    createNetwork('town', ...borrow, '--subnet', '10.88.0.0/24');
+    run('guest', 'town', '-l', 'app=guest');
+    expect(docker.exec('guest', 'ip', 'address')).toContain('10.88.0.3/24');
+    expect(await world.probe(netns, '10.88.0.3', 80)).toBe('open');
+    docker.docker('rm', '-f', 'guest');
+    docker.docker('network', 'rm', 'town');
+    expect(await world.agent.list('networks')).toContain('town');
+    world.agent.cli('delete', 'container', 'plain');
+    world.agent.cli('delete', 'network', 'town');
+  });
+
+  it('runs a project of two containers as docker compose makes it', () => {
+    const labels = (service: string) => [
+      '--label',
+      'com.docker.compose.project=shop',
+      '--label',
+      `com.docker.compose.service=${service}`,
+    ];
+    createNetwork('shop_default', '--label', 'com.docker.compose.project=shop');
+    for (const service of ['api', 'front'])
+      run(`shop-${service}-1`, 'shop_default', '--network-alias', service, ...labels(service));
+    expect(get('shop-front-1', 'api')).toBe('shop-api-1');
+  });
+
+  it('loses nothing when the agent is killed', async () => {
+    await world.agent.kill();
+    expect(get('client', 'web')).toBe('web');
+    await world.agent.start(world.scratch);
+    expect(get('client', 'web')).toBe('web');
+    expect(JSON.parse(await world.agent.list('endpoints'))).toHaveLength(8); // as many as before
+    docker.docker('restart', '-t', '0', 'web');
+    expect(get('client', 'web')).toBe('web');
+  });
+
+  it('loses nothing when Docker is killed', async () => {
+    await docker.stop('SIGKILL');
+    await docker.start(...OPTIONS);
+    expect(get('client', 'web')).toBe('web');
+    run('late', 'one', '-l', 'app=friend');
+    expect(get('late', 'web')).toBe('web');
+  });
+
+  it('leaves nothing of containers that were killed, removed while the agent was away, or with their network', async () => {
+    docker.docker('kill', 'friend', 'late');
+    docker.docker('rm', '-f', 'client', 'in1', 'in2');
+    const names = docker.docker('ps', '-aq').split('\n');
+    docker.docker('rm', '-f', ...names);
+    docker.docker('network', 'rm', 'one', 'two', 'inner', 'shop_default');
+    await world.agent.apply(documents(allowIngress('guard', 'web', [])));
+    world.agent.cli('delete', 'networkpolicy', 'guard');
+    expect(await state()).toEqual(before);
+  });
+});

@@ -1,0 +1,217 @@
+/**
+ * A real dockerd in a network namespace, with folders, socket and cgroup of its own, and an image of busybox
+ * that needs no registry. Everything is gone after `scratch.close()`.
+ */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { killAndWait, netnsPath, type Scratch, unmount, waitUntil } from '../../bench/lib/netns.js';
+
+const APPLETS = [
+  'sh',
+  'sleep',
+  'ip',
+  'nslookup',
+  'wget',
+  'ping',
+  'cat',
+  'httpd',
+  'nc',
+  'true',
+  'echo',
+  'hostname',
+];
+
+/** The image's name. */
+export const IMAGE = 'box';
+
+export class Dockerd {
+  readonly folder: string;
+  readonly socket: string;
+  readonly #netns: string;
+  #process: ChildProcess | undefined;
+
+  /** `socket`: where its API will be. */
+  constructor(scratch: Scratch, netns: string, socket: string) {
+    this.#netns = netns;
+    this.folder = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-docker-')));
+    this.socket = socket;
+    scratch.onClose(() => this.#cleanUp());
+  }
+
+  /** Starts it and waits until it answers. */
+  async start(...more: readonly string[]): Promise<void> {
+    const log = openSync(join(this.folder, 'log'), 'a');
+    const daemon = spawn(
+      'nsenter',
+      [
+        `--net=${netnsPath(this.#netns)}`,
+        '--',
+        'dockerd',
+        ...['--data-root', join(this.folder, 'data'), '--exec-root', join(this.folder, 'exec')],
+        ...['-H', `unix://${this.socket}`, '--pidfile', join(this.folder, 'pid'), '--log-level', 'warn'],
+        ...['--cgroup-parent', `/${basename(this.folder)}`, '--live-restore'],
+        ...more,
+      ],
+      { stdio: ['ignore', log, log] },
+    );
+    closeSync(log);
+    this.#process = daemon;
+    for (const deadline = Date.now() + 30_000; ; ) {
+      if (daemon.exitCode !== null || Date.now() > deadline)
+        throw new Error(
+          `dockerd did not start:\n${readFileSync(join(this.folder, 'log'), 'utf8').slice(-2000)}`,
+        );
+      if ((await this.api('/_ping')) === 'OK') return;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /** Ends the daemon; with SIGKILL it leaves everything as it is. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const daemon = this.#process;
+    if (daemon === undefined || daemon.exitCode !== null || daemon.signalCode !== null) return;
+    const gone = new Promise<void>((resolve) => daemon.once('exit', () => resolve()));
+    daemon.kill(signal);
+    await gone;
+    // A killed process can stay a zombie where nobody reaps it, and Docker takes it for a running one.
+    for (const file of ['pid', 'exec/containerd/containerd.pid'])
+      if (signal === 'SIGKILL') rmSync(join(this.folder, file), { force: true });
+  }
+
+  /** Imports the image. */
+  makeImage(): void {
+    const root = join(this.folder, 'image');
+    mkdirSync(join(root, 'bin'), { recursive: true });
+    for (const name of ['etc', 'tmp', 'proc']) mkdirSync(join(root, name));
+    copyFileSync('/bin/busybox', join(root, 'bin', 'busybox'));
+    for (const name of APPLETS) symlinkSync('busybox', join(root, 'bin', name));
+    const tar = execFileSync('tar', ['-C', root, '-c', '.'], { maxBuffer: 64 << 20 });
+    execFileSync('docker', ['-H', `unix://${this.socket}`, 'import', '-', IMAGE], {
+      input: tar,
+      stdio: 'pipe',
+    });
+  }
+
+  /** Runs a command of the client; throws with what it said. */
+  docker(...args: readonly string[]): string {
+    const { status, stdout, stderr } = this.try(...args);
+    if (status !== 0) throw new Error(`docker ${args.join(' ')}: ${stderr.trim()}`);
+    return stdout.trim();
+  }
+
+  try(...args: readonly string[]): {
+    readonly status: number | null;
+    readonly stdout: string;
+    readonly stderr: string;
+  } {
+    return spawnSync('docker', ['-H', `unix://${this.socket}`, ...args], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+  }
+
+  /** Runs a command in a container; its output and errors, whatever its status. */
+  exec(container: string, ...command: readonly string[]): string {
+    const { stdout, stderr } = this.try('exec', container, ...command);
+    return `${stdout}${stderr}`.trim();
+  }
+
+  /** Body of the answer to GET, or '' if there is none. */
+  api(path: string): Promise<string> {
+    return new Promise((resolve) => {
+      const call = request({ socketPath: this.socket, path, timeout: 5000 }, (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          body += chunk;
+        });
+        response.on('end', () => resolve(body));
+      });
+      call.on('timeout', () => call.destroy());
+      call.on('error', () => resolve(''));
+      call.end();
+    });
+  }
+
+  #cleanUp(): void {
+    const daemon = this.#process;
+    if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null) {
+      const ids = this.try('ps', '-aq')
+        .stdout.split('\n')
+        .filter((id) => id !== '');
+      if (ids.length > 0) this.try('rm', '-f', ...ids);
+    }
+    killAndWait(daemon?.pid);
+    const cgroups = ['/sys/fs/cgroup', ...children('/sys/fs/cgroup')].map((root) =>
+      join(root, basename(this.folder)),
+    );
+    for (const pid of cgroups.flatMap(processesIn)) killAndWait(pid);
+    // Its containerd and what that started: everything that runs with this folder in its command line.
+    for (const pid of this.#processes()) killAndWait(pid);
+    for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n').reverse()) {
+      const mount = line.split(' ')[1] ?? '';
+      if (mount.startsWith(`${this.folder}/`)) unmount(mount);
+    }
+    rmSync(this.socket, { force: true });
+    for (const cgroup of cgroups) removeCgroup(cgroup);
+  }
+
+  #processes(): number[] {
+    return children('/proc')
+      .map((path) => Number(basename(path)))
+      .filter((pid) => {
+        try {
+          return (
+            pid > 0 &&
+            pid !== process.pid &&
+            readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(this.folder)
+          );
+        } catch {
+          return false;
+        }
+      });
+  }
+}
+
+function children(path: string): string[] {
+  try {
+    return readdirSync(path).map((name) => join(path, name));
+  } catch {
+    return [];
+  }
+}
+
+/** Processes in a cgroup and those below it. */
+function processesIn(path: string): number[] {
+  if (!existsSync(join(path, 'cgroup.procs'))) return [];
+  const own = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n').map(Number);
+  return [...own.filter((pid) => pid > 0), ...children(path).flatMap(processesIn)];
+}
+
+function removeCgroup(path: string): void {
+  if (!existsSync(path)) return;
+  for (const child of readdirSync(path, { withFileTypes: true }))
+    if (child.isDirectory()) removeCgroup(join(path, child.name));
+  waitUntil(() => {
+    try {
+      rmdirSync(path);
+      return true;
+    } catch {
+      return !existsSync(path);
+    }
+  });
+}
