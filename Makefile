@@ -54,7 +54,12 @@ gen: build/sluice.bpf.o ## regenerate the TypeScript codecs from the object's BT
 gen-check: build/sluice.bpf.o ## fail if the committed codecs are not what the object says
 	@$(GENERATE) --check
 
-build: bpf dist/.built ## compile everything into dist/
+# The CNI plugin: container runtimes start it for every container, so it is static and small.
+dist/cni/sluice-cni: src/cni/plugin/sluice-cni.c src/cni/plugin/json.h
+	@mkdir -p dist/cni
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -static -s -o $@ $<
+
+build: bpf dist/.built dist/cni/sluice-cni ## compile everything into dist/
 
 dist/.built: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.json
 	@mkdir -p dist build

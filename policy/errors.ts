@@ -117,6 +117,27 @@ export const ERRORS = {
   SLU5003: 'all {limit} endpoint indexes are in use: raise maxEndpointIndex in the settings',
   SLU5004: 'more than {limit} networks: remove some',
 
+  // 51xx: CNI (src/cni); up to 5109 the commands, from 5110 on answers to runtimes
+  SLU5101: '{path} cannot be written: {reason}',
+  SLU5102: 'the plugin {path} is missing: build or reinstall the package',
+  SLU5103: 'the agent has no CNI socket: set cniSocket in its settings',
+  SLU5104: 'the agent was not ready within {seconds} s: see "sluice status"',
+  SLU5105: '{path} is not of Sluice: remove it by hand, or choose another --name',
+  SLU5106: '{path} cannot be removed: {reason}',
+  SLU5110: 'CNI version {version} is not supported; supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0',
+  SLU5111: '{command} needs CNI version {needed} or newer, not {version}',
+  SLU5112: 'required env variables [{names}] missing',
+  SLU5113: '{name} "{value}" is not valid: {rule}',
+  SLU5114: 'the network configuration cannot be read: {reason}',
+  SLU5115: '{field}: {reason}',
+  SLU5116: '{key}: {value} is not supported: {reason}',
+  SLU5117: 'try again later: {reason}',
+  SLU5118: '{reason}',
+  SLU5119: 'the IPAM plugin {plugin} {reason}',
+  SLU5120: 'container {container} has interface {device} in network {network} already: DEL comes first',
+  SLU5121: 'network {network} has containers, so it cannot change {what}: delete them first',
+  SLU5122: 'ADD cannot be served: {reason}',
+
   // 52xx: Docker (src/docker)
   SLU5201:
     'network {network} cannot change like that while container {container} of {runtime} is in it: disconnect it first',

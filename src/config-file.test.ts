@@ -21,6 +21,7 @@ describe('parseConfig', () => {
       apiVersion: '',
       ...CONFIG_DEFAULTS,
       socket: '/run/sluice/sluice.sock',
+      cniSocket: '/run/sluice/cni.sock',
       cgroupRoot: '/sys/fs/cgroup/uni fied',
       dockerPlugin: '/run/docker/plugins/sluice.sock',
     };
@@ -60,7 +61,7 @@ describe('parseConfig', () => {
         .join('');
     expect(parseConfig('agent.yaml', text, MOUNTS)).toEqual({
       ok: true,
-      config: { ...given, socket: '/b/sluice.sock' },
+      config: { ...given, socket: '/b/sluice.sock', cniSocket: '/b/cni.sock' },
     });
   });
 

@@ -3,7 +3,13 @@ import { isAbsolute } from 'node:path';
 import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
-import { type AgentConfig, CONFIG_DEFAULTS, defaultDockerPlugin, defaultSocket } from './config.js';
+import {
+  type AgentConfig,
+  CONFIG_DEFAULTS,
+  defaultCniSocket,
+  defaultDockerPlugin,
+  defaultSocket,
+} from './config.js';
 import { reasonOf } from './http/api.js';
 import { parseHostPort } from './metrics/server.js';
 
@@ -51,6 +57,11 @@ const settings = z.strictObject({
   stateDir: path.optional(),
   runDir: path.optional(),
   socket: path
+    .refine((text) => Buffer.byteLength(text) <= MAX_SOCKET_PATH, {
+      error: `a path of at most ${MAX_SOCKET_PATH} bytes`,
+    })
+    .optional(),
+  cniSocket: pathOrOff
     .refine((text) => Buffer.byteLength(text) <= MAX_SOCKET_PATH, {
       error: `a path of at most ${MAX_SOCKET_PATH} bytes`,
     })
@@ -227,8 +238,9 @@ function withDefaults(given: Partial<Settings>, mounts: string): AgentConfig {
   const set = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   const config = { ...CONFIG_DEFAULTS, ...set } as typeof CONFIG_DEFAULTS & Partial<AgentConfig>;
   return Object.freeze({
-    ...(config as Omit<AgentConfig, 'socket' | 'cgroupRoot' | 'dockerPlugin'>),
+    ...(config as Omit<AgentConfig, 'socket' | 'cniSocket' | 'cgroupRoot' | 'dockerPlugin'>),
     socket: config.socket ?? defaultSocket(config.runDir),
+    cniSocket: config.cniSocket ?? defaultCniSocket(config.runDir),
     dockerPlugin: config.dockerPlugin ?? defaultDockerPlugin(config.instance),
     cgroupRoot: config.cgroupRoot ?? findCgroup2(mounts),
   });

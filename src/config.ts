@@ -5,6 +5,8 @@ export interface AgentConfig {
   readonly stateDir: string; // /var/lib/sluice
   readonly runDir: string; // /run/sluice
   readonly socket: string; // <runDir>/sluice.sock
+  /** Socket for the CNI plugin; '' turns it off. */
+  readonly cniSocket: string; // <runDir>/cni.sock
   readonly pinPath: string; // /sys/fs/bpf/sluice
   /** cgroup v2 directory whose processes reach host ports from the host itself; '' turns it off. */
   readonly cgroupRoot: string; // the cgroup2 mount found in /proc/mounts
@@ -64,6 +66,14 @@ export const CONFIG_DEFAULTS = {
 /** The Docker plugin's socket. */
 export function defaultDockerPlugin(instance: string): string {
   return instance === CONFIG_DEFAULTS.instance ? '/run/docker/plugins/sluice.sock' : '';
+}
+
+/** Where the plugin looks if its configuration names no socket (src/cni/plugin/sluice-cni.c). */
+export const DEFAULT_CNI_SOCKET = '/run/sluice/cni.sock';
+
+/** The socket of the CNI plugin below a run folder. */
+export function defaultCniSocket(runDir: string): string {
+  return `${runDir}/cni.sock`;
 }
 
 /** The API socket below a run folder. */

@@ -25,6 +25,7 @@ import type {
   Status,
 } from './engine.js';
 import { Explainer } from './explain/explainer.js';
+import { fault } from './faults.js';
 import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
@@ -128,9 +129,14 @@ class AgentEngine implements RuntimeEngine {
       instance: config.instance,
       log,
     });
-    this.#watcher = new Watcher(this.#kernel, this.#objects, this.#reconciler, log, (work) =>
-      this.#exclusive(work),
-    );
+    this.#watcher = new Watcher({
+      kernel: this.#kernel,
+      objects: this.#objects,
+      reconciler: this.#reconciler,
+      log,
+      exclusive: (work) => this.#exclusive(work),
+      lost: (container) => this.runtime.lost(container),
+    });
     const context: EventContext = {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule),
@@ -139,12 +145,12 @@ class AgentEngine implements RuntimeEngine {
       store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
       objects: this.#objects,
       attachments: this.#kernel.attachments,
-      isLeased: (address) => this.#leases.isLeased(address),
+      leases: this.#leases,
       log,
       exclusive: (work) => this.#exclusive(work),
       bringIntoForce: async (proposal) => {
         if (this.#closed) throw SluiceError.of('SLU2405', {});
-        await this.#bringIntoForce('runtime', proposal);
+        return this.#bringIntoForce('runtime', proposal);
       },
       onApplied: (seconds) => {
         for (const listener of this.#listeners) listener({ ok: true, seconds, source: 'runtime' });
@@ -307,6 +313,7 @@ class AgentEngine implements RuntimeEngine {
     this.#leases.close();
     this.runtime.close();
     this.#dryRun.close();
+    await this.#kernel.idle();
     this.#kernel.close();
   }
 
@@ -375,8 +382,13 @@ class AgentEngine implements RuntimeEngine {
     return { ok: true, changes: proposal.changes, milliseconds: performance.now() - received };
   }
 
-  async #bringIntoForce(source: Source, { edits }: EditList): Promise<void> {
-    const pending = await this.#reconciler.prepare({ edits, lenient: source === 'folder' });
+  /** What it returns is for the end of the devices of runtimes that go; others are gone when it resolves. */
+  async #bringIntoForce(source: Source, { edits }: EditList): Promise<() => Promise<void>> {
+    const pending = await this.#reconciler.prepare({
+      edits,
+      lenient: source === 'folder',
+      removeLater: source === 'runtime',
+    });
     try {
       const set = edits.flatMap(({ after }) => (after === undefined ? [] : [after]));
       const remove = edits.flatMap(({ before, after }) =>
@@ -390,7 +402,10 @@ class AgentEngine implements RuntimeEngine {
       if (failure === undefined) throw SluiceError.of('SLU2506', { reason });
       throw SluiceError.of('SLU2507', { reason, undo: (failure as Error).message });
     }
+    fault('runtime:saved');
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
+    fault('runtime:committed');
+    return () => pending.removed();
   }
 
   /** Loads the programs of the dry run one by one when nothing else is going on, so that nobody waits for them. */

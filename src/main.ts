@@ -7,11 +7,15 @@ import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
+import { Answers } from './cni/answered.js';
+import { CniServer } from './cni/server.js';
+import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
+import { Journal } from './ipam/journal.js';
 import { InstanceLock } from './lock.js';
 import { createLogger, type Logger } from './log.js';
 import { Metrics } from './metrics/metrics.js';
@@ -51,6 +55,7 @@ export async function runAgent(options: { readonly config?: string }): Promise<E
   let removed = false;
   try {
     await checkSocketFree(config.socket);
+    if (config.cniSocket !== '') await checkSocketFree(config.cniSocket);
     exitOnBug(log);
     warnAboutMachine(log);
     removed = await serve(withUsableCgroup(config, log), log);
@@ -71,7 +76,8 @@ export async function downWithoutAgent(config: AgentConfig): Promise<void> {
     await checkSocketFree(config.socket);
     const { removeEverything } = await import('./dataplane/remove.js');
     await removeEverything(config, createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel));
-    rmSync(config.socket, { force: true }); // of an agent that was killed
+    for (const socket of [config.socket, config.cniSocket])
+      if (socket !== '') rmSync(socket, { force: true }); // of an agent that was killed
   } catch (error) {
     lock.release();
     throw error;
@@ -130,6 +136,21 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       stopped: () => stop.request(),
     });
     closers.push(() => api.close());
+    if (config.cniSocket !== '') {
+      const { defaultRoutes, inspectDevice } = await import('./dataplane/inspect.js');
+      const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));
+      const service = new CniService({
+        runtime: running.runtime,
+        answers,
+        namespaces: { inspect: inspectDevice, defaultRoutes },
+        log,
+      });
+      const cni = await CniServer.listen(config.cniSocket, service, log);
+      closers.push(async () => {
+        await cni.close();
+        answers.close();
+      });
+    }
     ready = true;
     notifyManager('READY=1');
     log.info({ socket: config.socket, uptime: process.uptime() }, 'ready');

@@ -18,7 +18,7 @@ export class Agent {
   readonly folder: string;
   readonly socket: string;
   readonly #netns: string;
-  readonly #configFile: string;
+  readonly configFile: string;
   readonly #logFile: string;
   #process: ChildProcess | undefined;
 
@@ -30,7 +30,7 @@ export class Agent {
     sh(`mount -t bpf bpf ${bpffs}`);
     scratch.onClose(() => unmount(bpffs));
     this.socket = join(this.folder, 'run', 'sluice.sock');
-    this.#configFile = join(this.folder, 'agent.yaml');
+    this.configFile = join(this.folder, 'agent.yaml');
     this.#logFile = join(this.folder, 'agent.log');
     const config = {
       apiVersion: 'sluice.dev/v1alpha1',
@@ -45,7 +45,7 @@ export class Agent {
       ...settings,
     };
     // JSON is YAML.
-    writeFileSync(this.#configFile, JSON.stringify(config, null, 2));
+    writeFileSync(this.configFile, JSON.stringify(config, null, 2));
   }
 
   get pid(): number | undefined {
@@ -64,7 +64,7 @@ export class Agent {
         'bin/sluice',
         'agent',
         '--config',
-        this.#configFile,
+        this.configFile,
       ],
       { stdio: ['ignore', log, log] },
     );

@@ -58,6 +58,7 @@ export class PolicyBed {
       instance: 'bench',
       stateDir: join(this.folder, 'state'),
       runDir: this.folder,
+      cniSocket: '',
       socket: join(this.folder, 'socket'),
       pinPath: join(bpffs, 'sluice'),
       cgroupRoot: '',

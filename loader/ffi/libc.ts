@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { SystemError } from '../errors.js';
-import { bufferAt, cString, Library, nativeFunction } from './native.js';
+import { bufferAt, cString, Library, nativeAsyncFunction, nativeFunction } from './native.js';
 
 /**
  * The C library's functions that the loader needs. All are synchronous. A call that fails throws
@@ -54,6 +54,7 @@ function prepare() {
     bind: nativeFunction(libc, 'bind', 'i32', ['i32', 'ptr', 'u32']),
     getsockname: nativeFunction(libc, 'getsockname', 'i32', ['i32', 'ptr', 'ptr']),
     sendto: nativeFunction(libc, 'sendto', 'i64', ['i32', 'ptr', 'u64', 'i32', 'ptr', 'u32']),
+    sendLater: nativeAsyncFunction(libc, 'send', ['i32', 'ptr', 'u64', 'i32']),
     recv: nativeFunction(libc, 'recv', 'i64', ['i32', 'ptr', 'u64', 'i32']),
     setsockopt: nativeFunction(libc, 'setsockopt', 'i32', ['i32', 'i32', 'i32', 'ptr', 'u32']),
     getsockopt: nativeFunction(libc, 'getsockopt', 'i32', ['i32', 'i32', 'i32', 'ptr', 'ptr']),
@@ -143,6 +144,15 @@ export function getsockname(fd: number): Buffer {
 /** sendto(2); without an address like send(2). Returns the number of bytes sent. */
 export function sendto(fd: number, bytes: Uint8Array, flags = 0, address: Uint8Array | null = null): number {
   return checked('sendto', () => c().sendto(fd, bytes, bytes.length, flags, address, address?.length ?? 0));
+}
+
+/**
+ * send(2) on a thread of the pool, for what the kernel carries out while the caller waits. Returns the number of
+ * bytes, negative when it failed (the reason is not known then).
+ */
+export async function sendLater(fd: number, bytes: Uint8Array): Promise<number> {
+  warmThreadPool();
+  return Number(await c().sendLater(fd, bytes, bytes.length, 0));
 }
 
 /**

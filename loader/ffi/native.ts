@@ -31,6 +31,13 @@ export type NativeFunction<R extends NativeType> = (...args: NativeArgument[]) =
 
 interface Bindings {
   readonly ffi_call: (cif: Buffer, fn: Buffer, result: Buffer, argv: Buffer) => void;
+  readonly ffi_call_async: (
+    cif: Buffer,
+    fn: Buffer,
+    result: Buffer,
+    argv: Buffer,
+    done: (error: string | null) => void,
+  ) => void;
 }
 
 interface DynamicLibrary {
@@ -66,6 +73,7 @@ interface Runtime {
   readonly ffi: Ffi;
   readonly ref: Ref;
   readonly ffiCall: Bindings['ffi_call'];
+  readonly ffiCallAsync: Bindings['ffi_call_async'];
   readonly slots: BigInt64Array;
   readonly argv: Buffer;
   readonly result: Buffer;
@@ -91,6 +99,7 @@ function runtime(): Runtime {
     ffi,
     ref,
     ffiCall: bindings.ffi_call,
+    ffiCallAsync: bindings.ffi_call_async,
     slots,
     argv,
     result,
@@ -202,6 +211,40 @@ export function nativeFunction<R extends NativeType>(
     },
   };
   return call[result] as NativeFunction<R>;
+}
+
+/**
+ * Prepares a C function that may wait for calls on a thread of libuv's pool. Each call has a frame of its own
+ * (some 20 µs); the memory of buffers is kept referenced until it returns. `errno` belongs to that thread and
+ * is lost, so it is for functions whose failure shows in another way.
+ */
+export function nativeAsyncFunction(
+  library: Library,
+  symbol: string,
+  args: readonly NativeType[],
+): (...values: NativeArgument[]) => Promise<bigint> {
+  const { ref, ffiCallAsync } = runtime();
+  const cif = cifOf('i64', args);
+  const fn = library.symbol(symbol);
+  return (...values) => {
+    if (values.length !== args.length)
+      throw new TypeError(`${symbol} takes ${args.length} arguments, got ${values.length}`);
+    const frame = Buffer.from(new ArrayBuffer((2 * args.length + 1) * 8));
+    const words = new BigInt64Array(frame.buffer);
+    const base = BigInt(ref.address(frame));
+    values.forEach((value, i) => {
+      words[i] = value === null ? 0n : value instanceof Uint8Array ? addressOf(value) : BigInt(value);
+      words[args.length + i] = base + BigInt(i * 8);
+    });
+    const argv = frame.subarray(args.length * 8, 2 * args.length * 8);
+    const result = frame.subarray(2 * args.length * 8);
+    return new Promise((resolve, reject) => {
+      ffiCallAsync(cif, fn, result, argv, (error) => {
+        if (error !== null) reject(new Error(`${symbol}: ${error}`));
+        else resolve(words[2 * args.length] ?? 0n);
+      });
+    });
+  };
 }
 
 /** A JavaScript function as a C function pointer, for synchronous callbacks on the main thread. */

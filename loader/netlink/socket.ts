@@ -11,6 +11,7 @@ import {
   SOCK_RAW,
   SOL_NETLINK,
   SOL_SOCKET,
+  sendLater,
   sendto,
   setsockopt,
   socket,
@@ -22,6 +23,7 @@ import { NETLINK_OPTION, NETLINK_ROUTE } from './constants.js';
 export const RECEIVE_SIZE = 64 * 1024;
 
 const EMSGSIZE = 90;
+const ENOBUFS = 105;
 
 /**
  * A raw AF_NETLINK socket of rtnetlink. It works on the namespace that it was opened in, wherever
@@ -74,6 +76,12 @@ export class NetlinkSocket {
   /** Sends messages to the kernel, which carries requests out before this returns. */
   send(messages: Uint8Array): void {
     sendto(this.fd, messages);
+  }
+
+  /** The same on another thread: this one goes on while the kernel works. The memory must not change meanwhile. */
+  async sendLater(messages: Uint8Array): Promise<void> {
+    if ((await sendLater(this.fd, messages)) !== messages.length)
+      throw new SystemError('send to netlink', ENOBUFS);
   }
 
   /** Receives one datagram without waiting. Returns its length, or -1 if there is none. */

@@ -22,12 +22,22 @@ export interface ResourceBase {
 
 export type NetworkMode = 'routed' | 'bridge' | 'host' | 'none' | 'macvlan';
 
-/** `sluice.dev/v1alpha1` Network (not namespaced). CIDRs are canonical text, such as `10.1.0.0/16`. */
+/** The addresses of one family of a network. */
+export interface NetworkRange {
+  /** Canonical text, such as `10.1.0.0/16`. */
+  readonly cidr: string;
+  readonly gateway: string;
+  /** First and last address that are given out; absent: from the first to the last of `cidr`. */
+  readonly first?: string;
+  readonly last?: string;
+}
+
+/** `sluice.dev/v1alpha1` Network (not namespaced). */
 export interface NetworkResource extends ResourceBase {
   readonly kind: 'Network';
   readonly mode: NetworkMode;
-  readonly ipv4?: { readonly cidr: string; readonly gateway: string };
-  readonly ipv6?: { readonly cidr: string; readonly gateway: string };
+  readonly ipv4?: NetworkRange;
+  readonly ipv6?: NetworkRange;
   /** Bytes; derived from the uplink when absent. */
   readonly mtu?: number;
   readonly masquerade: boolean;
@@ -58,6 +68,31 @@ export interface ContainerNetwork {
    * configures it: the name that the container's side has on the host until then.
    */
   readonly handover?: string;
+  /** Whether it gives the container its default routes; absent: if it is the first network. */
+  readonly defaultRoute?: boolean;
+  /** Further routes, through the network's gateway if they name none. */
+  readonly routes?: readonly ContainerRoute[];
+  readonly bandwidth?: Bandwidth;
+}
+
+/** A route inside a container. `destination` is canonical text of a CIDR. */
+export interface ContainerRoute {
+  readonly destination: string;
+  readonly gateway?: string;
+}
+
+/** Limits of one attachment, as the container sees the directions. Absent: no limit. */
+export interface Bandwidth {
+  /** Towards the container. */
+  readonly ingress?: RateLimit;
+  readonly egress?: RateLimit;
+}
+
+export interface RateLimit {
+  /** Bits a second. */
+  readonly rate: number;
+  /** Bits that may come at once. */
+  readonly burst: number;
 }
 
 export type PortProtocol = 'TCP' | 'UDP' | 'SCTP';

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { version } from '../version.js';
 import { agentCommand } from './commands/agent.js';
 import { applyCommand, deleteCommand } from './commands/change.js';
+import { cniCommand } from './commands/cni.js';
 import { downCommand } from './commands/down.js';
 import { dropsCommand, monitorCommand } from './commands/drops.js';
 import { explainCommand } from './commands/explain.js';
@@ -44,6 +45,7 @@ export function createProgram(context: CliContext): Command {
     explainCommand,
     validateCommand,
     policyCommand,
+    cniCommand,
     downCommand,
     versionCommand,
   ]) {

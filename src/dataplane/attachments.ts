@@ -1,7 +1,9 @@
 import type { Endpoint } from '../../loader/abi/gen/types.gen.js';
 import { NetlinkError } from '../../loader/netlink/errors.js';
+import type { LinkRemover } from '../../loader/netlink/remover.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
+import { fault } from '../faults.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
 import {
@@ -49,6 +51,7 @@ export class Attachments {
   readonly #endpoints: SyncedMap<number, Endpoint>;
   readonly #addresses: AddressTable;
   readonly #expedite: Expedite;
+  readonly #remover: LinkRemover;
   readonly #live = new Map<string, Live>();
   readonly #byIndex = new Map<number, string>();
   readonly #byContainer = new Map<string, Set<string>>();
@@ -59,12 +62,14 @@ export class Attachments {
     readonly endpoints: SyncedMap<number, Endpoint>;
     readonly addresses: AddressTable;
     readonly expedite: Expedite;
+    readonly remover: LinkRemover;
   }) {
     this.#rtnl = parts.rtnl;
     this.#hooks = parts.hooks;
     this.#endpoints = parts.endpoints;
     this.#addresses = parts.addresses;
     this.#expedite = parts.expedite;
+    this.#remover = parts.remover;
   }
 
   get size(): number {
@@ -101,12 +106,16 @@ export class Attachments {
     try {
       const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
+      fault('device:made');
       this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
       for (const family of families(spec)) {
         this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
       }
+      fault('device:attached');
       if (spec.handover === undefined) configureInside(spec, netns, device.inside);
+      fault('device:inside');
       configureHost(this.#rtnl, spec, ifindex, bridge);
+      fault('device:host');
     } catch (error) {
       this.#clear(spec, ifindex);
       // A device that was not made may be somebody else's, even an uplink: its links are not ours to drop.
@@ -191,6 +200,26 @@ export class Attachments {
     // Only now: the programs stay on a device for as long as it is there.
     for (const live of lives) this.#hooks.forget(live.ifindex);
     return errors;
+  }
+
+  /**
+   * Takes attachments out of the books and the maps, so that nothing passes any more, and lets the kernel remove
+   * the devices while the caller goes on. The promise is for their end; it rejects with the first failure.
+   */
+  removeLater(ids: readonly string[]): Promise<void> {
+    const lives = ids.map((id) => this.#unregister(id)).filter((live) => live !== undefined);
+    if (lives.length > 0) fault('remove:cleared');
+    const errors: unknown[] = [];
+    const gone = lives.map(async (live) => {
+      if (live.spec.mode === 'macvlan') errors.push(...this.#removeMacvlan(live));
+      else await this.#remover.remove(live.ifindex).catch((error: unknown) => errors.push(error));
+      fault('remove:deleted');
+      // The index may have been given to another device meanwhile.
+      if (!this.#byIndex.has(live.ifindex)) this.#hooks.forget(live.ifindex);
+    });
+    return Promise.all(gone).then(() => {
+      if (errors.length > 0) throw errors[0];
+    });
   }
 
   /** Takes an attachment whose device is gone out of the books and the maps. */

@@ -115,6 +115,21 @@ function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): v
         });
       }
     }
+    for (const { destination, gateway } of spec.routes ?? []) {
+      const v6 = destination.includes(':');
+      const family = v6 ? spec.ipv6 : spec.ipv4;
+      if (family === undefined) continue;
+      rtnl.addRoute({
+        destination,
+        family: v6 ? 6 : 4,
+        gateway: gateway ?? family.gateway,
+        ifindex: inside,
+        onLink: spec.mode === 'routed',
+        scope: 'universe',
+        source: family.address,
+        replace: true,
+      });
+    }
   });
 }
 

@@ -2,6 +2,7 @@ import type { Endpoint, Hostport, HostportKey, Network } from '../../loader/abi/
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
 import { tcxFeature } from '../../loader/features.js';
 import type { TcMethod } from '../../loader/link.js';
+import { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { AgentConfig } from '../config.js';
 import { AddressTable } from './address-table.js';
@@ -40,6 +41,7 @@ export class Kernel {
   readonly uplinks: Uplinks;
   readonly hostAddresses: HostAddresses;
   readonly attachments: Attachments;
+  readonly #remover: LinkRemover;
   /** Highest numbers in the maps when they were opened. */
   readonly numbers: NumbersInUse;
   readonly #synced: readonly { load(): void; sweep(): number }[];
@@ -64,12 +66,14 @@ export class Kernel {
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
+    this.#remover = LinkRemover.open();
     this.attachments = new Attachments({
       rtnl: this.rtnl,
       hooks: this.hooks,
       endpoints: this.endpoints,
       addresses: this.addresses,
       expedite: new Expedite(config.stateDir),
+      remover: this.#remover,
     });
     this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, uplinks];
     if (this.loaded.adopted) for (const table of this.#synced) table.load();
@@ -102,8 +106,14 @@ export class Kernel {
     this.hostAddresses.refresh();
   }
 
+  /** Resolves when the devices that are being removed are gone. */
+  idle(): Promise<void> {
+    return this.#remover.idle();
+  }
+
   /** Closes descriptors; the kernel goes on as it is. */
   close(): void {
+    this.#remover.close();
     this.rtnl.close();
     for (const map of Object.values(this.loaded.maps)) map.close();
     for (const program of this.loaded.programs.values()) program.close();

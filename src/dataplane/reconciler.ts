@@ -3,6 +3,7 @@ import type { PolicyCompiler } from '../../policy/compile/compiler.js';
 import type { CompileDelta } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import { fault } from '../faults.js';
 import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
 import { hasDevice } from '../state/desired.js';
@@ -30,6 +31,8 @@ export interface ChangeRequest {
   readonly renew?: readonly string[];
   /** A container that cannot be made does not fail the rest: it becomes a problem and is tried again. */
   readonly lenient: boolean;
+  /** Devices that go are removed by the kernel while the caller goes on: see `Pending.removed`. */
+  readonly removeLater?: boolean;
   /** Called with the planned attachments that do not exist, before they are checked (adoption at start). */
   readonly adopt?: (plan: Plan, change: LeaseChange) => void;
 }
@@ -38,6 +41,8 @@ export interface ChangeRequest {
 export interface Pending {
   /** Removes what is not needed any more. Returns what could not be removed. */
   commit(): unknown[];
+  /** After `commit`: for the end of the devices that are removed later. */
+  removed(): Promise<void>;
   /** Takes everything back. Returns the errors of doing so. */
   rollback(): unknown[];
 }
@@ -96,7 +101,12 @@ export class Reconciler {
     });
     try {
       const commit = await this.#prepare(request, undo);
-      return { commit, rollback: () => undo.run() };
+      let removed = Promise.resolve();
+      const later = (gone: Promise<void>): void => {
+        gone.catch(() => undefined); // for who asks
+        removed = gone;
+      };
+      return { commit: () => commit(later), removed: () => removed, rollback: () => undo.run() };
     } catch (error) {
       const failures = undo.run();
       if (failures.length === 0) throw error;
@@ -105,7 +115,10 @@ export class Reconciler {
     }
   }
 
-  async #prepare(request: ChangeRequest, undo: Rollback): Promise<() => unknown[]> {
+  async #prepare(
+    request: ChangeRequest,
+    undo: Rollback,
+  ): Promise<(later: (gone: Promise<void>) => void) => unknown[]> {
     const { attachments } = this.#kernel;
     const change = this.#leases.begin();
     undo.push(() => change.undo());
@@ -132,6 +145,7 @@ export class Reconciler {
     const prepared = this.#preflight(plan, containers.keys(), request.lenient, change);
     this.#checkCapacity(prepared);
     change.commit();
+    fault('lease:committed');
 
     const delta = this.#policies.update(
       request.edits,
@@ -153,6 +167,7 @@ export class Reconciler {
     const early = [...plan.replace.map(({ spec }) => spec.id), ...(creating ? plan.remove : [])];
     this.#devices.removeEarly(early, undo);
     this.#switch.apply(delta, undo);
+    fault('policy:applied');
     this.#devices.changeMtu(plan.mtu, undo);
     for (const { spec } of plan.keep) attachments.setSpec(spec);
     const failed: string[] = [];
@@ -163,12 +178,23 @@ export class Reconciler {
     await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined);
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);
+    fault('ports:written');
     const networksChanged = networkEdits.some(({ before }) => before !== undefined);
     if (delta.mustReevaluate || portsChanged || networksChanged || early.length > 0 || plan.mtu.length > 0) {
       this.#kernel.node.nextEpoch();
       undo.push(() => this.#kernel.node.nextEpoch());
     }
-    return () => this.#commit({ plan, early, delta, failed, networkEdits, containers });
+    fault('epoch:next');
+    return (later) =>
+      this.#commit({
+        plan,
+        early,
+        delta,
+        failed,
+        networkEdits,
+        containers,
+        ...(request.removeLater === true ? { later } : {}),
+      });
   }
 
   /** After a restart, when the maps are complete: programs of this version on the devices that were there. */
@@ -283,6 +309,7 @@ export class Reconciler {
     readonly failed: readonly string[];
     readonly networkEdits: readonly NetworkEdit[];
     readonly containers: ReadonlyMap<ResourceKey, ContainerResource | undefined>;
+    readonly later?: (gone: Promise<void>) => void;
   }): unknown[] {
     const { plan, delta, failed, networkEdits } = done;
     const errors: unknown[] = [];
@@ -293,7 +320,10 @@ export class Reconciler {
         errors.push(error);
       }
     };
-    errors.push(...this.#kernel.attachments.remove(plan.remove.filter((id) => !done.early.includes(id))));
+    const { attachments } = this.#kernel;
+    const going = plan.remove.filter((id) => !done.early.includes(id));
+    if (done.later === undefined) errors.push(...attachments.remove(going));
+    else done.later(attachments.removeLater(going));
     if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
     attempt(() => this.#switch.finish(delta));
     for (const rest of this.#policies.settle(failed)) {

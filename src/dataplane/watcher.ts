@@ -31,22 +31,26 @@ export class Watcher {
   readonly #reconciler: Reconciler;
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly #lost: (container: string) => void;
   readonly #monitor: NetlinkMonitor;
   readonly #waiting = new Map<string, Waiting>();
   #sweep: string[] = [];
 
-  constructor(
-    kernel: Kernel,
-    objects: ObjectSet,
-    reconciler: Reconciler,
-    log: Logger,
-    exclusive: <T>(work: () => Promise<T>) => Promise<T>,
-  ) {
-    this.#kernel = kernel;
-    this.#objects = objects;
-    this.#reconciler = reconciler;
-    this.#log = log;
-    this.#exclusive = exclusive;
+  constructor(parts: {
+    readonly kernel: Kernel;
+    readonly objects: ObjectSet;
+    readonly reconciler: Reconciler;
+    readonly log: Logger;
+    readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+    /** A container of a runtime (`namespace/name`) lost its device: it is not made again. */
+    readonly lost: (container: string) => void;
+  }) {
+    this.#kernel = parts.kernel;
+    this.#objects = parts.objects;
+    this.#reconciler = parts.reconciler;
+    this.#log = parts.log;
+    this.#exclusive = parts.exclusive;
+    this.#lost = parts.lost;
     this.#monitor = NetlinkMonitor.open(['link', 'address', 'route']);
   }
 
@@ -138,7 +142,14 @@ export class Watcher {
   #renew(ids: readonly string[], reason: string): void {
     void this.#exclusive(async () => {
       const { attachments } = this.#kernel;
-      const lost = ids.map((id) => attachments.get(id)).filter((live) => live !== undefined);
+      const lost = ids
+        .map((id) => attachments.get(id))
+        .filter((live) => live !== undefined)
+        .filter(({ spec }) => {
+          if (this.#objects.sourceOf(`Container ${spec.container}`) !== 'runtime') return true;
+          this.#lost(spec.container);
+          return false;
+        });
       const containers = new Set(lost.map((live) => live.spec.container));
       for (const container of containers)
         this.#log.warn({ container }, `${reason}; making the network again`);

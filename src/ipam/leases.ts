@@ -392,8 +392,8 @@ export class LeaseChange {
 function poolsOf(network: NetworkResource): Pools {
   const { ipv4, ipv6 } = network;
   return {
-    ...(ipv4 === undefined ? {} : { ipv4: new AddressPool(ipv4.cidr, ipv4.gateway) }),
-    ...(ipv6 === undefined ? {} : { ipv6: new AddressPool(ipv6.cidr, ipv6.gateway) }),
+    ...(ipv4 === undefined ? {} : { ipv4: new AddressPool(ipv4.cidr, ipv4.gateway, ipv4) }),
+    ...(ipv6 === undefined ? {} : { ipv6: new AddressPool(ipv6.cidr, ipv6.gateway, ipv6) }),
   };
 }
 

@@ -64,3 +64,19 @@ describe('AddressPool', () => {
     );
   });
 });
+
+it('gives out only what lies between its limits, whatever is claimed outside', () => {
+  const pool = new AddressPool('10.0.0.0/24', '10.0.0.1', { first: '10.0.0.20', last: '10.0.0.21' });
+  expect(pool.claim('10.0.0.99', 'fixed')).toBeUndefined();
+  expect([pool.take('a'), pool.take('b'), pool.take('c')]).toEqual(['10.0.0.20', '10.0.0.21', undefined]);
+  expect(pool.hasFree).toBe(false);
+  pool.release('10.0.0.20', 'a');
+  expect(pool.hasFree).toBe(true);
+  expect(pool.take('d')).toBe('10.0.0.20');
+});
+
+it('never gives out the gateway, also inside the limits', () => {
+  const pool = new AddressPool('10.0.0.0/24', '10.0.0.1', { first: '10.0.0.1', last: '10.0.0.1' });
+  expect(pool.hasFree).toBe(false);
+  expect(pool.take('a')).toBeUndefined();
+});

@@ -12,10 +12,13 @@ import {
 /** Largest offset that is handed out in an IPv6 range: enough for every container, and readable addresses. */
 const MAX_DYNAMIC = 1n << 24n;
 
+const later = (a: bigint, b: bigint): bigint => (a > b ? a : b);
+const earlier = (a: bigint, b: bigint): bigint => (a < b ? a : b);
+
 /**
  * The addresses of one family of one network. Dynamic addresses are the lowest free after the last
  * one given (wrapping), so an address that was just released is not given again at once. Never given:
- * network address, IPv4 broadcast address, gateway.
+ * network address, IPv4 broadcast address, gateway; `limits` may narrow what is given out (both included).
  */
 export class AddressPool {
   readonly cidr: Cidr;
@@ -25,15 +28,22 @@ export class AddressPool {
   readonly #end: bigint; // one after the last dynamic offset
   #next: bigint;
 
-  constructor(cidr: string, gateway: string) {
+  constructor(
+    cidr: string,
+    gateway: string,
+    limits: { readonly first?: string; readonly last?: string } = {},
+  ) {
     this.cidr = parseCidr(cidr);
     const size = cidrSize(this.cidr);
     this.#kept.add(offsetIn(this.cidr, parseAddress(gateway)));
     // RFC 3021 and RFC 6164: ranges of one or two addresses have no network and broadcast address.
     const whole = size <= 2n;
-    this.#first = whole ? 0n : 1n;
-    this.#end = whole ? size : this.cidr.family === 4 ? size - 1n : size;
-    if (this.#end > MAX_DYNAMIC) this.#end = MAX_DYNAMIC;
+    let first = whole ? 0n : 1n;
+    let end = whole ? size : this.cidr.family === 4 ? size - 1n : size;
+    if (limits.first !== undefined) first = later(first, offsetIn(this.cidr, parseAddress(limits.first)));
+    if (limits.last !== undefined) end = earlier(end, offsetIn(this.cidr, parseAddress(limits.last)) + 1n);
+    this.#first = first;
+    this.#end = earlier(end, first + MAX_DYNAMIC);
     this.#next = this.#first;
   }
 
@@ -50,17 +60,25 @@ export class AddressPool {
     return this.#owners.get(offsetIn(this.cidr, parseAddress(address)));
   }
 
+  /** Whether `take` would find an address. */
+  get hasFree(): boolean {
+    return this.#free(this.#next) !== undefined;
+  }
+
   /** Gives out the next free address, or undefined when there is none. */
   take(owner: string): string | undefined {
-    const span = this.#end - this.#first;
-    let offset = this.#next;
-    for (let tried = 0n; tried < span; tried++) {
+    const offset = this.#free(this.#next);
+    if (offset === undefined) return undefined;
+    this.#owners.set(offset, owner);
+    this.#next = offset + 1n;
+    return formatAddress(addressAt(this.cidr, offset));
+  }
+
+  #free(from: bigint): bigint | undefined {
+    let offset = from;
+    for (let tried = this.#first; tried < this.#end; tried++) {
       if (offset >= this.#end) offset = this.#first;
-      if (!this.#owners.has(offset) && !this.#kept.has(offset)) {
-        this.#owners.set(offset, owner);
-        this.#next = offset + 1n;
-        return formatAddress(addressAt(this.cidr, offset));
-      }
+      if (!this.#owners.has(offset) && !this.#kept.has(offset)) return offset;
       offset++;
     }
     return undefined;

@@ -1,4 +1,5 @@
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { AttachmentSpec } from '../state/desired.js';
 import type { ResourceKey } from '../state/keys.js';
 
 /** Objects that a container runtime (Docker, CNI) asks for, beside those of definitions. */
@@ -30,6 +31,13 @@ export interface RuntimeEndpoint {
   readonly mtu: number;
 }
 
+/** An attachment as it is in the kernel. */
+export interface RuntimeAttachment {
+  readonly spec: AttachmentSpec;
+  /** Index of the host side (macvlan: of the device inside the namespace). */
+  readonly ifindex: number;
+}
+
 /** What container runtimes need of the engine. Their objects survive a restart of the agent. */
 export interface Runtime {
   /** Resolves when addresses, routes and policy are in force. Throws SluiceError with nothing changed. */
@@ -42,6 +50,10 @@ export interface Runtime {
   networks(): readonly NetworkResource[];
   /** Whether a container, of whatever kind, has a lease of the address (canonical text). */
   isLeased(address: string): boolean;
+  /** Whether the network has an address of each of its families left, or does not exist yet. */
+  hasRoom(network: string): boolean;
+  /** The attachment of this id (`namespace/container:network`), if it is in force. */
+  attachment(id: string): RuntimeAttachment | undefined;
   /** The endpoint of a container (`namespace/name`) in a network, if it is in force. */
   endpoint(container: string, network: string): RuntimeEndpoint | undefined;
 }

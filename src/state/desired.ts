@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import type {
+  Bandwidth,
   ContainerResource,
+  ContainerRoute,
   NamespaceRef,
   NetworkMode,
   NetworkResource,
@@ -39,13 +41,15 @@ export interface AttachmentSpec {
   readonly mtu: number;
   /** macvlan: name of the device that it hangs on. */
   readonly parent?: string;
-  /** The first network of a container gives it its default routes. */
+  /** As a rule the first network of a container gives it its default routes. */
   readonly defaultRoute: boolean;
   /**
    * Of a runtime that moves the container's side into the namespace and configures it there: the name
    * that it has on the host until then. Such a device can't be made a second time.
    */
   readonly handover?: string;
+  readonly routes?: readonly ContainerRoute[];
+  readonly bandwidth?: Bandwidth;
 }
 
 export interface SpecContext {
@@ -89,8 +93,10 @@ export function specOf(
     hostMac: stableMac(context.instance, id, 'host'),
     mtu: network.mtu ?? context.mtu,
     ...(network.parent === undefined ? {} : { parent: network.parent }),
-    defaultRoute: position === 0 && entry.handover === undefined,
     ...(entry.handover === undefined ? {} : { handover: entry.handover }),
+    defaultRoute: entry.handover === undefined && (entry.defaultRoute ?? position === 0),
+    ...(entry.routes === undefined ? {} : { routes: entry.routes }),
+    ...(entry.bandwidth === undefined ? {} : { bandwidth: entry.bandwidth }),
   };
 }
 
@@ -113,11 +119,25 @@ export function needsNewDevice(a: AttachmentSpec, b: AttachmentSpec): boolean {
 /** Everything that a device is made from, as one text. */
 export function fingerprint(spec: AttachmentSpec): string {
   const { mtu: _, ...rest } = spec;
-  return JSON.stringify(
-    rest,
-    Object.keys(rest).sort().concat('address', 'gateway', 'cidr', 'prefix', 'type', 'name', 'path', 'pid'),
-  );
+  return JSON.stringify(rest, Object.keys(rest).sort().concat(PARTS));
 }
+
+/** Names of what is inside the fields of a spec. */
+const PARTS = [
+  'address',
+  'gateway',
+  'cidr',
+  'prefix',
+  'type',
+  'name',
+  'path',
+  'pid',
+  'destination',
+  'ingress',
+  'egress',
+  'rate',
+  'burst',
+];
 
 function familySpec(
   range: { readonly cidr: string; readonly gateway: string } | undefined,

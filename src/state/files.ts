@@ -2,9 +2,9 @@ import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, write
 import { dirname } from 'node:path';
 
 /** Writes a file so that a crash leaves either the old or the new content: temporary file, fsync, rename. */
-export function writeAtomically(path: string, content: string): void {
+export function writeAtomically(path: string, content: string, mode = 0o600): void {
   const temporary = `${path}.tmp`;
-  const fd = openSync(temporary, 'w', 0o600);
+  const fd = openSync(temporary, 'w', mode);
   try {
     writeFileSync(fd, content);
     fsyncSync(fd);

@@ -24,6 +24,7 @@ export function agentCommand(context: CliContext): Command {
             '  stateDir: /var/lib/sluice\n' +
             '  runDir: /run/sluice\n' +
             '  socket: /run/sluice/sluice.sock      # default: sluice.sock in runDir\n' +
+            '  cniSocket: /run/sluice/cni.sock      # default: cni.sock in runDir; "" for none\n' +
             '  pinPath: /sys/fs/bpf/sluice\n' +
             '  cgroupRoot: /sys/fs/cgroup           # default: the cgroup2 mount; "" for none\n' +
             '  uplinks: auto                        # or a list of devices\n' +
@@ -52,6 +53,7 @@ export function agentCommand(context: CliContext): Command {
           ...CONFIG_FILES,
           ['/etc/sluice/definitions', 'definitions that are watched'],
           ['/run/sluice/sluice.sock', 'socket for the commands, for root only'],
+          ['/run/sluice/cni.sock', 'socket for the CNI plugin, for root only'],
           ['/var/lib/sluice', 'address leases and the applied definitions'],
           ['/sys/fs/bpf/sluice', 'pinned programs and maps'],
         ],

@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto';
+import type { ContainerNetwork, ContainerResource } from '../../policy/model/resources.js';
+import { badLabelValue } from '../../policy/schema/names.js';
+import { runtimeContainer } from '../runtime/resources.js';
+import { attachmentId } from '../state/keys.js';
+import type { NetConf } from './config.js';
+import type { CniParameters } from './parameters.js';
+
+/** What identifies an attachment (SPEC.md): the network configuration, the container, the interface. */
+export interface AttachmentKey {
+  /** Name of the network configuration. */
+  readonly network: string;
+  readonly containerId: string;
+  readonly ifname: string;
+}
+
+/** An attachment that is in force, as its container's object tells it. */
+export interface Attachment extends AttachmentKey {
+  readonly container: ContainerResource;
+  /** CNI_NETNS of its ADD. */
+  readonly netns: string;
+}
+
+const PREFIX = 'cni.sluice.dev/';
+/** Who made an object, in messages. */
+export const FROM = 'cni';
+const DEFAULT_NAMESPACE = 'default';
+
+export function keyText({ network, containerId, ifname }: AttachmentKey): string {
+  return `${network}/${containerId}/${ifname}`;
+}
+
+/** The attachment that a container's object stands for; undefined if CNI did not make it. */
+export function attachmentOf(container: ContainerResource): Attachment | undefined {
+  if (container.origin.file !== FROM || container.netns?.type !== 'path') return undefined;
+  const { annotations } = (container.source as { metadata: { annotations?: Record<string, string> } })
+    .metadata;
+  const network = annotations?.[`${PREFIX}network`];
+  const containerId = annotations?.[`${PREFIX}container`];
+  const ifname = annotations?.[`${PREFIX}interface`];
+  if (network === undefined || containerId === undefined || ifname === undefined) return undefined;
+  return { network, containerId, ifname, container, netns: container.netns.path };
+}
+
+/** Id of the attachment in leases and in the kernel's books. */
+export function idOf({ container }: Attachment): string {
+  return attachmentId(container, container.networks[0]?.network ?? '');
+}
+
+/**
+ * The container's object for an ADD. It has the name of the pod or the start of the container's id; `taken` says which
+ * names are in use.
+ */
+export function containerFor(
+  parameters: CniParameters & { readonly netns: string },
+  conf: NetConf,
+  attachment: Omit<ContainerNetwork, 'device'>,
+  taken: (namespace: string, name: string) => boolean,
+): ContainerResource {
+  const { containerId, ifname, netns, args } = parameters;
+  const key = { network: conf.name, containerId, ifname };
+  const namespace = args.podNamespace ?? DEFAULT_NAMESPACE;
+  const container = runtimeContainer({
+    from: FROM,
+    namespace,
+    name: nameFor(key, args.podName, (name) => taken(namespace, name)),
+    labels: labelsFor(parameters, conf),
+    netns: { type: 'path', path: netns },
+    networks: [{ device: ifname, ...attachment }],
+    hostPorts: conf.hostPorts,
+  });
+  const source = container.source as { readonly metadata: object };
+  const annotations = {
+    [`${PREFIX}network`]: conf.name,
+    [`${PREFIX}container`]: containerId,
+    [`${PREFIX}interface`]: ifname,
+  };
+  return { ...container, source: { ...source, metadata: { ...source.metadata, annotations } } };
+}
+
+function nameFor(key: AttachmentKey, pod: string | undefined, taken: (name: string) => boolean): string {
+  const base = pod?.replace(/[^a-zA-Z0-9_.-]/g, '-') ?? shortId(key.containerId);
+  const name = key.ifname === 'eth0' ? base : `${base}-${key.ifname}`;
+  if (!taken(name)) return name;
+  return `${name}-${createHash('sha256').update(keyText(key)).digest('hex').slice(0, 8)}`;
+}
+
+/** Runtimes' ids of 64 hexadecimal digits are known by their first twelve. */
+function shortId(containerId: string): string {
+  return /^[0-9a-f]{64}$/.test(containerId) ? containerId.slice(0, 12) : containerId.slice(0, 63);
+}
+
+/** Labels of the container: of the configuration, of the request, and who it is. */
+function labelsFor({ containerId, args }: CniParameters, conf: NetConf): Record<string, string> {
+  const own = {
+    'sluice.dev/container-id': shortId(containerId),
+    'sluice.dev/pod-name': args.podName ?? '',
+    'sluice.dev/network': conf.name,
+  };
+  const usable = Object.entries(own).filter(
+    ([, value]) => value !== '' && badLabelValue(value) === undefined,
+  );
+  return { ...Object.fromEntries(usable), ...conf.labels, ...args.labels };
+}
