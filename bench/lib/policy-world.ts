@@ -26,8 +26,8 @@ const PORTS: Readonly<Record<App, { readonly name: string; readonly port: number
 };
 
 const TEAM_SIZE = 20;
-/** One namespace in so many has a service that all of production uses, and one whose web pods serve everybody. */
-const SHARED_EVERY = 50;
+/** One namespace in so many serves the pods of every namespace, and one those of production. */
+const SHARED_EVERY = 5;
 const ENVIRONMENTS = ['prod', 'staging', 'dev'] as const;
 const DNS = 'ns-0';
 const MONITORING = 'ns-1';
@@ -114,7 +114,7 @@ const POLICIES: readonly ((
       policyTypes: ['Ingress', 'Egress'],
       ingress: [
         { from: [podsOf(named(GATEWAY)), pods()], ports: [{ port: 'http' }, ...extra] },
-        ...(namespace % SHARED_EVERY === 25
+        ...(namespace % SHARED_EVERY === 2
           ? [{ from: [{ namespaceSelector: {} }], ports: [{ port: 'http' }] }]
           : []),
       ],
@@ -131,7 +131,7 @@ const POLICIES: readonly ((
           from: [pods('web'), podsOf({ team: `team-${Math.floor(namespace / TEAM_SIZE)}` }, 'web')],
           ports: [{ port: 9000 }, { port: 9443 }, ...extra],
         },
-        ...(namespace % SHARED_EVERY === 40
+        ...(namespace % SHARED_EVERY === 4
           ? [{ from: [podsOf({ env: 'prod' }, 'api')], ports: [{ port: 9000 }] }]
           : []),
       ],
@@ -191,7 +191,34 @@ export function policyDefinition(namespace: number, kind: number, extraPort?: nu
   };
 }
 
-/** Every definition of a world. */
+/** What the administrators of such a cluster say before and after all others. */
+function clusterPolicies(): object[] {
+  const policy = (name: string, tier: 'Admin' | 'Baseline', priority: number, spec: object): object => ({
+    apiVersion: 'policy.networking.k8s.io/v1alpha2',
+    kind: 'ClusterNetworkPolicy',
+    metadata: { name },
+    spec: { tier, priority, ...spec },
+  });
+  const all = { namespaces: {} };
+  const env = (value: string): object => ({ namespaces: { matchLabels: { env: value } } });
+  return [
+    policy('monitoring', 'Admin', 10, {
+      subject: all,
+      ingress: [{ action: 'Accept', from: [{ namespaces: { matchLabels: named(MONITORING) } }] }],
+    }),
+    policy('metadata-service', 'Admin', 20, {
+      subject: all,
+      egress: [{ action: 'Deny', to: [{ networks: ['169.254.169.254/32'] }] }],
+    }),
+    policy('environments', 'Admin', 30, {
+      subject: env('prod'),
+      ingress: [{ action: 'Deny', from: [env('dev')] }],
+    }),
+    policy('default', 'Baseline', 10, { subject: all, ingress: [{ action: 'Deny', from: [all] }] }),
+  ];
+}
+
+/** Every definition of a world; `policies` are those of namespaces. */
 export function world({ namespaces, endpoints, policies }: WorldSize): object[] {
   return [
     {
@@ -200,6 +227,7 @@ export function world({ namespaces, endpoints, policies }: WorldSize): object[] 
       metadata: { name: NETWORK },
       spec: { ipv4: { cidr: '10.128.0.0/12' } },
     },
+    ...clusterPolicies(),
     ...Array.from({ length: namespaces }, (_, i) => namespaceDefinition(i)),
     ...Array.from({ length: policies }, (_, i) =>
       policyDefinition(i % namespaces, Math.floor(i / namespaces)),
