@@ -340,8 +340,13 @@ class AgentEngine implements RuntimeEngine {
       try {
         result = await this.#run(source, sources, propose, received);
       } catch (error) {
-        if (!(error instanceof SluiceError)) this.#log.error({ err: error }, 'a change failed');
-        result = { ok: false, errors: [errorLine(internalError(error))] };
+        const refusal = internalError(error);
+        const details = error instanceof SluiceError ? {} : { err: error };
+        this.#log.error(
+          { source, ...details },
+          `a change is refused, what was in force stays: ${refusal.toLine()}`,
+        );
+        result = { ok: false, errors: [errorLine(refusal)] };
       }
       const milliseconds = performance.now() - received;
       this.#lastApply = { at: new Date().toISOString(), ok: result.ok, milliseconds };

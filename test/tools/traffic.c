@@ -5,6 +5,7 @@
  *
  *   traffic udp-sink ADDRESS PORT SECONDS
  *   traffic udp-source ADDRESS PORT RATE SECONDS     numbered datagrams, RATE a second
+ *   traffic udp-openers ADDRESS PORT RATE SECONDS    the same, each from a socket of its own: all new flows
  *   traffic tcp-server ADDRESS PORT SECONDS          sends back what it gets
  *   traffic tcp-clients ADDRESS PORT COUNT INTERVAL_MS SECONDS
  *        COUNT connections, each sends 64 bytes every INTERVAL_MS once the answer to the last is there
@@ -113,23 +114,31 @@ static void udp_sink(const char *address, const char *port, double seconds)
 	       received, highest, (long)(highest - received), repeated, gap, last);
 }
 
-static void udp_source(const char *address, const char *port, long rate, double seconds)
+/* With `openers`, each datagram comes from a port of its own. */
+static void udp_source(const char *address, const char *port, long rate, double seconds, int openers)
 {
 	struct addrinfo *a = resolve(address, port, SOCK_DGRAM);
-	int fd = socket(a->ai_family, SOCK_DGRAM, 0);
+	int fd = -1;
 	double start = now_ms(), end = start + seconds * 1e3;
 	uint64_t number[2] = {0, 0}, errors = 0;
 
-	if (connect(fd, a->ai_addr, a->ai_addrlen))
-		fail("connect");
 	while (!stopped && now_ms() < end) {
 		uint64_t due = (uint64_t)((now_ms() - start) * rate / 1e3);
 		struct timespec nap = {0, 200000};
 
-		while (number[0] < due) {
+		while (number[0] < due && !stopped) {
+			if (fd < 0) {
+				fd = socket(a->ai_family, SOCK_DGRAM, 0);
+				if (connect(fd, a->ai_addr, a->ai_addrlen))
+					fail("connect");
+			}
 			number[0]++;
 			if (send(fd, number, sizeof(number), 0) < 0)
 				errors++;
+			if (openers) {
+				close(fd);
+				fd = -1;
+			}
 		}
 		nanosleep(&nap, NULL);
 	}
@@ -317,7 +326,9 @@ int main(int argc, char **argv)
 	if (!strcmp(mode, "udp-sink") && argc == 5)
 		udp_sink(argv[2], argv[3], atof(argv[4]));
 	else if (!strcmp(mode, "udp-source") && argc == 6)
-		udp_source(argv[2], argv[3], atol(argv[4]), atof(argv[5]));
+		udp_source(argv[2], argv[3], atol(argv[4]), atof(argv[5]), 0);
+	else if (!strcmp(mode, "udp-openers") && argc == 6)
+		udp_source(argv[2], argv[3], atol(argv[4]), atof(argv[5]), 1);
 	else if (!strcmp(mode, "tcp-server") && argc == 5)
 		tcp_server(argv[2], argv[3], atof(argv[4]));
 	else if (!strcmp(mode, "tcp-clients") && argc == 7)
@@ -325,7 +336,8 @@ int main(int argc, char **argv)
 	else if (!strcmp(mode, "tcp-probe") && argc == 5)
 		tcp_probe(argv[2], argv[3], atoi(argv[4]));
 	else {
-		fprintf(stderr, "usage: traffic udp-sink|udp-source|tcp-server|tcp-clients|tcp-probe ...\n");
+		fprintf(stderr, "usage: traffic "
+				"udp-sink|udp-source|udp-openers|tcp-server|tcp-clients|tcp-probe ...\n");
 		return 2;
 	}
 	return 0;
