@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSyn
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ApplyResult, Explanation, Listing, ListingName, Status } from '../../src/engine.js';
+import type { ApplyResult, DropEvent, Explanation, Listing, ListingName, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
 import { killAndWait, netnsPath, type Scratch, unmount } from './netns.js';
 
@@ -118,9 +118,24 @@ export class Agent {
     return answer;
   }
 
+  /** The latest drops, oldest first. */
+  async drops(limit: number): Promise<DropEvent[]> {
+    const lines = (await this.#text('GET', `/v1/drops?limit=${limit}`)).split('\n');
+    return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as DropEvent);
+  }
+
   /** Applies definitions; throws with every line if they are refused. */
-  async apply(text: string, file = 'definitions.yaml'): Promise<ApplyResult & { readonly ok: true }> {
-    const result = await this.#call<ApplyResult>('POST', '/v1/apply', { sources: [{ file, text }] });
+  apply(text: string, file = 'definitions.yaml'): Promise<ApplyResult & { readonly ok: true }> {
+    return this.#change('/v1/apply', text, file);
+  }
+
+  /** Deletes the objects that the documents name; throws with every line if that is refused. */
+  delete(text: string, file = 'definitions.yaml'): Promise<ApplyResult & { readonly ok: true }> {
+    return this.#change('/v1/delete', text, file);
+  }
+
+  async #change(path: string, text: string, file: string): Promise<ApplyResult & { readonly ok: true }> {
+    const result = await this.#call<ApplyResult>('POST', path, { sources: [{ file, text }] });
     if (result.ok) return result;
     throw new Error(
       result.errors.map(({ message, line, field }) => `${file}:${line}: ${field}: ${message}`).join('\n'),
@@ -141,22 +156,23 @@ export class Agent {
     }
   }
 
-  #call<T>(method: string, path: string, body?: unknown): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const call = request(
-        { socketPath: this.socket, method, path, timeout: 60_000, agent: false },
-        (response) => {
-          const chunks: Buffer[] = [];
-          response.on('data', (chunk: Buffer) => chunks.push(chunk));
-          response.on('end', () => {
-            try {
-              resolve(JSON.parse(Buffer.concat(chunks).toString('utf8')) as T);
-            } catch {
-              reject(new Error(`${method} ${path}: the answer is not JSON`));
-            }
-          });
-        },
-      );
+  async #call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const text = await this.#text(method, path, body);
+    try {
+      return JSON.parse(text) as T;
+    } catch {
+      throw new Error(`${method} ${path}: the answer is not JSON`);
+    }
+  }
+
+  #text(method: string, path: string, body?: unknown): Promise<string> {
+    return new Promise<string>((resolve, reject) => {
+      const options = { socketPath: this.socket, method, path, timeout: 60_000, agent: false } as const;
+      const call = request(options, (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')));
+      });
       call.on('error', reject);
       call.end(body === undefined ? undefined : JSON.stringify(body));
     });

@@ -1,7 +1,7 @@
 import { Agent as HttpAgent, request } from 'node:http';
 import { afterEach, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
-import type { ApplyResult } from '../../src/engine.js';
+import type { ApplyResult, DropEvent } from '../../src/engine.js';
 import { mapEntries } from '../node/kernel-state.js';
 import { container, documents, network, World } from './world.js';
 
@@ -113,7 +113,10 @@ it(`${SWITCHES} switches between two policies drop nothing that both allow and p
   expect(refused.every((source) => source.sent > 0)).toBe(true);
   expect(closed?.received).toBe(0);
   expect(open?.received).toBe(sent.reduce((sum, source) => sum + source.sent, 0));
-  expect(tcp).toMatchObject({ connections: 20, broken: 0, silent: 0, retransmitted: 0 });
+  expect(tcp).toMatchObject({ connections: 20, broken: 0, silent: 0 });
+  const drops = world.agent.cli('drops', '-n', '10000', '-o', 'json').trim().split('\n');
+  const dropped = new Set(drops.map((line) => (JSON.parse(line) as DropEvent).from));
+  expect([...dropped]).toEqual(['default/y']);
 }, 300_000);
 
 it('a policy that does not fit is refused, and the one in force stays', async () => {
