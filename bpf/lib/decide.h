@@ -603,7 +603,5 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	}
 	if (!cfg_dry_run && !w->had_old && node->trace)
 		emit_event(p, &w->info, EVENT_NEW_FLOW, 0, dir);
-	if (reply)
-		return forward(skb, p, &w->r, hook);
-	return forward(skb, p, &w->f, hook);
+	return forward(skb, p, reply ? &w->r : &w->f, hook);
 }
