@@ -48,8 +48,6 @@ export const LISTINGS = [
   'endpoints',
   'identities',
   'flows',
-  'services',
-  'backends',
   'leases',
 ] as const;
 export type ListingName = (typeof LISTINGS)[number];

@@ -7,7 +7,7 @@
  */
 
 import { bytesCodec, type Codec } from '../../loader/abi/codec.js';
-import { MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
+import { FlowState, MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
 import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
@@ -31,6 +31,9 @@ export const CLIENT = { name: 'client', ifindex: 101, address: '10.1.0.2' } as c
 export const SERVER = { name: 'server', ifindex: 102, address: '10.1.0.3', port: 8080 } as const;
 export const UPLINK = { ifindex: 103, address: '198.51.100.1' } as const;
 export const OUTSIDE = { address: '203.0.113.9', port: 443 } as const;
+
+/** Ports of the server that every rule opens beside one of its own. */
+export const RANGE = { first: 32_768, last: 36_863 } as const;
 
 const TC_ACT_REDIRECT = 7;
 const EPOCH = 1;
@@ -85,7 +88,7 @@ function compiled(rules: number): CompiledState {
         from: [from(i)],
         ports: [
           { protocol: 'TCP', port: SERVER.port + i },
-          { protocol: 'TCP', port: 32768, endPort: 36863 },
+          { protocol: 'TCP', port: RANGE.first, endPort: RANGE.last },
         ],
       })),
     }),
@@ -253,10 +256,16 @@ export class DatapathBed {
     return program.testRun({ data: frame, ctxIn: context(CLIENT.ifindex), repeat }).durationNs;
   }
 
-  /** Forgets half-open connections. */
+  /** Forgets half-open connections, wherever they are, so that the next SYN opens a new one. */
   clearHalfOpen(): void {
     const half = this.map('half');
     half.deleteBatch([...half.entries()].map(([key]) => key));
+    const flows = this.map('flows');
+    const open = (state: number): boolean => state !== FlowState.New && state !== FlowState.Synack;
+    flows.deleteBatch([...flows.entries()].filter(([, flow]) => !open(flow.state)).map(([key]) => key));
+    const nodes = this.map('node_map');
+    const node = nodes.get(0);
+    if (node !== undefined) nodes.set(0, { ...node, halfOpen: 0 });
   }
 }
 

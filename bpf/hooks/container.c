@@ -70,16 +70,8 @@ static __always_inline bool same_source(struct __sk_buff *skb, const struct flow
 	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
 }
 
-/* forward() for the rare cases, out of the way of the others. */
-__noinline int forward_from_container(struct __sk_buff *skb, struct packet *p, struct flow *e)
-{
-	if (!p || !e)
-		return TC_ACT_SHOT;
-	return forward(skb, p, e, HOOK_CONTAINER);
-}
-
 /* A packet from a container that is not one of the hot flows. */
-static __always_inline int container_packet(struct __sk_buff *skb)
+__noinline int container_packet(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct node *node = node_state();
@@ -126,7 +118,7 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 					return drop(&p, NULL, DROP_INTERNAL, DIR_EGRESS);
 				if (!same_source(skb, &w->f))
 					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
-				return forward_from_container(skb, &p, &w->f);
+				return forward(skb, &p, &w->f, HOOK_CONTAINER);
 			}
 			data = (void *)(long)skb->data;
 			end = (void *)(long)skb->data_end;
@@ -140,7 +132,7 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 					return slow_path(skb, &p, e, 1, HOOK_CONTAINER);
 				if (!cfg_dry_run)
 					e->state = FLOW_SYNACK;
-				return forward_from_container(skb, &p, e);
+				return forward(skb, &p, e, HOOK_CONTAINER);
 			}
 		}
 		{

@@ -28,14 +28,12 @@ static __always_inline __u32 tuple_hash(const struct flow_key *k)
 }
 
 /* A socket of the host has this tuple: its port is not ours to take. */
-__noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
+static __always_inline bool host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
 	__u32 size;
 
-	if (!rev)
-		return 0;
 	if (addr_is_v4(&rev->daddr)) {
 		t.ipv4.saddr = rev->saddr.w[3];
 		t.ipv4.daddr = rev->daddr.w[3];
@@ -54,11 +52,11 @@ __noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 	else if (rev->proto == IPPROTO_UDP)
 		sk = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		return 0;
+		return false;
 	if (!sk)
-		return 0;
+		return false;
 	bpf_sk_release(sk);
-	return 1;
+	return true;
 }
 
 static __always_inline bool same_opener(const struct flow *e, const struct work *w)

@@ -15,14 +15,10 @@ export class Requests {
   readonly #channel: NetlinkChannel;
   #batching = false;
 
-  /** Opens a socket in a namespace; default: the one that the process is in. `protocol`: netlink family. */
-  protected constructor(ns?: Netns, protocol?: number) {
+  /** Opens a socket in a namespace; default: the one that the process is in. */
+  protected constructor(ns?: Netns) {
     try {
-      this.#socket = NetlinkSocket.open({
-        netns: ns,
-        receiveBuffer: RECEIVE_BUFFER,
-        ...(protocol === undefined ? {} : { protocol }),
-      });
+      this.#socket = NetlinkSocket.open({ netns: ns, receiveBuffer: RECEIVE_BUFFER });
     } catch (error) {
       throw NetlinkError.from(`open a netlink socket${ns === undefined ? '' : ` in ${ns.path}`}`, error);
     }

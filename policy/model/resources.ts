@@ -2,7 +2,6 @@
  * The typed model: what a definition means once it has been read and checked. All nodes are frozen
  * plain objects, told apart by `kind`.
  */
-import type { EndpointSliceResource, ServiceResource } from './service.js';
 
 /** Where a definition came from; `line` is 1-based. */
 export interface Origin {
@@ -236,9 +235,7 @@ export type Resource =
   | ContainerResource
   | NamespaceResource
   | NetworkPolicyResource
-  | ClusterNetworkPolicyResource
-  | ServiceResource
-  | EndpointSliceResource;
+  | ClusterNetworkPolicyResource;
 export type ResourceKind = Resource['kind'];
 
 /** What a policy test takes. */

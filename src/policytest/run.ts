@@ -19,7 +19,7 @@ import {
   type TestEndpoint,
   type TestNetwork,
 } from './cluster.js';
-import type { PlannedProbe, PlannedTest } from './plan.js';
+import type { PlannedProbe, PlannedStep, PlannedTest } from './plan.js';
 import { ENDPOINT_MAC, slotsFor, TestTables } from './tables.js';
 
 /** What the programs said about one probe. */
@@ -68,7 +68,10 @@ export class PolicyTestRunner {
 
   /** Loads the programs for tests of at most so many endpoints. Throws SluiceError (33xx). */
   static open(endpoints: number): PolicyTestRunner {
-    const dry = loadForTests(endpoints);
+    const dry = DryRun.load({
+      constants: {},
+      sizes: { ...SIZES, endpoints: slotsFor(endpoints) },
+    });
     try {
       return new PolicyTestRunner(dry, createNetns());
     } catch (error) {
@@ -79,10 +82,10 @@ export class PolicyTestRunner {
 
   /** Runs one test. Every step's results are handed over before the next step. */
   run(plan: PlannedTest, each: (result: ProbeResult) => void): void {
-    const bench = new TestBench(this.#dry);
+    const bench = new Bench(this.#dry);
     for (const [step, planned] of plan.steps.entries()) {
       bench.apply(planned.change);
-      const verdicts = insideNetns(this.#netns, () => bench.judge(planned.probes));
+      const verdicts = insideNetns(this.#netns, () => bench.judge(planned));
       for (const [i, { probe, family }] of planned.probes.entries()) {
         const verdict = verdicts[i];
         if (verdict !== undefined) each({ test: plan.test, step, probe, family, ...verdict });
@@ -99,13 +102,8 @@ export class PolicyTestRunner {
 
 type Verdict = Pick<ProbeResult, 'verdict' | 'reason' | 'rule'>;
 
-/** The programs with maps for at most so many endpoints. Throws SluiceError (33xx). */
-export function loadForTests(endpoints: number): DryRun {
-  return DryRun.load({ constants: {}, sizes: { ...SIZES, endpoints: slotsFor(endpoints) } });
-}
-
-/** The maps and the compiler during one test. The maps must be empty at its begin. */
-export class TestBench {
+/** The maps and the compiler during one test. */
+class Bench {
   readonly #dry: DryRun;
   readonly #tables: TestTables;
   readonly #compiler = new PolicyCompiler();
@@ -171,13 +169,8 @@ export class TestBench {
     for (const network of networks.set) present.networks.set(network.number, network);
   }
 
-  /** Makes the maps those of a node. */
-  view(node: string): void {
-    this.#tables.view(node);
-  }
-
-  /** The verdicts of probes, in order. They are run node by node. */
-  judge(probes: readonly PlannedProbe[]): Verdict[] {
+  /** The verdicts of a step's probes, in order. The probes are run node by node. */
+  judge({ probes }: PlannedStep): Verdict[] {
     const byNode = new Map<string, { readonly index: number; readonly look: Look }[]>();
     for (const [index, probe] of probes.entries()) {
       for (const look of looksAt(probe)) {

@@ -38,6 +38,4 @@ export const KIND_ORDER: readonly ResourceKind[] = [
   'NetworkPolicy',
   'ClusterNetworkPolicy',
   'Container',
-  'Service',
-  'EndpointSlice',
 ];
