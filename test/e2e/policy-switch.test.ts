@@ -1,7 +1,7 @@
 import { Agent as HttpAgent, request } from 'node:http';
 import { afterEach, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
-import type { ApplyResult, DropEvent } from '../../src/engine.js';
+import type { ApplyResult } from '../../src/engine.js';
 import { mapEntries } from '../node/kernel-state.js';
 import { container, documents, network, World } from './world.js';
 
@@ -114,8 +114,7 @@ it(`${SWITCHES} switches between two policies drop nothing that both allow and p
   expect(closed?.received).toBe(0);
   expect(open?.received).toBe(sent.reduce((sum, source) => sum + source.sent, 0));
   expect(tcp).toMatchObject({ connections: 20, broken: 0, silent: 0 });
-  const drops = world.agent.cli('drops', '-n', '10000', '-o', 'json').trim().split('\n');
-  const dropped = new Set(drops.map((line) => (JSON.parse(line) as DropEvent).from));
+  const dropped = new Set((await world.agent.drops(10_000)).map(({ from }) => from));
   expect([...dropped]).toEqual(['default/y']);
 }, 300_000);
 
