@@ -115,6 +115,7 @@ class AgentEngine implements RuntimeEngine {
       loaded.adopted
         ? {
             firstIdentity: Math.max(256, numbers.identity + 1),
+            firstClass: numbers.peerClass + 1,
             firstSet: numbers.set + 1,
             firstProfile: numbers.profile + 1,
             firstRule: numbers.rule + 1,

@@ -143,7 +143,7 @@ export class DatapathBed {
   }
 
   #fill(rules: number): void {
-    const { addresses, cidrs, peers, ports, endpoints } = compiled(rules);
+    const { addresses, cidrs, classes, peers, ports, endpoints } = compiled(rules);
     const places = [CLIENT, SERVER];
     const host = { network: 1, flags: 0, mtu: 1500, mac: MAC, hostMac: MAC, addr6: NONE };
     for (const { id, ...numbers } of endpoints) {
@@ -162,6 +162,8 @@ export class DatapathBed {
       const { address: addr, prefixLength: prefixlen } = parseCidr(text);
       prefixes.set({ prefixlen, addr }, { identity, ifindex: 0, network: 0, flags: 0 });
     }
+    const identityClass = this.map('identity_class');
+    for (const [identity, peerClass] of classes) identityClass.set(identity, peerClass);
     const policyPeers = this.map('policy_peers');
     for (const [set, identity, value] of peers) policyPeers.set({ set, identity }, value);
     const policyPorts = this.map('policy_ports');

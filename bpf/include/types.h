@@ -165,14 +165,16 @@ enum reserved_identity {
 	IDENTITY_ANY = 0, /* in policy_peer_key only: peers that have no entry of their own */
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2, /* an address that no definition tells apart */
-	IDENTITY_ANY_ENDPOINT = 3, /* in policy_peer_key only, as the next: see identity_class */
+	IDENTITY_ANY_ENDPOINT =
+		3, /* in policy_peer_key only, as the next: all of a kind, see policy_verdict */
 	IDENTITY_ANY_NETWORK = 4,
 	IDENTITY_FIRST = 256,
+	IDENTITY_CLASS = 0x40000000, /* and above, in policy_peer_key: a class of identities */
 };
 
 struct policy_peer_key {
 	__u32 set;
-	__u32 identity; /* of the other side, or IDENTITY_ANY */
+	__u32 identity; /* of the other side, or its class (see identity_class), or IDENTITY_ANY */
 };
 
 enum verdict {

@@ -7,22 +7,15 @@
  *   n    {n, identity} ALLOW or DENY         -                     that one
  *   n    {n, identity} PORTS                 longest prefix        that one
  *   n    {n, identity} PORTS                 none                  deny (rule of the peer entry)
- *   n    none: the same with {n, class of the identity}, then with {n, ANY}
+ *   n    none: the same with {n, class of the identity}, then with {n, kind of the identity}, then with {n, ANY}
  *   n    none at all                                               deny (DROP_POLICY_MISSING)
  *
- * The compiler puts the rules for any peer and for the class into each peer's own entry, so one entry
- * decides. Most sets have none for a class.
+ * The compiler puts what is further down into each entry above it, so the first that is there decides. The kind
+ * is in the number: even ones are endpoints, odd ones addresses inside a CIDR of some policy. Only endpoints
+ * have classes.
  */
 #pragma once
 #include "maps.h"
-
-/* Even numbers are endpoints, odd ones addresses inside a CIDR of some policy; reserved ones are neither. */
-static __always_inline __u32 identity_class(__u32 identity)
-{
-	if (identity < IDENTITY_FIRST)
-		return IDENTITY_ANY;
-	return identity & 1 ? IDENTITY_ANY_NETWORK : IDENTITY_ANY_ENDPOINT;
-}
 
 /* Returns VERDICT_ALLOW, VERDICT_DENY, or VERDICT_NONE when the set is missing. Sets *rule. */
 __noinline int policy_verdict(__u32 set, __u32 identity, __u32 proto, __u32 dport_be, __u32 *rule)
@@ -31,12 +24,20 @@ __noinline int policy_verdict(__u32 set, __u32 identity, __u32 proto, __u32 dpor
 	struct policy_port_key tk = {.prefixlen = 64};
 	struct policy_peer *peer;
 	struct policy_port *port;
+	__u32 *class;
 
 	if (!rule)
 		return VERDICT_NONE;
 	peer = bpf_map_lookup_elem(&policy_peers, &pk);
-	if (!peer) {
-		pk.identity = identity_class(identity);
+	if (!peer && identity >= IDENTITY_FIRST && !(identity & 1)) {
+		class = bpf_map_lookup_elem(&identity_class, &identity);
+		if (class) {
+			pk.identity = *class;
+			peer = bpf_map_lookup_elem(&policy_peers, &pk);
+		}
+	}
+	if (!peer && identity >= IDENTITY_FIRST) {
+		pk.identity = identity & 1 ? IDENTITY_ANY_NETWORK : IDENTITY_ANY_ENDPOINT;
 		peer = bpf_map_lookup_elem(&policy_peers, &pk);
 	}
 	if (!peer) {

@@ -94,9 +94,16 @@ const change = (
   upsert: readonly CompilerInput[],
   remove: readonly CompilerKey[] = [],
 ): CompileDelta => compiler.update({ upsert, remove });
+/** Number of the class that the address's identity is in. */
+function classOf(compiler: PolicyCompiler, address: string): number | undefined {
+  const identity = compiler.identityOf(address);
+  return compiler.fullState().classes.find(([number]) => number === identity)?.[1];
+}
+
 const EMPTY = {
   addresses: { set: [], delete: [] },
   cidrs: { set: [], delete: [] },
+  classes: { set: [], delete: [] },
   peers: { set: [], delete: [], transient: [] },
   ports: { set: [], delete: [] },
   endpoints: [],
@@ -197,17 +204,14 @@ describe('changes', () => {
       mustReevaluate: true,
       addresses: { set: [] },
       endpoints: [],
-      peers: { set: [[1, compiler.identityOf('10.0.0.2'), { verdict: VERDICT.Allow }]] },
+      peers: { set: [[1, classOf(compiler, '10.0.0.2'), { verdict: VERDICT.Allow }]] },
     });
+    const selected = classOf(compiler, '10.0.0.2');
     const off = change(compiler, [], [{ kind: 'Namespace', name: 'other' }]);
-    // Written as "like any peer" before the epoch changes, removed after it.
     expect(off).toMatchObject({
       mustReevaluate: true,
-      peers: {
-        set: [],
-        delete: [],
-        transient: [[1, compiler.identityOf('10.0.0.2'), { verdict: VERDICT.Deny }]],
-      },
+      classes: { set: [[compiler.identityOf('10.0.0.2'), classOf(compiler, '10.0.0.1')]] },
+      peers: { set: [], delete: [[1, selected]], transient: [] },
     });
     expect(change(compiler, [namespace('empty', { team: 'a' })])).toEqual(EMPTY);
   });
@@ -218,17 +222,20 @@ describe('changes', () => {
       policy(
         'web',
         { app: 'web' },
-        { ingress: [{ peers: [podsOf({ team: 'a' })], ports: [{ protocol: 'TCP', port: 80 }] }] },
+        { ingress: [{ peers: [pods({ team: 'a' })], ports: [{ protocol: 'TCP', port: 80 }] }] },
       ),
       pod('w', { app: 'web' }, '10.0.0.1'),
-      pod('c', { n: 'c' }, '10.0.0.2', { namespace: 'one' }),
-      pod('d', { n: 'd' }, '10.0.0.3', { namespace: 'two' }),
-      namespace('one', { team: 'a' }),
+      pod('c', { n: 'c', team: 'a' }, '10.0.0.2'),
+      pod('d', { n: 'd' }, '10.0.0.3'),
     ]);
-    const delta = change(compiler, [namespace('one', {}), namespace('two', { team: 'a' })]);
+    const before = compiler.identityOf('10.0.0.2');
+    const delta = change(compiler, [
+      pod('c', { n: 'c' }, '10.0.0.2'),
+      pod('d', { n: 'd', team: 'a' }, '10.0.0.3'),
+    ]);
     expect(delta.peers).toMatchObject({
       set: [[1, compiler.identityOf('10.0.0.3'), { profile: 1, verdict: VERDICT.Ports }]],
-      transient: [[1, compiler.identityOf('10.0.0.2'), { verdict: VERDICT.Deny }]],
+      delete: [[1, before]],
     });
     expect(delta.ports).toEqual({ set: [], delete: [] });
     expect(compiler.fullState().ports).toHaveLength(1);
@@ -308,6 +315,79 @@ describe('changes', () => {
       set: [['10.0.0.1', a]],
       delete: [],
     });
+  });
+});
+
+describe('classes', () => {
+  const many = (count: number): CompilerInput[] =>
+    Array.from({ length: count }, (_, i) => [
+      namespace(`n${i}`, { team: 'a' }),
+      pod(`p${i}`, { app: `app${i}` }, `10.1.0.${i}`, { namespace: `n${i}` }),
+    ]).flat();
+
+  it('have the entries that rules for several namespaces make', () => {
+    const compiler = new PolicyCompiler();
+    change(compiler, [
+      policy('web', { app: 'web' }, { ingress: [{ peers: [podsOf({ team: 'a' })] }] }),
+      pod('w', { app: 'web' }, '10.0.0.1'),
+      pod('c', {}, '10.0.0.2', { namespace: 'other' }),
+      ...many(20),
+    ]);
+    const { peers, classes } = compiler.fullState();
+    expect(peers).toHaveLength(2); // for the team, and for any peer
+    expect(classes).toHaveLength(22);
+    expect(classOf(compiler, '10.1.0.3')).toBe(classOf(compiler, '10.1.0.4'));
+    expect(classOf(compiler, '10.0.0.2')).not.toBe(classOf(compiler, '10.1.0.4'));
+  });
+
+  it('leave an identity the entries that rules of its own namespace make', () => {
+    const compiler = new PolicyCompiler();
+    const ports = [{ protocol: 'TCP', port: 80 }] as const;
+    change(compiler, [
+      policy(
+        'web',
+        { app: 'web' },
+        { ingress: [{ peers: [podsOf({ team: 'a' })], ports }, { peers: [pods({ app: 'lb' })] }] },
+        1,
+      ),
+      namespace('shop', { team: 'a' }),
+      pod('w', { app: 'web' }, '10.0.0.1'),
+      pod('lb', { app: 'lb' }, '10.0.0.2'),
+    ]);
+    const { peers } = compiler.fullState();
+    expect(peers).toEqual(
+      expect.arrayContaining([
+        [1, classOf(compiler, '10.0.0.1'), expect.objectContaining({ verdict: VERDICT.Ports })],
+        [1, compiler.identityOf('10.0.0.2'), expect.objectContaining({ verdict: VERDICT.Ports })],
+      ]),
+    );
+    expect(peers).toHaveLength(3);
+  });
+
+  it('keep their number when all of their identities change alike', () => {
+    const compiler = new PolicyCompiler();
+    change(compiler, [pod('w', { app: 'web' }, '10.0.0.1'), ...many(5)]);
+    const before = classOf(compiler, '10.1.0.1');
+    const delta = change(compiler, [policy('web', { app: 'web' }, { ingress: [{ peers: [podsOf({})] }] })]);
+    expect(delta.classes).toEqual({ set: [], delete: [] });
+    expect(classOf(compiler, '10.1.0.1')).toBe(before);
+  });
+
+  it('part for a selector, and join again when it is settled', () => {
+    const compiler = new PolicyCompiler();
+    change(compiler, [pod('w', { app: 'web' }, '10.0.0.1'), ...many(3)]);
+    const web = policy(
+      'web',
+      { app: 'web' },
+      { ingress: [{ peers: [podsOf({ team: 'a' }, { app: 'app1' })] }] },
+    );
+    expect(change(compiler, [web]).classes.set).toHaveLength(1);
+    expect(classOf(compiler, '10.1.0.1')).not.toBe(classOf(compiler, '10.1.0.2'));
+    const gone = change(compiler, [], [{ kind: 'NetworkPolicy', namespace: 'shop', name: 'web' }]);
+    expect(gone.classes).toEqual({ set: [], delete: [] });
+    expect(compiler.unsettled).toBe(true);
+    expect(compiler.settle().classes.set).toHaveLength(1);
+    expect(classOf(compiler, '10.1.0.1')).toBe(classOf(compiler, '10.1.0.2'));
   });
 });
 

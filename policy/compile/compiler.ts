@@ -1,13 +1,16 @@
 /** The policy compiler: resources and endpoints in, changes of the kernel's maps out. Pure and incremental. */
 import { canonicalAddress } from '../address.js';
+import { Classes } from './classes.js';
 import { Identities, numberOf } from './identities.js';
 import { Journal } from './journal.js';
+import { kindEntries } from './kinds.js';
 import type { Claim, EndpointNode, Group, PolicyNode } from './nodes.js';
 import { cidrsOf, Parts, policyName } from './parts.js';
-import { classEntries, peerValue } from './recorder.js';
+import { peerValue } from './recorder.js';
 import { Selection, subjectKey } from './selection.js';
 import { PolicySets } from './sets.js';
 import {
+  CLASS_FIRST,
   type CompileDelta,
   type CompiledState,
   type CompilerChange,
@@ -35,6 +38,7 @@ export class PolicyCompiler {
   readonly #journal = new Journal();
   readonly #selection = new Selection();
   readonly #identities: Identities;
+  readonly #classes: Classes;
   readonly #parts: Parts;
   readonly #sets: PolicySets;
   readonly #policies = new Map<string, PolicyNode>();
@@ -45,6 +49,7 @@ export class PolicyCompiler {
 
   constructor(options: CompilerOptions = {}) {
     const { firstIdentity = IDENTITY.First, firstSet = 1, firstProfile = 1, firstRule = 1 } = options;
+    this.#classes = new Classes(options.firstClass ?? CLASS_FIRST);
     this.#identities = new Identities(Math.max(firstIdentity, IDENTITY.First));
     this.#parts = new Parts(this.#selection, this.#identities, firstRule);
     this.#sets = new PolicySets(this.#selection, this.#parts, this.#identities, firstSet, firstProfile);
@@ -71,17 +76,20 @@ export class PolicyCompiler {
   }
 
   /**
-   * Cleans up what updates had to leave because sets in force still referred to it: CIDRs that no policy
-   * uses any more. No verdict changes. To be called when the delta of `update` has been applied; it is a
+   * Cleans up what updates had to leave because sets in force still referred to it: CIDRs and selectors that
+   * no policy uses any more. No verdict changes. To be called when the delta of `update` has been applied; it is a
    * delta of its own because in one with new sets, packets would meet them with the old CIDRs.
    */
   settle(): CompileDelta {
-    return this.#run((update) => this.#identities.settle(update));
+    return this.#run((update) => {
+      this.#selection.settle(update);
+      this.#identities.settle(update);
+    });
   }
 
   /** Whether `settle` would find something to do. */
   get unsettled(): boolean {
-    return this.#identities.unsettled;
+    return this.#identities.unsettled || this.#selection.unsettled;
   }
 
   /** Takes back the last `update` or `settle`, numbers included, as if it had not been. */
@@ -136,7 +144,7 @@ export class PolicyCompiler {
         direction: set.direction,
         policies: set.parts.map((part) => part.policy),
         endpoints: [...set.groups].reduce((sum, group) => sum + group.endpoints.size, 0),
-        entries: set.entries.size + classEntries(set).length,
+        entries: set.entries.size + kindEntries(set).length,
       }))
       .sort((a, b) => a.number - b.number);
   }
@@ -148,14 +156,14 @@ export class PolicyCompiler {
       addresses.push([address.text, numberOf(address) ?? 0]);
     const peers: PeerRow[] = [];
     for (const set of this.#sets.all()) {
-      for (const [peer, entry] of classEntries(set)) peers.push([set.number, peer.number, peerValue(entry)]);
-      for (const [identity, entry] of set.entries)
-        peers.push([set.number, identity.number, peerValue(entry)]);
+      for (const [peer, entry] of [...kindEntries(set), ...set.entries])
+        peers.push([set.number, peer.number, peerValue(entry)]);
     }
     const ports: PortRow[] = [];
     for (const profile of this.#sets.profiles.all()) ports.push(...profile.rows);
     const endpoints = [...this.#endpoints.values()].map(numbers);
-    return { addresses, cidrs: [...this.#identities.cidrRows()], peers, ports, endpoints };
+    const cidrs = [...this.#identities.cidrRows()];
+    return { addresses, cidrs, classes: [...this.#classes.rows()], peers, ports, endpoints };
   }
 
   #run(change: (update: Update) => void): CompileDelta {
@@ -320,25 +328,32 @@ export class PolicyCompiler {
   #finish(update: Update): CompileDelta {
     const { journal, recorder, idle } = update;
     for (const prefix of update.held) this.#identities.release(prefix, update);
+    this.#classes.assign(update);
     const isEmpty = (group: Group): boolean => group.endpoints.size === 0;
     for (const group of update.groups) {
       if (!isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.assign(group, direction, update);
     }
     for (const set of update.newSets) this.#sets.build(set, update);
-    for (const [identity, sets] of update.identities) this.#sets.refresh(identity, sets, update);
+    for (const [peer, sets] of update.peers) this.#sets.refresh(peer, sets, update);
 
     for (const group of idle.groups)
       if (isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.leave(group, direction, update);
     for (const set of idle.sets) if (set.groups.size === 0) this.#sets.retire(set, update);
     for (const identity of idle.identities) {
       if (identity.dead || (identity.group !== undefined && identity.claims.size > 0)) continue;
-      this.#sets.removeIdentity(identity, update);
+      this.#sets.removePeer(identity, update);
+      this.#classes.leave(identity, update);
       this.#identities.forget(identity, update);
+    }
+    for (const peerClass of idle.classes) {
+      if (peerClass.dead || peerClass.identities.size > 0) continue;
+      this.#sets.removePeer(peerClass, update);
+      this.#classes.forget(peerClass, update);
     }
     for (const group of idle.groups) if (isEmpty(group)) this.#selection.removeGroup(group, update);
     for (const part of idle.parts) if (part.references === 0) this.#parts.remove(part, update);
     for (const selector of idle.selectors)
-      if (selector.references === 0) this.#selection.removeSelector(selector, update);
+      if (selector.references === 0) this.#selection.dropSelector(selector, update);
     for (const profile of idle.profiles) this.#sets.profiles.removeIfIdle(profile, update);
     for (const namespace of idle.namespaces) this.#selection.removeIfIdle(namespace, update);
 

@@ -7,7 +7,7 @@
  */
 import { type Cidr, parseAddress, parseCidr } from '../address.js';
 import { CidrTree, nodeContains } from './cidr-tree.js';
-import { isEndpoint } from './classes.js';
+import { isEndpoint } from './kinds.js';
 import type { AddressNode, CidrData, Claim, EndpointNode, Group, Identity, Prefix } from './nodes.js';
 import { IDENTITY } from './types.js';
 import type { Update } from './update.js';
@@ -154,13 +154,15 @@ export class Identities {
       group,
       prefix,
       claims: new Set(),
+      class: undefined,
       generation: update.generation,
       dead: false,
     };
     journal.put(prefix.data.identities, group, identity);
     if (group !== undefined) journal.add(group.identities, identity);
     if (parity === 'odd') journal.add(this.networks, identity);
-    update.newIdentity(identity);
+    else update.unclassified.add(identity);
+    update.newPeer(identity);
     return identity;
   }
 
@@ -192,6 +194,7 @@ export class Identities {
       journal.drop(identity.prefix.data.identities, identity.group);
     journal.put(prefix.data.identities, identity.group, identity);
     journal.assign(identity, 'prefix', prefix);
+    if (identity.group !== undefined) update.unclassified.add(identity);
   }
 
   /** A new CIDR: of each identity around it, the addresses inside part from those outside. */

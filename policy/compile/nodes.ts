@@ -53,6 +53,7 @@ export interface Scope {
 
 /** A peer of type `pods`; equal ones of all policies are one. */
 export interface PeerSelector {
+  readonly id: number;
   readonly key: string;
   readonly scope: Scope;
   readonly pods: LabelSelector;
@@ -88,9 +89,28 @@ export interface Identity {
   readonly group: Group | undefined;
   prefix: Prefix;
   readonly claims: Set<Claim>;
+  /** Undefined: an address that is no endpoint, or not sorted yet. */
+  class: PeerClass | undefined;
   readonly generation: number;
   dead: boolean;
 }
+
+/** Identities of endpoints that no rule for several namespaces and no CIDR tells apart. */
+export interface PeerClass {
+  readonly number: number;
+  key: string;
+  prefix: Prefix;
+  /** Selectors of several namespaces that select its identities. */
+  readonly selectors: Set<PeerSelector>;
+  readonly identities: Set<Identity>;
+  readonly generation: number;
+  dead: boolean;
+  /** A class is in none. */
+  readonly class: undefined;
+}
+
+/** What has an entry in a set. */
+export type Peer = Identity | PeerClass;
 
 /** An address of an endpoint. Two endpoints may have one for a moment; the later one counts. */
 export interface AddressNode {
@@ -194,8 +214,8 @@ export interface PolicySet {
   readonly endpointEntry: PeerEntry | undefined;
   /** For every other address inside a CIDR; undefined: as anyEntry. */
   readonly networkEntry: PeerEntry | undefined;
-  /** Entries that differ from the one of the class, see `fallbackOf`. */
-  readonly entries: Map<Identity, PeerEntry>;
+  /** Entries of peers that differ from those that they would fall back to, see PolicySets. */
+  readonly entries: Map<Peer, PeerEntry>;
   readonly memo: Map<string, PeerEntry>;
   retired: boolean;
 }

@@ -1,16 +1,7 @@
 /** Collects what an update does to the maps and reduces it to the least that has to be written. */
-import { fallbackOf } from './classes.js';
-import type { Identity, PeerEntry, PolicySet, Profile } from './nodes.js';
-import {
-  type CompileDelta,
-  type EndpointNumbers,
-  IDENTITY,
-  type IdentityRow,
-  type PeerRow,
-  type PeerValue,
-  type PortKey,
-  type PortRow,
-} from './types.js';
+import { fallbackOf, type KindPeer, kindEntries } from './kinds.js';
+import type { Peer, PeerEntry, PolicySet, Profile } from './nodes.js';
+import type { CompileDelta, EndpointNumbers, PeerRow, PeerValue, PortKey, PortRow } from './types.js';
 
 interface Change<V> {
   readonly before: V | undefined;
@@ -20,29 +11,6 @@ interface Change<V> {
 interface PeerChange extends Change<PeerEntry> {
   /** The last value that it had. */
   last: PeerEntry | undefined;
-}
-
-/** Stands for the identities of a class, or for any. */
-export interface ClassPeer {
-  readonly number: number;
-  readonly group: undefined;
-  readonly dead: false;
-  readonly generation: 0;
-}
-
-const classPeer = (number: number): ClassPeer => ({ number, group: undefined, dead: false, generation: 0 });
-const ANY = classPeer(IDENTITY.Any);
-const ANY_ENDPOINT = classPeer(IDENTITY.AnyEndpoint);
-const ANY_NETWORK = classPeer(IDENTITY.AnyNetwork);
-
-/** The entries of a set that hold for more than one identity. */
-export function classEntries(set: PolicySet): (readonly [ClassPeer, PeerEntry])[] {
-  const { anyEntry, endpointEntry, networkEntry } = set;
-  return [
-    [ANY, anyEntry],
-    ...(endpointEntry === undefined ? [] : [[ANY_ENDPOINT, endpointEntry] as const]),
-    ...(networkEntry === undefined ? [] : [[ANY_NETWORK, networkEntry] as const]),
-  ];
 }
 
 interface PeerRows {
@@ -65,7 +33,8 @@ export class Recorder {
   readonly #generation: number;
   readonly #addresses = new Map<string, Change<number>>();
   readonly #cidrs = new Map<string, Change<number>>();
-  readonly #peers = new Map<PolicySet, Map<Identity | ClassPeer, PeerChange>>();
+  readonly #classes = new Map<number, Change<number>>();
+  readonly #peers = new Map<PolicySet, Map<Peer | KindPeer, PeerChange>>();
   readonly #profiles = new Map<Profile, Change<true>>();
 
   /** `generation`: of this update, to tell what is new in it. */
@@ -81,6 +50,11 @@ export class Recorder {
     note(this.#cidrs, text, before, now);
   }
 
+  /** The class of an identity. */
+  peerClass(identity: number, before: number | undefined, now: number | undefined): void {
+    note(this.#classes, identity, before, now);
+  }
+
   profile(profile: Profile, exists: boolean): void {
     note(this.#profiles, profile, exists ? undefined : true, exists ? true : undefined);
   }
@@ -88,7 +62,7 @@ export class Recorder {
   /** For sets that are not new. */
   peer(
     set: PolicySet,
-    identity: Identity | ClassPeer,
+    peer: Peer | KindPeer,
     before: PeerEntry | undefined,
     now: PeerEntry | undefined,
   ): void {
@@ -97,9 +71,9 @@ export class Recorder {
       changes = new Map();
       this.#peers.set(set, changes);
     }
-    const change = changes.get(identity);
+    const change = changes.get(peer);
     if (change === undefined) {
-      changes.set(identity, { before, now, last: now });
+      changes.set(peer, { before, now, last: now });
     } else {
       change.now = now;
       change.last = now ?? change.last;
@@ -111,15 +85,12 @@ export class Recorder {
     const peers: PeerRows = { set: [], delete: [], transient: [] };
     for (const set of newSets) {
       if (set.retired) continue;
-      for (const [peer, entry] of classEntries(set))
+      for (const [peer, entry] of [...kindEntries(set), ...set.entries])
         peers.set.push([set.number, peer.number, peerValue(entry)]);
-      for (const [identity, entry] of set.entries) {
-        peers.set.push([set.number, identity.number, peerValue(entry)]);
-      }
     }
     const passing = new Set<Profile>();
     for (const [set, changes] of this.#peers) {
-      for (const [identity, change] of changes) this.#finishPeer(set, identity, change, peers, passing);
+      for (const [peer, change] of changes) this.#finishPeer(set, peer, change, peers, passing);
     }
     const ports: { set: PortRow[]; delete: PortKey[] } = { set: [], delete: [] };
     for (const [profile, { before, now }] of this.#profiles) {
@@ -132,6 +103,7 @@ export class Recorder {
     return {
       addresses: reduce(this.#addresses),
       cidrs: reduce(this.#cidrs),
+      classes: reduce(this.#classes),
       peers,
       ports,
       endpoints,
@@ -142,26 +114,30 @@ export class Recorder {
   /** One entry of a set that was there before this update. */
   #finishPeer(
     set: PolicySet,
-    identity: Identity | ClassPeer,
+    peer: Peer | KindPeer,
     { before, now, last }: PeerChange,
     rows: PeerRows,
     passing: Set<Profile>,
   ): void {
-    const { number, generation } = identity;
-    const lives = !set.retired && !identity.dead;
+    const { number } = peer;
+    const lives = !set.retired && !peer.dead;
     if (now !== undefined) {
       if (before !== undefined && sameEntry(before, now)) return;
       rows.set.push([set.number, number, peerValue(now)]);
-      if (generation < this.#generation) this.mustReevaluate = true;
+      if (peer.generation < this.#generation) this.mustReevaluate = true;
     } else if (before !== undefined && lives) {
       // A set in force must not lose an entry before the epoch changes, and not keep its verdict after.
-      const fallback = fallbackOf(set, identity);
-      rows.transient.push([set.number, number, peerValue(fallback)]);
-      if (!sameEntry(before, fallback)) this.mustReevaluate = true;
+      const after = (peer.class && set.entries.get(peer.class)) ?? fallbackOf(set, peer);
+      if (sameEntry(before, after)) {
+        rows.delete.push([set.number, number]);
+        return;
+      }
+      rows.transient.push([set.number, number, peerValue(after)]);
+      this.mustReevaluate = true;
     } else if (before !== undefined) {
       rows.delete.push([set.number, number]);
-    } else if (last !== undefined && set.retired && !identity.dead) {
-      // The old set stays in force for a moment and meets the new identity.
+    } else if (last !== undefined && set.retired && !peer.dead) {
+      // The old set stays in force for a moment and meets the new peer.
       rows.transient.push([set.number, number, peerValue(last)]);
       if (last.profile !== undefined) passing.add(last.profile);
     }
@@ -174,16 +150,16 @@ function note<K, V>(changes: Map<K, Change<V>>, key: K, before: V | undefined, n
   else change.now = now;
 }
 
-function reduce(changes: ReadonlyMap<string, Change<number>>): {
-  readonly set: IdentityRow[];
-  readonly delete: string[];
+function reduce<K>(changes: ReadonlyMap<K, Change<number>>): {
+  readonly set: (readonly [K, number])[];
+  readonly delete: K[];
 } {
-  const set: IdentityRow[] = [];
-  const gone: string[] = [];
-  for (const [text, { before, now }] of changes) {
+  const set: (readonly [K, number])[] = [];
+  const gone: K[] = [];
+  for (const [key, { before, now }] of changes) {
     if (before === now) continue;
-    if (now === undefined) gone.push(text);
-    else set.push([text, now]);
+    if (now === undefined) gone.push(key);
+    else set.push([key, now]);
   }
   return { set, delete: gone };
 }

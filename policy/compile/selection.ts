@@ -4,6 +4,7 @@
  */
 import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js';
 import { anchorsOf, labelsKey, selectorKey, selects } from '../select.js';
+import { isWide } from './classes.js';
 import { LabelIndex, SelectorIndex } from './indexes.js';
 import type { Group, NamedPort, NamespaceNode, PeerSelector, PolicyNode, Scope } from './nodes.js';
 import type { PolicyResource } from './types.js';
@@ -78,6 +79,9 @@ export class Selection {
   readonly #groups = new Map<string, Group>();
   readonly #groupsByPort = new Map<string, Set<Group>>();
   readonly #groupIndex = new LabelIndex<Group>((group) => group.labels);
+  /** Selectors of several namespaces without rules. */
+  readonly #unused = new Set<PeerSelector>();
+  readonly #counter = { next: 1 };
   readonly #nodes = newNamespace('', {});
 
   /** The namespace, which has only the label with its name until it is declared. */
@@ -207,9 +211,20 @@ export class Selection {
     const known = this.#selectors.get(key);
     if (known !== undefined) {
       journal.assign(known, 'references', known.references + 1);
+      journal.remove(this.#unused, known);
       return known;
     }
-    const selector: PeerSelector = { key, scope, pods, groups: new Set(), users: new Map(), references: 1 };
+    const id = this.#counter.next;
+    journal.assign(this.#counter, 'next', id + 1);
+    const selector: PeerSelector = {
+      id,
+      key,
+      scope,
+      pods,
+      groups: new Set(),
+      users: new Map(),
+      references: 1,
+    };
     journal.put(this.#selectors, key, selector);
     scope.peers.add(selector, journal);
     journal.assign(scope, 'count', scope.count + 1);
@@ -222,10 +237,32 @@ export class Selection {
     if (selector.references === 0) update.idle.selectors.add(selector);
   }
 
-  removeSelector(selector: PeerSelector, update: Update): void {
+  /** A selector without rules goes; one of several namespaces stays until `settle`, because classes depend on it. */
+  dropSelector(selector: PeerSelector, update: Update): void {
+    if (isWide(selector)) update.journal.add(this.#unused, selector);
+    else this.#removeSelector(selector, update);
+  }
+
+  /** Whether selectors wait for `settle`. */
+  get unsettled(): boolean {
+    return this.#unused.size > 0;
+  }
+
+  /** Removes selectors without rules: classes that only they told apart become one. */
+  settle(update: Update): void {
+    for (const selector of [...this.#unused]) {
+      update.journal.remove(this.#unused, selector);
+      this.#removeSelector(selector, update);
+    }
+  }
+
+  #removeSelector(selector: PeerSelector, update: Update): void {
     const { journal } = update;
     const { scope } = selector;
-    for (const group of selector.groups) journal.remove(group.selectors, selector);
+    for (const group of selector.groups) {
+      journal.remove(group.selectors, selector);
+      this.#classesChange(selector, group, update);
+    }
     journal.drop(this.#selectors, selector.key);
     scope.peers.remove(selector, journal);
     this.#leaveScope(scope, update);
@@ -301,6 +338,7 @@ export class Selection {
         update.journal.remove(selector.groups, group);
         update.journal.remove(group.selectors, selector);
         this.#peersChange(selector, group, update);
+        this.#classesChange(selector, group, update);
       }
       for (const policy of [...group.policies])
         if (policy.scope === scope) this.#unsubject(policy, group, update);
@@ -311,6 +349,11 @@ export class Selection {
     update.journal.add(selector.groups, group);
     update.journal.add(group.selectors, selector);
     this.#peersChange(selector, group, update);
+    this.#classesChange(selector, group, update);
+  }
+
+  #classesChange(selector: PeerSelector, group: Group, update: Update): void {
+    if (isWide(selector)) for (const identity of group.identities) update.unclassified.add(identity);
   }
 
   /** The entries of the group's identities change in the sets that have this peer. */

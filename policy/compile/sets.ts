@@ -1,25 +1,32 @@
 /**
  * Policy sets: what applies to endpoints in one direction, and the entries that say it to the kernel.
- * An identity has an entry of its own in a set only where it differs from the entry for any peer.
+ * A class of identities has an entry in a set where it differs from the entry for any endpoint, an endpoint's
+ * identity only where rules match it that do not match its class, and a network where it differs from the entry
+ * for any network. Those for any endpoint and any network differ from the one for any peer.
  */
 import { isWithin } from './cidr-tree.js';
-import { fallbackOf, isEndpoint, selectsAll } from './classes.js';
+import { isWide } from './classes.js';
 import type { Identities } from './identities.js';
+import { fallbackOf, isEndpoint, kindEntries, selectsAll } from './kinds.js';
 import type {
+  BlockUse,
   CompiledRule,
   Group,
   Identity,
   NamedPort,
+  Peer,
+  PeerClass,
   PeerEntry,
   PolicyNode,
   PolicyPart,
   PolicySet,
+  Prefix,
   SetRule,
 } from './nodes.js';
 import { type Parts, TIER, tierOf } from './parts.js';
 import { type Decision, type PortRange, type RankedRule, resolveRules } from './ports.js';
 import { Profiles } from './profiles.js';
-import { classEntries, sameEntry } from './recorder.js';
+import { sameEntry } from './recorder.js';
 import { namedKey, type Selection } from './selection.js';
 import { type Direction, type PolicyResource, PROTOCOL, VERDICT } from './types.js';
 import type { Update } from './update.js';
@@ -86,20 +93,32 @@ export class PolicySets {
 
   /** All entries of a new set. */
   build(set: PolicySet, update: Update): void {
-    const matches = new Map<Identity, number[]>();
-    const match = (identity: Identity, rule: number): void => {
-      if (identity.group !== undefined && identity.claims.size === 0) return;
-      const rules = matches.get(identity);
-      if (rules === undefined) matches.set(identity, [rule]);
+    const matches = new Map<Peer, number[]>();
+    const match = (peer: Peer, rule: number): void => {
+      if (isGone(peer)) return;
+      const rules = matches.get(peer);
+      if (rules === undefined) matches.set(peer, [rule]);
       else if (rules[rules.length - 1] !== rule) rules.push(rule);
     };
-    set.rules.forEach(({ rule }, index) => {
+    set.rules.forEach(({ rule, named }, index) => {
+      const matchClass = (identity: Identity): void => {
+        if (identity.class !== undefined && !isGone(identity)) match(identity.class, index);
+        if (named.length > 0) match(identity, index);
+      };
       for (const peer of rule.peers ?? []) {
         if (peer.type === 'block') {
-          for (const identity of this.#identities.inside(peer.cidr, peer.except)) match(identity, index);
+          for (const identity of this.#identities.inside(peer.cidr, peer.except)) {
+            if (isEndpoint(identity)) matchClass(identity);
+            else match(identity, index);
+          }
         } else if (!selectsAll(peer.selector)) {
-          for (const group of peer.selector.groups)
-            for (const identity of group.identities) match(identity, index);
+          const wide = isWide(peer.selector);
+          for (const { identities } of peer.selector.groups) {
+            for (const identity of identities) {
+              if (wide) matchClass(identity);
+              else match(identity, index);
+            }
+          }
         }
       }
     });
@@ -110,31 +129,35 @@ export class PolicySets {
           for (const identity of group.identities) match(identity, index);
       }
     });
-    for (const [identity, rules] of matches) this.#write(set, identity, rules, update);
+    for (const [peer, rules] of matches) {
+      const inherited = peer.class === undefined ? undefined : matches.get(peer.class);
+      this.#write(set, peer, rules, inherited ?? NO_RULES, update);
+    }
     if (set.networkEntry === undefined) return;
     for (const identity of this.#identities.networks)
-      if (!matches.has(identity)) this.#write(set, identity, NO_RULES, update);
+      if (!matches.has(identity)) this.#write(set, identity, NO_RULES, NO_RULES, update);
   }
 
-  /** Computes the entries of an identity again, in those sets that are given. */
-  refresh(identity: Identity, wanted: Set<PolicySet> | 'all', update: Update): void {
+  /** Computes the entries of an identity or a class again, in those sets that are given. */
+  refresh(peer: Peer, wanted: Set<PolicySet> | 'all', update: Update): void {
     if (update.newSets.size === this.#sets.size) return;
-    const matches = this.#matches(identity, update.newSets);
-    for (const set of wanted === 'all' ? this.#concerned(identity, matches) : wanted) {
+    const matches = this.#matches(peer, update.newSets);
+    for (const set of wanted === 'all' ? this.#concerned(peer, matches) : wanted) {
       if (update.newSets.has(set)) continue;
-      this.#write(set, identity, matches.get(set) ?? NO_RULES, update);
+      this.#write(set, peer, matches.get(set) ?? NO_RULES, inheritedRules(set, peer), update);
     }
   }
 
-  /** The sets in which an identity may have an entry of its own. */
-  #concerned(identity: Identity, matches: ReadonlyMap<PolicySet, unknown>): Iterable<PolicySet> {
-    return isEndpoint(identity) ? matches.keys() : new Set([...matches.keys(), ...this.#withNetworks]);
+  /** The sets in which a peer may have an entry of its own. */
+  #concerned(peer: Peer, matches: ReadonlyMap<PolicySet, unknown>): Iterable<PolicySet> {
+    if (isClass(peer) || isEndpoint(peer)) return matches.keys();
+    return new Set([...matches.keys(), ...this.#withNetworks]);
   }
 
-  /** Removes the entries of an identity that nothing has any more. */
-  removeIdentity(identity: Identity, update: Update): void {
-    for (const set of this.#concerned(identity, this.#matches(identity, NO_SETS)))
-      this.#replace(set, identity, undefined, update);
+  /** Removes the entries of an identity or a class that nothing has any more. */
+  removePeer(peer: Peer, update: Update): void {
+    for (const set of this.#concerned(peer, this.#matches(peer, NO_SETS)))
+      this.#replace(set, peer, undefined, update);
   }
 
   /** Removes a set without endpoints. */
@@ -143,10 +166,10 @@ export class PolicySets {
     journal.assign(set, 'retired', true);
     journal.drop(this.#sets, set.key);
     if (set.generation < update.generation) {
-      for (const [peer, entry] of classEntries(set)) recorder.peer(set, peer, entry, undefined);
-      for (const [identity, entry] of set.entries) recorder.peer(set, identity, entry, undefined);
+      for (const [peer, entry] of [...kindEntries(set), ...set.entries])
+        recorder.peer(set, peer, entry, undefined);
     }
-    for (const [, entry] of classEntries(set)) this.profiles.release(entry, update);
+    for (const [, entry] of kindEntries(set)) this.profiles.release(entry, update);
     for (const entry of set.memo.values()) this.profiles.release(entry, update);
     journal.remove(this.#withNetworks, set);
     this.#eachUse(set, (users) => journal.drop(users, set));
@@ -177,9 +200,9 @@ export class PolicySets {
     const anyRules = indexes(isForAll);
     const endpointRules = indexes(isBase);
     const anyEntry = newEntry({ rules, fallback }, anyRules, undefined, 'any');
-    const classEntry = (indexes: readonly number[]): PeerEntry | undefined => {
+    const kindEntry = (indexes: readonly number[]): PeerEntry | undefined => {
       if (indexes.length === anyRules.length) return undefined;
-      const entry = newEntry({ rules, fallback }, indexes, undefined, 'class');
+      const entry = newEntry({ rules, fallback }, indexes, undefined, 'kind');
       return sameEntry(entry, anyEntry) ? undefined : entry;
     };
     const wide = WIDEST.map((cidr) => indexes((rule) => isForAll(rule) || hasBlock(rule, cidr)));
@@ -196,13 +219,13 @@ export class PolicySets {
       generation: update.generation,
       groups: new Set(),
       anyEntry,
-      endpointEntry: classEntry(endpointRules),
-      networkEntry: classEntry(wide.find((indexes) => indexes.length > anyRules.length) ?? anyRules),
+      endpointEntry: kindEntry(endpointRules),
+      networkEntry: kindEntry(wide.find((indexes) => indexes.length > anyRules.length) ?? anyRules),
       entries: new Map(),
       memo: new Map(),
       retired: false,
     };
-    for (const [, entry] of classEntries(set)) this.profiles.acquire(entry, update);
+    for (const [, entry] of kindEntries(set)) this.profiles.acquire(entry, update);
     if (set.networkEntry !== undefined) journal.add(this.#withNetworks, set);
     for (const part of parts) this.#parts.retain(part, update);
     journal.put(this.#sets, key, set);
@@ -246,53 +269,68 @@ export class PolicySets {
     }
   }
 
-  /** Sets with rules about an identity, and those rules (beside the ones for any peer). */
-  #matches(identity: Identity, skip: ReadonlySet<PolicySet>): Map<PolicySet, number[]> {
+  /**
+   * Sets with rules about a peer, and those rules (beside the ones for any peer). Of an identity with a class,
+   * only those that can make it differ from its class.
+   */
+  #matches(peer: Peer, skip: ReadonlySet<PolicySet>): Map<PolicySet, number[]> {
     const found = new Map<PolicySet, number[]>();
     const add = (set: PolicySet, rules: readonly number[]): void => {
-      if (skip.has(set)) return;
+      if (skip.has(set) || rules.length === 0) return;
       const known = found.get(set);
       if (known === undefined) found.set(set, [...rules]);
       else known.push(...rules);
     };
-    for (const selector of identity.group?.selectors ?? [])
-      for (const [set, rules] of selector.users) add(set, rules);
-    for (
-      let prefix: Identity['prefix'] | undefined = identity.prefix;
-      prefix !== undefined;
-      prefix = prefix.parent
-    ) {
+    const group = isClass(peer) ? undefined : peer.group;
+    const own = !isClass(peer) && isEndpoint(peer);
+    for (const selector of isClass(peer) ? peer.selectors : (group?.selectors ?? [])) {
+      for (const [set, rules] of selector.users)
+        add(set, own && isWide(selector) ? withNamedPorts(set, rules) : rules);
+    }
+    for (const prefix of around(peer.prefix)) {
       for (const [set, uses] of prefix.data.users) {
-        const rules = uses
-          .filter((use) => !use.except.some((except) => isWithin(identity.prefix, except)))
-          .map((use) => use.rule);
-        if (rules.length > 0) add(set, rules);
+        const rules = blockRules(uses, peer.prefix);
+        add(set, own ? withNamedPorts(set, rules) : rules);
       }
     }
-    for (const { name, protocol } of identity.group?.ports ?? []) {
+    for (const { name, protocol } of group?.ports ?? []) {
       for (const [set, rules] of this.#namedUsers.get(namedKey({ name, protocol })) ?? []) add(set, rules);
     }
     return found;
   }
 
-  #write(set: PolicySet, identity: Identity, matched: readonly number[], update: Update): void {
-    const fallback = fallbackOf(set, identity);
-    const idle = matched.length === 0 && (isEndpoint(identity) || fallback === set.anyEntry);
-    if (idle || (identity.group !== undefined && identity.claims.size === 0)) {
-      this.#replace(set, identity, undefined, update);
+  /** `inherited`: rules that match the peer's class. */
+  #write(
+    set: PolicySet,
+    peer: Peer,
+    matched: readonly number[],
+    inherited: readonly number[],
+    update: Update,
+  ): void {
+    const endpoint = isClass(peer) || isEndpoint(peer);
+    const fallback = fallbackOf(set, peer);
+    const idle = matched.length === 0 && (endpoint || fallback === set.anyEntry);
+    if (idle || isGone(peer)) {
+      this.#replace(set, peer, undefined, update);
       return;
     }
-    const base = isEndpoint(identity) ? set.endpointRules : set.anyRules;
-    const alone = matched.length === 1 && base.length === 0;
-    const rules = alone ? matched : [...new Set([...matched, ...base])].sort((a, b) => a - b);
-    const named = set.hasNamed && rules.some((index) => (set.rules[index]?.named.length ?? 0) > 0);
-    const key = named ? `${rules.join()}|${identity.group?.portsKey ?? ''}` : rules.join();
-    const entry = set.memo.get(key) ?? newEntry(set, rules, identity.group, key);
-    this.#replace(set, identity, sameEntry(entry, fallback) ? undefined : entry, update);
+    const base = endpoint ? set.endpointRules : set.anyRules;
+    const alone = matched.length === 1 && inherited.length === 0 && base.length === 0;
+    const rules = alone ? matched : [...new Set([...matched, ...inherited, ...base])].sort((a, b) => a - b);
+    const named = set.hasNamed && rules.some((index) => hasNamed(set, index));
+    if (!named && inherited.length > 0 && matched.every((rule) => inherited.includes(rule))) {
+      this.#replace(set, peer, undefined, update); // the class's entry says it
+      return;
+    }
+    const group = isClass(peer) ? undefined : peer.group;
+    const key = named ? `${rules.join()}|${group?.portsKey ?? ''}` : rules.join();
+    const entry = set.memo.get(key) ?? newEntry(set, rules, group, key);
+    const same = inherited.length === 0 && sameEntry(entry, fallback);
+    this.#replace(set, peer, same ? undefined : entry, update);
   }
 
-  #replace(set: PolicySet, identity: Identity, now: PeerEntry | undefined, update: Update): void {
-    const before = set.entries.get(identity);
+  #replace(set: PolicySet, peer: Peer, now: PeerEntry | undefined, update: Update): void {
+    const before = set.entries.get(peer);
     if (before === now) return;
     const { journal, recorder } = update;
     // What belongs to a new set goes with it when the update is taken back, and is recorded as a whole.
@@ -303,11 +341,11 @@ export class PolicySets {
         if (isNew) set.memo.set(now.key, now);
         else journal.put(set.memo, now.key, now);
       }
-      if (isNew) set.entries.set(identity, now);
-      else journal.put(set.entries, identity, now);
+      if (isNew) set.entries.set(peer, now);
+      else journal.put(set.entries, peer, now);
       journalUses(now, 1, isNew, update);
     } else {
-      journal.drop(set.entries, identity);
+      journal.drop(set.entries, peer);
     }
     if (before !== undefined) {
       journalUses(before, -1, isNew, update);
@@ -316,7 +354,7 @@ export class PolicySets {
         this.profiles.release(before, update);
       }
     }
-    if (!isNew) recorder.peer(set, identity, before, now);
+    if (!isNew) recorder.peer(set, peer, before, now);
   }
 }
 
@@ -334,6 +372,43 @@ function isBase({ peers }: CompiledRule): boolean {
 
 function hasBlock({ peers }: CompiledRule, cidr: string): boolean {
   return peers?.some((peer) => peer.type === 'block' && peer.cidr.text === cidr) ?? false;
+}
+
+function isClass(peer: Peer): peer is PeerClass {
+  return 'identities' in peer;
+}
+
+/** An identity of endpoints that no endpoint has any more. */
+function isGone(peer: Peer): boolean {
+  return !isClass(peer) && peer.group !== undefined && peer.claims.size === 0;
+}
+
+function hasNamed(set: PolicySet, rule: number): boolean {
+  return (set.rules[rule]?.named.length ?? 0) > 0;
+}
+
+/** Those of the rules whose ports depend on the peer. */
+function withNamedPorts(set: PolicySet, rules: readonly number[]): readonly number[] {
+  return set.hasNamed ? rules.filter((rule) => hasNamed(set, rule)) : NO_RULES;
+}
+
+/** A prefix and those around it. */
+function* around(prefix: Prefix): Generator<Prefix> {
+  for (let at: Prefix | undefined = prefix; at !== undefined; at = at.parent) yield at;
+}
+
+function blockRules(uses: readonly BlockUse[], inside: Prefix): readonly number[] {
+  return uses.filter((use) => !use.except.some((except) => isWithin(inside, except))).map((use) => use.rule);
+}
+
+/** Rules of a set that match the class of a peer. */
+function inheritedRules(set: PolicySet, { class: peerClass }: Peer): readonly number[] {
+  if (peerClass === undefined) return NO_RULES;
+  const rules: number[] = [];
+  for (const { users } of peerClass.selectors) rules.push(...(users.get(set) ?? NO_RULES));
+  for (const prefix of around(peerClass.prefix))
+    rules.push(...blockRules(prefix.data.users.get(set) ?? [], peerClass.prefix));
+  return rules;
 }
 
 function journalUses(entry: PeerEntry, by: number, isNew: boolean, update: Update): void {

@@ -26,6 +26,9 @@ export const IDENTITY = {
   First: 256,
 } as const;
 
+/** First number of a class of identities in `policy_peers`; see IDENTITY_CLASS in bpf/include/types.h. */
+export const CLASS_FIRST = 0x40000000;
+
 /** IP protocol numbers (IANA). */
 export const PROTOCOL = { TCP: 6, UDP: 17, SCTP: 132 } as const;
 
@@ -73,6 +76,7 @@ export interface PortKey {
 export type PeerRow = readonly [set: number, identity: number, value: PeerValue];
 export type PortRow = readonly [key: PortKey, value: PortValue];
 export type IdentityRow = readonly [text: string, identity: number];
+export type ClassRow = readonly [identity: number, peerClass: number];
 
 /** Numbers for the slot of an endpoint; set 0: not isolated, identity 0: no address of the family. */
 export interface EndpointNumbers {
@@ -85,13 +89,14 @@ export interface EndpointNumbers {
 
 /**
  * A change of the maps. To be applied in this order, so that no packet is judged by a mixture:
- * `ports.set`, `peers.set` and `peers.transient`; `cidrs.set`, `addresses.set`; `endpoints`; the
- * epoch; then `addresses.delete`, `cidrs.delete`; `peers.delete` and the keys of `peers.transient`;
- * `ports.delete`.
+ * `ports.set`, `peers.set` and `peers.transient`; `classes.set`; `cidrs.set`, `addresses.set`;
+ * `endpoints`; the epoch; then `addresses.delete`, `cidrs.delete`, `classes.delete`; `peers.delete` and
+ * the keys of `peers.transient`; `ports.delete`.
  */
 export interface CompileDelta {
   readonly addresses: { readonly set: readonly IdentityRow[]; readonly delete: readonly string[] };
   readonly cidrs: { readonly set: readonly IdentityRow[]; readonly delete: readonly string[] };
+  readonly classes: { readonly set: readonly ClassRow[]; readonly delete: readonly number[] };
   readonly peers: {
     readonly set: readonly PeerRow[];
     readonly delete: readonly (readonly [set: number, identity: number])[];
@@ -109,6 +114,7 @@ export interface CompileDelta {
 export interface CompiledState {
   readonly addresses: readonly IdentityRow[];
   readonly cidrs: readonly IdentityRow[];
+  readonly classes: readonly ClassRow[];
   readonly peers: readonly PeerRow[];
   readonly ports: readonly PortRow[];
   readonly endpoints: readonly EndpointNumbers[];
@@ -138,6 +144,7 @@ export interface RuleDescription {
 /** First numbers to give out, so that a new compiler stays clear of what is in the maps. */
 export interface CompilerOptions {
   readonly firstIdentity?: number;
+  readonly firstClass?: number;
   readonly firstSet?: number;
   readonly firstProfile?: number;
   readonly firstRule?: number;

@@ -7,6 +7,8 @@ import type {
   Group,
   Identity,
   NamespaceNode,
+  Peer,
+  PeerClass,
   PeerSelector,
   PolicyPart,
   PolicySet,
@@ -23,14 +25,17 @@ export class Update {
   readonly groups = new Set<Group>();
   /** Endpoints whose numbers may have changed. */
   readonly endpoints = new Set<EndpointNode>();
-  /** Identities whose entries must be computed again, in those sets or in all. */
-  readonly identities = new Map<Identity, Set<PolicySet> | 'all'>();
+  /** Identities and classes whose entries must be computed again, in those sets or in all. */
+  readonly peers = new Map<Peer, Set<PolicySet> | 'all'>();
+  /** Identities whose class may be another one. */
+  readonly unclassified = new Set<Identity>();
   /** Sets made in this update. */
   readonly newSets = new Set<PolicySet>();
   /** CIDRs that are kept until the update is done, whoever else uses them. */
   readonly held: Prefix[] = [];
   /** What may have lost its last user. */
   readonly idle = {
+    classes: new Set<PeerClass>(),
     groups: new Set<Group>(),
     identities: new Set<Identity>(),
     namespaces: new Set<NamespaceNode>(),
@@ -48,15 +53,15 @@ export class Update {
     this.recorder = new Recorder(generation);
   }
 
-  /** The identity is new: every set that has a rule about it needs an entry. */
-  newIdentity(identity: Identity): void {
-    this.identities.set(identity, 'all');
+  /** The peer is new: every set that has a rule about it needs an entry. */
+  newPeer(peer: Peer): void {
+    this.peers.set(peer, 'all');
   }
 
-  /** The entry of an identity in a set may change. */
-  pair(identity: Identity, set: PolicySet): void {
-    const sets = this.identities.get(identity);
-    if (sets === undefined) this.identities.set(identity, new Set([set]));
+  /** The entry of a peer in a set may change. */
+  pair(peer: Peer, set: PolicySet): void {
+    const sets = this.peers.get(peer);
+    if (sets === undefined) this.peers.set(peer, new Set([set]));
     else if (sets !== 'all') sets.add(set);
   }
 

@@ -26,6 +26,7 @@ export function mapSizes(config: AgentConfig): Readonly<Partial<Record<MapName, 
     policy_peers: config.policyPeerEntries,
     policy_ports: config.policyPortEntries,
     addrs: config.addressEntries,
+    identity_class: config.addressEntries,
     cidrs: config.cidrEntries,
     hostports: config.hostPortEntries,
   };
@@ -38,6 +39,7 @@ export const SIZE_SETTINGS: Readonly<Partial<Record<MapName, keyof AgentConfig>>
   policy_peers: 'policyPeerEntries',
   policy_ports: 'policyPortEntries',
   addrs: 'addressEntries',
+  identity_class: 'addressEntries',
   cidrs: 'cidrEntries',
   hostports: 'hostPortEntries',
 };

@@ -37,6 +37,8 @@ export class Kernel {
   readonly hostports: SyncedMap<HostportKey, Hostport>;
   readonly addresses: AddressTable;
   readonly cidrs: CidrTable;
+  /** Class of each identity. */
+  readonly classes: SyncedMap<number, number>;
   readonly policy: PolicyMaps;
   readonly uplinks: Uplinks;
   readonly hostAddresses: HostAddresses;
@@ -63,6 +65,7 @@ export class Kernel {
     const uplinks = new SyncedMap(maps.uplinks, MAPS.uplinks);
     this.addresses = new AddressTable(addrs);
     this.cidrs = new CidrTable(cidrs);
+    this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
@@ -75,7 +78,7 @@ export class Kernel {
       expedite: new Expedite(config.stateDir),
       remover: this.#remover,
     });
-    this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, uplinks];
+    this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, this.classes, uplinks];
     if (this.loaded.adopted) for (const table of this.#synced) table.load();
     this.numbers = this.#numbers(addrs, cidrs);
   }
@@ -121,6 +124,7 @@ export class Kernel {
 
   #numbers(...tables: readonly { leftOver(): Iterable<{ readonly identity: number }> }[]): NumbersInUse {
     const top = { ...this.policy.load() };
+    for (const number of this.classes.leftOver()) top.peerClass = Math.max(top.peerClass, number);
     for (const table of tables) {
       for (const { identity } of table.leftOver()) top.identity = Math.max(top.identity, identity);
     }

@@ -1,4 +1,10 @@
-import type { PolicyPeer, PolicyPeerKey, PolicyPort, PolicyPortKey } from '../../loader/abi/gen/types.gen.js';
+import {
+  type PolicyPeer,
+  type PolicyPeerKey,
+  type PolicyPort,
+  type PolicyPortKey,
+  ReservedIdentity,
+} from '../../loader/abi/gen/types.gen.js';
 import type { CompileDelta, PeerRow, PortKey, PortRow } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { KernelMaps } from './kernel-maps.js';
@@ -8,6 +14,7 @@ import type { Rollback } from './rollback.js';
 /** Highest numbers that are in the kernel; a new compiler starts above them. */
 export interface NumbersInUse {
   readonly identity: number;
+  readonly peerClass: number;
   readonly set: number;
   readonly profile: number;
   readonly rule: number;
@@ -35,11 +42,12 @@ export class PolicyMaps {
 
   /** Reads what an earlier agent left; it stays in force until `sweep`. */
   load(): NumbersInUse {
-    const top = { identity: 0, set: 0, profile: 0, rule: 0 };
+    const top = { identity: 0, peerClass: 0, set: 0, profile: 0, rule: 0 };
     for (const [key, value] of this.#peers.entries()) {
       this.#addStale(key);
       top.set = Math.max(top.set, key.set);
-      top.identity = Math.max(top.identity, key.identity);
+      if (key.identity >= ReservedIdentity.Class) top.peerClass = Math.max(top.peerClass, key.identity);
+      else top.identity = Math.max(top.identity, key.identity);
       top.profile = Math.max(top.profile, value.profile);
       top.rule = Math.max(top.rule, value.rule);
     }
@@ -141,14 +149,20 @@ export class PolicyMaps {
   /**
    * After a restart: the sets of an earlier agent, in force until the endpoints are switched, get the
    * verdicts of its identities for the new numbers of the same addresses. So every lookup answers as
-   * before while addresses and endpoints are switched one by one. The copies go with `sweep`.
+   * before while addresses and endpoints are switched one by one. The copies go with `sweep`. `classOf`: class
+   * that an earlier agent gave an identity.
    */
-  bridge(pairs: readonly (readonly [before: number, after: number])[]): void {
+  bridge(
+    pairs: readonly (readonly [before: number, after: number])[],
+    classOf: (identity: number) => number | undefined,
+  ): void {
     const copies: [PolicyPeerKey, PolicyPeer][] = [];
     for (const [set, identities] of this.#stalePeers) {
       for (const [before, after] of pairs) {
-        if (identities.has(after) || !identities.has(before)) continue;
-        const peer = this.#peers.get({ set, identity: before });
+        if (identities.has(after)) continue;
+        const held = identities.has(before) ? before : classOf(before);
+        const peer =
+          held === undefined || !identities.has(held) ? undefined : this.#peers.get({ set, identity: held });
         if (peer === undefined) continue;
         copies.push([{ set, identity: after }, peer]);
         this.#addStale({ set, identity: after });

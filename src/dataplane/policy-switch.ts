@@ -2,14 +2,17 @@ import type { CompileDelta } from '../../policy/compile/types.js';
 import type { AddressTable } from './address-table.js';
 import type { CidrTable } from './cidr-table.js';
 import type { EndpointPolicy } from './endpoints.js';
-import type { PolicyMaps } from './policy-maps.js';
+import { fits, type PolicyMaps } from './policy-maps.js';
 import type { Rollback } from './rollback.js';
+import type { SyncedMap } from './synced-map.js';
 
 /** The tables that a delta is written to: those of the kernel side of an agent, or of a policy test. */
 export interface PolicyTables {
   readonly policy: PolicyMaps;
   readonly addresses: AddressTable;
   readonly cidrs: CidrTable;
+  /** Class of each identity. */
+  readonly classes: SyncedMap<number, number>;
   readonly attachments: {
     get(id: string): { readonly policy: EndpointPolicy } | undefined;
     /** Writes the slot of an endpoint that is there; does nothing for others. */
@@ -40,18 +43,22 @@ export class PolicySwitch {
 
   /** Throws SLU3301 when the delta does not fit into the maps; nothing is written then. */
   check(delta: CompileDelta): void {
-    this.#kernel.policy.check(delta);
+    const { policy, classes } = this.#kernel;
+    policy.check(delta);
+    fits('identity_class', classes.size + delta.classes.set.length, classes.capacity);
   }
 
   /** Puts the delta into force; `undo` gets the steps that take it back. */
   apply(delta: CompileDelta, undo: Rollback): void {
-    const { policy, addresses, cidrs, attachments } = this.#kernel;
+    const { policy, addresses, cidrs, classes, attachments } = this.#kernel;
     policy.add(delta, undo);
     const changed = delta.endpoints.flatMap((entry) => {
       const live = attachments.get(entry.id);
       return live === undefined ? [] : [{ live, entry }];
     });
-    if (policy.hasLeftOver) policy.bridge(this.#identityChanges(delta, changed));
+    if (policy.hasLeftOver)
+      policy.bridge(this.#identityChanges(delta, changed), (identity) => classes.get(identity));
+    for (const [identity, peerClass] of delta.classes.set) undo.push(classes.set(identity, peerClass));
     for (const [address, identity] of delta.addresses.set)
       undo.push(addresses.setIdentity(address, identity));
     for (const [cidr, identity] of delta.cidrs.set) undo.push(cidrs.setIdentity(cidr, identity));
@@ -75,9 +82,10 @@ export class PolicySwitch {
   }
 
   finish(delta: CompileDelta): void {
-    const { policy, addresses, cidrs } = this.#kernel;
+    const { policy, addresses, cidrs, classes } = this.#kernel;
     for (const address of delta.addresses.delete) addresses.deleteIdentity(address);
     for (const cidr of delta.cidrs.delete) cidrs.deleteIdentity(cidr);
+    for (const identity of delta.classes.delete) classes.delete(identity);
     policy.remove(delta);
   }
 

@@ -41,6 +41,7 @@ export class Telemetry {
       uplinks: () => kernel.uplinks.devices.length,
       addrs: () => kernel.addresses.size,
       cidrs: () => kernel.cidrs.size,
+      identity_class: () => kernel.classes.size,
       policy_peers: () => kernel.policy.peerEntries,
       policy_ports: () => kernel.policy.portEntries,
       hostports: () => kernel.hostports.size,

@@ -39,6 +39,7 @@ export class TestTables implements PolicyTables {
   readonly policy: PolicyMaps;
   readonly addresses: AddressTable;
   readonly cidrs: CidrTable;
+  readonly classes: SyncedMap<number, number>;
   readonly attachments: PolicyTables['attachments'];
   readonly #endpoints: SyncedMap<number, Endpoint>;
   readonly #networks: SyncedMap<number, typeof EMPTY_NETWORK>;
@@ -54,6 +55,7 @@ export class TestTables implements PolicyTables {
     this.policy = new PolicyMaps(maps);
     this.addresses = new AddressTable(new SyncedMap(maps.addrs, MAPS.addrs));
     this.cidrs = new CidrTable(new SyncedMap(maps.cidrs, MAPS.cidrs));
+    this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.#endpoints = new SyncedMap(arrayTable(maps.endpoints, EMPTY_ENDPOINT), MAPS.endpoints);
     this.#networks = new SyncedMap(arrayTable(maps.networks, EMPTY_NETWORK), MAPS.networks);
     this.#networks.set(POD_NETWORK, { ...EMPTY_NETWORK, ...GATEWAYS });
@@ -75,8 +77,11 @@ export class TestTables implements PolicyTables {
 
   /** Whether nothing is left of what was written. */
   get empty(): boolean {
-    const { policy, addresses, cidrs } = this;
-    return policy.peerEntries + policy.portEntries + addresses.size + cidrs.size + this.#endpoints.size === 0;
+    const { policy, addresses, cidrs, classes } = this;
+    const endpoints = this.#endpoints.size;
+    return (
+      policy.peerEntries + policy.portEntries + addresses.size + cidrs.size + classes.size + endpoints === 0
+    );
   }
 
   removeNetwork({ number, resource }: TestNetwork): void {

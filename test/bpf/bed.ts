@@ -243,6 +243,7 @@ export class Bed {
     clear(this.hostports);
     clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
+    clear(this.#object.map('identity_class', u32Codec, u32Codec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
     const decisions = this.#object.map('decisions', u32Codec, decisionCodec);
     for (let slot = 0; slot < decisions.maxEntries; slot++) decisions.set(slot, NO_DECISION);
@@ -302,6 +303,11 @@ export class Bed {
     for (const [identity, rule] of Object.entries(allowed)) {
       peers.set({ set, identity: Number(identity) }, { profile: 0, rule, verdict: Verdict.Allow });
     }
+  }
+
+  /** Puts an identity into a class, a number that sets have entries for like those of identities. */
+  classify(identity: number, peerClass: number): void {
+    this.#object.map('identity_class', u32Codec, u32Codec).set(identity, peerClass);
   }
 
   /** Identity may reach the ports of a profile: [protocol, port, prefix length] each with a rule. */

@@ -241,6 +241,32 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
     expect(bed.dropsSince()).toEqual({ PolicyIngress: 1, PolicyEgress: 1, PolicyMissing: 1 });
   });
 
+  it('judges an identity by its own entry, then by its class, its kind, any peer', () => {
+    const peers = 0x40000001;
+    bed.classify(A.id, peers);
+    bed.endpoint(B, { setIngress: 2 });
+    let epoch = 1;
+    const rule = (): number | undefined => {
+      for (const [key] of [...bed.flows.entries()]) bed.flows.delete(key);
+      bed.epoch(++epoch);
+      expect(handshake(family)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
+      return [...bed.flows.entries()].find(([key]) => key.ifindex === A.ifindex)?.[1].ruleIngress;
+    };
+    expect(A.id % 2).toBe(0);
+    bed.set(2, { 4: 21, 3: 22 });
+    expect(rule()).toBe(22);
+    bed.set(2, { 3: 22, [peers]: 23 });
+    expect(rule()).toBe(23);
+    bed.set(2, { 3: 22, [peers]: 23, [A.id]: 24 });
+    expect(rule()).toBe(24);
+    bed.classify(A.id, peers + 1);
+    bed.set(3, { [peers]: 23 });
+    bed.endpoint(B, { setIngress: 3 });
+    bed.epoch(++epoch);
+    expect(bed.from(A, { ...tcp, sourcePort: 5, flags: FLAG.syn }).retval).toBe(DROPPED);
+    expect(bed.dropsSince()).toEqual({ PolicyIngress: 1 });
+  });
+
   it('looks at protocol and port, with ranges as prefixes', () => {
     bed.set(2, {});
     bed.profile(2, A.id, 9, [

@@ -14,6 +14,7 @@ const CONTROL = [
   'networks',
   'endpoints',
   'uplinks',
+  'identity_class',
   'policy_peers',
   'policy_ports',
 ] as const;

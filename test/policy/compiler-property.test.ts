@@ -98,6 +98,9 @@ function canonical(compiler: PolicyCompiler): string[] {
     meaning.set(number, [...(meaning.get(number)?.split(' ') ?? []), text].sort().join(' '));
   };
   for (const [text, number] of [...state.addresses, ...state.cidrs]) if (number !== 2) note(number, text);
+  const named = new Map(meaning);
+  for (const [identity, peerClass] of state.classes)
+    note(peerClass, `<${(named.get(identity) ?? '?').replaceAll(' ', '+')}>`);
   const users = new Map<number, string[]>();
   for (const { id, setEgress, setIngress } of state.endpoints) {
     for (const set of [setEgress, setIngress]) users.set(set, [...(users.get(set) ?? []), id].sort());
@@ -125,6 +128,9 @@ function canonical(compiler: PolicyCompiler): string[] {
   return [
     ...state.addresses.map(([text, number]) => `address ${text} = ${name(meaning, number)}`),
     ...state.cidrs.map(([text, number]) => `cidr ${text} = ${name(meaning, number)}`),
+    ...state.classes.map(
+      ([identity, number]) => `class of ${name(meaning, identity)} = ${name(meaning, number)}`,
+    ),
     ...state.peers.map(
       ([set, identity, value]) =>
         `peer ${name(sets, set)} / ${name(meaning, identity)} = ${value.verdict} ${rule(value.rule)} ${tables.get(value.profile)?.join(' | ') ?? ''}`,

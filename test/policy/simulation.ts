@@ -35,6 +35,7 @@ export interface SimulatedParty {
 export class Simulation {
   readonly addresses = new Map<string, number>();
   readonly cidrs = new Map<string, number>();
+  readonly classes = new Map<number, number>();
   readonly peers = new Map<string, PeerValue>();
   readonly ports = new Map<string, PortValue>();
   readonly endpoints = new Map<string, EndpointNumbers>();
@@ -45,13 +46,13 @@ export class Simulation {
   /** Applies a delta; `between` is called after each step that packets could see. */
   apply(delta: CompileDelta, between: () => void = () => undefined): void {
     const problems: string[] = [];
-    const put = <V>(map: Map<string, V>, key: string, value: V): void => {
+    const put = <K, V>(map: Map<K, V>, key: K, value: V): void => {
       if (JSON.stringify(map.get(key)) === JSON.stringify(value))
-        problems.push(`set of ${key} changes nothing`);
+        problems.push(`set of ${String(key)} changes nothing`);
       map.set(key, value);
     };
-    const drop = (map: Map<string, unknown>, key: string): void => {
-      if (!map.delete(key)) problems.push(`delete of ${key}, which is not there`);
+    const drop = <K>(map: Map<K, unknown>, key: K): void => {
+      if (!map.delete(key)) problems.push(`delete of ${String(key)}, which is not there`);
     };
     const peerKey = (set: number, identity: number): string => `${set} ${identity}`;
     const portKey = (key: CompileDelta['ports']['delete'][number]): string =>
@@ -60,6 +61,10 @@ export class Simulation {
     for (const [set, identity, value] of [...delta.peers.set, ...delta.peers.transient])
       put(this.peers, peerKey(set, identity), value);
     between();
+    for (const [identity, peerClass] of delta.classes.set) {
+      put(this.classes, identity, peerClass);
+      between();
+    }
     for (const [text, identity] of delta.cidrs.set) put(this.cidrs, text, identity);
     this.#index();
     between();
@@ -75,6 +80,7 @@ export class Simulation {
     for (const text of delta.cidrs.delete) drop(this.cidrs, text);
     this.#index();
     between();
+    for (const identity of delta.classes.delete) drop(this.classes, identity);
     for (const [set, identity] of [...delta.peers.delete, ...delta.peers.transient])
       drop(this.peers, peerKey(set, identity));
     for (const key of delta.ports.delete) drop(this.ports, portKey(key));
@@ -85,10 +91,18 @@ export class Simulation {
   /** Throws if the maps are not what the compiler says they are. */
   check(state: CompiledState, ids: readonly string[]): void {
     for (const id of [...this.endpoints.keys()]) if (!ids.includes(id)) this.endpoints.delete(id);
-    const mine = [...this.addresses, ...this.cidrs, ...this.peers, ...this.ports, ...this.endpoints];
+    const mine = [
+      ...this.addresses,
+      ...this.cidrs,
+      ...this.classes,
+      ...this.peers,
+      ...this.ports,
+      ...this.endpoints,
+    ];
     const theirs = [
       ...state.addresses,
       ...state.cidrs,
+      ...state.classes,
       ...state.peers.map(([set, identity, value]) => [`${set} ${identity}`, value]),
       ...state.ports.map(([key, value]) => [
         `${key.profile} ${key.protocol} ${key.port} ${key.prefixLength}`,
@@ -134,9 +148,10 @@ export class Simulation {
 
   #judge(set: number, identity: number, protocolName: string, port: number): KernelVerdict {
     if (set === 0) return { allowed: true, rule: 0 };
-    const group = identity < FIRST ? 0 : identity % 2 === 1 ? ANY_NETWORK : ANY_ENDPOINT;
-    const peer =
-      this.peers.get(`${set} ${identity}`) ?? this.peers.get(`${set} ${group}`) ?? this.peers.get(`${set} 0`);
+    const kind = identity < FIRST ? 0 : identity % 2 === 1 ? ANY_NETWORK : ANY_ENDPOINT;
+    const peer = [identity, this.classes.get(identity), kind, 0]
+      .map((number) => (number === undefined ? undefined : this.peers.get(`${set} ${number}`)))
+      .find((found) => found !== undefined);
     if (peer === undefined) throw new Error(`policy set ${set} is missing`);
     if (peer.verdict !== PORTS) return { allowed: peer.verdict === ALLOW, rule: peer.rule };
     const protocol = PROTOCOLS[protocolName] ?? 255;

@@ -989,6 +989,7 @@ export const ReservedIdentity = {
   AnyEndpoint: 3,
   AnyNetwork: 4,
   First: 256,
+  Class: 1073741824,
 } as const;
 export type ReservedIdentity = (typeof ReservedIdentity)[keyof typeof ReservedIdentity];
 /** Names of enum reserved_identity by number. */
@@ -999,6 +1000,7 @@ export const ReservedIdentityName: Readonly<Record<number, keyof typeof Reserved
   3: 'AnyEndpoint',
   4: 'AnyNetwork',
   256: 'First',
+  1073741824: 'Class',
 };
 
 /** enum verdict. */
@@ -1028,6 +1030,7 @@ export const MAPS = {
   half: { key: flowKeyCodec, value: halfFlowCodec },
   hostports: { key: hostportKeyCodec, value: hostportCodec },
   hot_flows: { key: u32Codec, value: hotFlowCodec },
+  identity_class: { key: u32Codec, value: u32Codec },
   metrics: { key: u32Codec, value: counterCodec },
   networks: { key: u32Codec, value: networkCodec },
   node_map: { key: u32Codec, value: nodeCodec },
