@@ -158,6 +158,10 @@ export const ERRORS = {
   SLU5214: 'more than one IPv{family} range: a network has one of each family',
   SLU5215: 'range {cidr} has no gateway: name one with --gateway',
 
+  // 53xx: name service (src/dns)
+  SLU5301:
+    'names of network {network} are not served at {address} port 53 ({reason}): stop what listens there, or set dns: false',
+
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',
   SLU2002: 'not valid YAML: {reason}',

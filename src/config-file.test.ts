@@ -51,6 +51,8 @@ describe('parseConfig', () => {
       snatPorts: { min: 30000, max: 39999 },
       dockerPlugin: '/run/docker/plugins/blue.sock',
       dockerApi: '/d.sock',
+      dns: false,
+      dnsUpstreams: ['192.0.2.53', '2001:db8::53'],
       logLevel: 'debug',
       hooks: 'clsact',
     };

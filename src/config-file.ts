@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { isAbsolute } from 'node:path';
 import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
@@ -40,6 +41,11 @@ function autoOr<T>(isValue: (value: unknown) => boolean, text: string) {
 
 const isDeviceList = (value: unknown): boolean =>
   Array.isArray(value) && value.every((name) => typeof name === 'string' && /^[^\s/:]{1,15}$/u.test(name));
+
+const isAddressList = (value: unknown): boolean =>
+  Array.isArray(value) &&
+  value.length <= 8 &&
+  value.every((address) => typeof address === 'string' && isIP(address) !== 0);
 
 function isPortRange(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
@@ -95,6 +101,8 @@ const settings = z.strictObject({
       error: `a path of at most ${MAX_SOCKET_PATH} bytes that ends in .sock, or "" for none`,
     })
     .optional(),
+  dns: z.boolean({ error: 'true or false' }).optional(),
+  dnsUpstreams: autoOr<readonly string[]>(isAddressList, 'a list of at most 8 addresses').optional(),
   dockerApi: path.optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })

@@ -31,6 +31,10 @@ export interface AgentConfig {
    * Default: /run/docker/plugins/sluice.sock for the instance `default`, off for others.
    */
   readonly dockerPlugin: string;
+  /** Serve names at the networks' gateways. */
+  readonly dns: boolean;
+  /** Name servers for other names: addresses, or 'auto': those of /etc/resolv.conf. */
+  readonly dnsUpstreams: readonly string[] | 'auto';
   /** Docker's own API; the labels of containers come from there. */
   readonly dockerApi: string; // /run/docker.sock
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
@@ -58,6 +62,8 @@ export const CONFIG_DEFAULTS = {
   cidrEntries: 65536,
   hostPortEntries: 16384,
   snatPorts: 'auto',
+  dns: true,
+  dnsUpstreams: 'auto',
   dockerApi: '/run/docker.sock',
   logLevel: 'info',
   hooks: 'auto',

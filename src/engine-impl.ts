@@ -11,6 +11,7 @@ import { Kernel } from './dataplane/kernel.js';
 import { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
 import { Watcher } from './dataplane/watcher.js';
+import { NameFeed } from './dns/feed.js';
 import type {
   ApplyResult,
   DropEvent,
@@ -81,6 +82,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #store: AppliedStore;
   readonly #folder: FolderCopy;
   readonly runtime: RuntimeObjects;
+  readonly names: NameFeed;
   readonly #reader = new DefinitionReader();
   readonly #objects = new ObjectSet();
   readonly #compiler: PolicyCompiler;
@@ -142,6 +144,7 @@ class AgentEngine implements RuntimeEngine {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule),
     };
+    this.names = new NameFeed(this.#objects, this.#leases);
     this.runtime = new RuntimeObjects({
       store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
       objects: this.#objects,
@@ -411,6 +414,7 @@ class AgentEngine implements RuntimeEngine {
     fault('runtime:saved');
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
+    this.names.changed(edits);
     return () => pending.removed();
   }
 

@@ -3,6 +3,7 @@
  * built in src/main.ts from state, address management and dataplane.
  */
 import type { ResourceKind } from '../policy/model/resources.js';
+import type { NameFeed } from './dns/feed.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { Runtime } from './runtime/runtime.js';
 
@@ -149,4 +150,6 @@ export interface Engine {
 /** The engine with what container runtimes (CNI, Docker) need of it. */
 export interface RuntimeEngine extends Engine {
   readonly runtime: Runtime;
+  /** Names and addresses of containers: all that there are at once, then each change. */
+  readonly names: NameFeed;
 }

@@ -12,6 +12,7 @@ import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
+import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
@@ -22,6 +23,7 @@ import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
 import { checkRights, preflight, warnAboutMachine } from './preflight.js';
 import { DefinitionsFolder } from './sources/folder.js';
+import { errorLine } from './state/error-lines.js';
 import { notifyManager } from './systemd.js';
 import { version } from './version.js';
 
@@ -110,10 +112,11 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     });
     running.onApplied((change) => metrics.applied(change));
 
-    if (config.dockerPlugin !== '' && !stop.requested) {
-      const docker = await startDocker(config, running, log);
-      closers.push(() => docker.close());
-    }
+    const dns = config.dns ? await startNames(config, running, log) : undefined;
+    if (dns !== undefined) closers.push(() => dns.close());
+    const docker =
+      config.dockerPlugin === '' || stop.requested ? undefined : await startDocker(config, running, log);
+    if (docker !== undefined) closers.push(() => docker.close());
 
     const folder =
       config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
@@ -127,9 +130,10 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     const api = await ApiServer.listen(config.socket, {
       engine: running,
       log,
-      problems: () => folder?.problems() ?? [],
+      problems: () => [...(folder?.problems() ?? []), ...(dns?.problems() ?? []).map(errorLine)],
       down: async () => {
         await folder?.close();
+        await docker?.close();
         await running.down();
         removed = true;
       },
@@ -165,6 +169,14 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
   return removed;
 }
 
+/** Serves the names of containers at the networks' gateways. */
+async function startNames(config: AgentConfig, engine: RuntimeEngine, log: Logger): Promise<DnsService> {
+  const { DnsService } = await import('./dns/service.js');
+  const service = new DnsService({ upstreams: config.dnsUpstreams }, log);
+  engine.names.listen((change) => service.update(change));
+  return service;
+}
+
 /** Serves Docker. It waits for the socket of its plugins, so what it asks meanwhile is not lost. */
 async function startDocker(
   config: AgentConfig,
@@ -182,10 +194,11 @@ async function startDocker(
   const ipam = new DockerIpam(state, ipamWorld(engine.runtime, config.instance));
   const server = await DockerServer.listen(config.dockerPlugin, driver, ipam, log);
   log.info({ socket: config.dockerPlugin }, 'serving Docker');
+  let closing: Promise<void> | undefined;
   return {
-    async close() {
-      await server.close();
-      driver.close();
+    close() {
+      closing ??= server.close().then(() => driver.close());
+      return closing;
     },
   };
 }

@@ -64,6 +64,7 @@ const network = z.preprocess(
       })
       .optional(),
     mac: textOf(badMac).optional(),
+    aliases: z.array(textOf(badDnsLabel)).max(64, { error: 'must not have more than 64 names' }).optional(),
     device: textOf((text) =>
       text === 'lo' ? 'lo is the loopback device: choose another name' : badDeviceName(text),
     ).optional(),
@@ -131,6 +132,7 @@ function lowerAttachment(
     ...(value.ipv4 === undefined ? {} : { ipv4: value.ipv4 }),
     ...(value.ipv6 === undefined ? {} : { ipv6: value.ipv6 }),
     ...(value.mac === undefined ? {} : { mac: value.mac.toLowerCase() }),
+    ...(value.aliases === undefined ? {} : { aliases: value.aliases }),
   };
 }
 

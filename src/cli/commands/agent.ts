@@ -38,6 +38,8 @@ export function agentCommand(context: CliContext): Command {
             '  cidrEntries: 65536\n' +
             '  hostPortEntries: 16384\n' +
             '  snatPorts: auto                      # or {min: 30000, max: 39999}\n' +
+            "  dns: true                            # serve names at the networks' gateways\n" +
+            '  dnsUpstreams: auto                   # or a list of addresses; default: /etc/resolv.conf\n' +
             '  dockerPlugin: /run/docker/plugins/sluice.sock # "" for none (default of other instances)\n' +
             '  dockerApi: /run/docker.sock          # where Docker says what labels a container has\n' +
             '  logLevel: info                       # trace, debug, info, warn, error\n' +

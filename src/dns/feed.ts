@@ -1,0 +1,69 @@
+import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { LeaseBook } from '../ipam/leases.js';
+import { attachmentId, displayName } from '../state/keys.js';
+import type { Edit, ObjectSet } from '../state/objects.js';
+import type { NameChange, NamedNetwork, NamedObject, NamedPlace } from './names.js';
+
+/** Tells of names and addresses whenever definitions change: what the name service answers from. */
+export class NameFeed {
+  readonly #objects: ObjectSet;
+  readonly #leases: LeaseBook;
+  readonly #listeners: ((change: NameChange) => void)[] = [];
+
+  constructor(objects: ObjectSet, leases: LeaseBook) {
+    this.#objects = objects;
+    this.#leases = leases;
+  }
+
+  /** Calls the listener with everything that there is, and then with each change. */
+  listen(listener: (change: NameChange) => void): void {
+    this.#listeners.push(listener);
+    const networks = [...this.#objects.ofKind('Network')];
+    const containers = [...this.#objects.ofKind('Container')];
+    listener({
+      networks: networks.map((network) => [network.name, named(network)]),
+      objects: containers.map((container) => [displayName(container), this.#object(container)]),
+    });
+  }
+
+  /** These edits are in force. */
+  changed(edits: readonly Edit[]): void {
+    if (this.#listeners.length === 0) return;
+    const networks = new Map<string, NamedNetwork | undefined>();
+    const objects = new Map<string, NamedObject | undefined>();
+    for (const { before, after } of edits) {
+      const resource = after ?? before;
+      if (resource?.kind === 'Network')
+        networks.set(resource.name, after?.kind === 'Network' ? named(after) : undefined);
+      if (resource?.kind === 'Container')
+        objects.set(displayName(resource), after?.kind === 'Container' ? this.#object(after) : undefined);
+    }
+    if (networks.size > 0) {
+      // Their containers may have other addresses now.
+      for (const container of this.#objects.ofKind('Container'))
+        if (container.networks.some(({ network }) => networks.has(network)))
+          objects.set(displayName(container), this.#object(container));
+    }
+    if (networks.size + objects.size === 0) return;
+    for (const listener of this.#listeners) listener({ networks: [...networks], objects: [...objects] });
+  }
+
+  #object(container: ContainerResource): NamedObject {
+    const places = container.networks.map(({ network, aliases }): NamedPlace => {
+      const lease = this.#leases.get(attachmentId(container, network));
+      return {
+        network,
+        ...(lease?.ipv4 === undefined ? {} : { ipv4: lease.ipv4 }),
+        ...(lease?.ipv6 === undefined ? {} : { ipv6: lease.ipv6 }),
+        ...(aliases === undefined ? {} : { aliases }),
+      };
+    });
+    return { key: displayName(container), namespace: container.namespace, name: container.name, places };
+  }
+}
+
+/** Networks whose gateway is this host. */
+function named({ name, mode, ipv4, ipv6 }: NetworkResource): NamedNetwork | undefined {
+  if (mode !== 'routed' && mode !== 'bridge') return undefined;
+  return { name, ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
+}

@@ -1,0 +1,89 @@
+import { describe, expect, it } from 'vitest';
+import { type NamedObject, NameTable } from './names.js';
+
+const object = (key: string, places: NamedObject['places']): readonly [string, NamedObject] => {
+  const [namespace = '', name = ''] = key.split('/');
+  return [key, { key, namespace, name, places }];
+};
+
+function table(): NameTable {
+  const names = new NameTable();
+  names.update({
+    networks: [
+      [
+        'town',
+        {
+          name: 'town',
+          ipv4: { cidr: '10.1.0.0/24', gateway: '10.1.0.1' },
+          ipv6: { cidr: 'fd01::/64', gateway: 'fd01::1' },
+        },
+      ],
+      ['farm', { name: 'farm', ipv4: { cidr: '10.2.0.0/24', gateway: '10.2.0.1' } }],
+    ],
+    objects: [
+      object('shop/web', [{ network: 'town', ipv4: '10.1.0.2', ipv6: 'fd01::2', aliases: ['WWW'] }]),
+      object('prod/web', [{ network: 'town', ipv4: '10.1.0.3' }]),
+      object('shop/cart', [{ network: 'town', ipv4: '10.1.0.4' }]),
+      object('prod/cow', [{ network: 'farm', ipv4: '10.2.0.2' }]),
+      object('prod/both', [
+        { network: 'farm', ipv4: '10.2.0.3', aliases: ['cow'] },
+        { network: 'town', ipv4: '10.1.0.5' },
+      ]),
+    ],
+  });
+  return names;
+}
+
+const cart = '10.1.0.4';
+
+describe('NameTable', () => {
+  it('knows containers by name and alias, with network or namespace, without case', () => {
+    const names = table();
+    for (const name of ['www', 'www.town', 'www.shop'])
+      expect(names.lookup('town', cart, name)).toEqual({ ipv4: ['10.1.0.2'], ipv6: ['fd01::2'] });
+    expect(names.lookup('town', cart, 'web.prod')).toEqual({ ipv4: ['10.1.0.3'], ipv6: [] });
+    for (const name of ['web.farm', 'web.nowhere', '', '.', 'www.town.town', 'example.org'])
+      expect(names.lookup('town', cart, name)).toBeUndefined();
+  });
+
+  it('prefers the namespace of who asks', () => {
+    const names = table();
+    expect(names.lookup('town', cart, 'web')?.ipv4).toEqual(['10.1.0.2']);
+    expect(names.lookup('town', '10.1.0.5', 'web')?.ipv4).toEqual(['10.1.0.3']);
+    expect(names.lookup('town', '192.0.2.1', 'web')?.ipv4).toEqual(['10.1.0.2', '10.1.0.3']);
+  });
+
+  it('shows a container the names of its own networks only', () => {
+    const names = table();
+    expect(names.lookup('town', cart, 'cow')).toBeUndefined();
+    expect(names.lookup('farm', cart, 'cow')).toBeUndefined(); // through the other network's gateway
+    expect(names.lookup('town', '10.1.0.5', 'cow')?.ipv4).toEqual(['10.2.0.2', '10.2.0.3']);
+    expect(names.lookup('farm', '10.2.0.3', 'web')?.ipv4).toEqual(['10.1.0.3']);
+  });
+
+  it('names addresses within the same bounds', () => {
+    const names = table();
+    expect(names.nameOf('town', cart, 'fd01::2')).toBe('web.town');
+    expect(names.nameOf('town', cart, '10.2.0.2')).toBeNull();
+    expect(names.nameOf('town', cart, '10.1.0.77')).toBeNull();
+    expect(names.nameOf('town', cart, '192.0.2.7')).toBeUndefined();
+  });
+
+  it('follows changes', () => {
+    const names = table();
+    names.update({ networks: [], objects: [object('shop/web', [{ network: 'town', ipv4: '10.1.0.9' }])] });
+    expect(names.lookup('town', cart, 'web')?.ipv4).toEqual(['10.1.0.9']);
+    expect(names.lookup('town', cart, 'www')).toBeUndefined();
+    expect(names.nameOf('town', cart, '10.1.0.2')).toBeNull();
+    names.update({
+      networks: [['town', undefined]],
+      objects: [
+        ['shop/web', undefined],
+        ['shop/cart', undefined],
+      ],
+    });
+    expect(names.lookup('town', cart, 'web')?.ipv4).toEqual(['10.1.0.3']);
+    expect(names.nameOf('town', cart, '10.1.0.2')).toBeUndefined();
+    expect(names.networks().map(({ name }) => name)).toEqual(['farm']);
+  });
+});

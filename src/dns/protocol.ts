@@ -1,0 +1,17 @@
+import type { NameChange } from './names.js';
+import type { DnsCounters } from './server.js';
+
+/** What the agent tells the thread that answers. */
+export type ToWorker = { readonly type: 'change'; readonly change: NameChange } | { readonly type: 'close' };
+
+/** What the thread tells the agent. */
+export type FromWorker =
+  /** An address where it can't listen, and why; without a reason: it can now. */
+  | { readonly type: 'problem'; readonly address: string; readonly network: string; readonly reason?: string }
+  | { readonly type: 'counters'; readonly counters: DnsCounters }
+  | { readonly type: 'closed' };
+
+export interface WorkerData {
+  /** Name servers for everything else: addresses, or `auto` for those of /etc/resolv.conf. */
+  readonly upstreams: readonly string[] | 'auto';
+}

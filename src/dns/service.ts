@@ -1,0 +1,100 @@
+import { Worker } from 'node:worker_threads';
+import { SluiceError } from '../../policy/errors.js';
+import type { Logger } from '../log.js';
+import type { NameChange, NamedNetwork, NamedObject } from './names.js';
+import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
+import type { DnsCounters } from './server.js';
+
+/** Megabytes of heap that the thread may use before it is ended and started again. */
+const MAX_HEAP = 128;
+const RESTART_MS = 1000;
+const CLOSE_MS = 1000;
+
+/** The name service: a thread that answers, started with the first network and again if it ends. */
+export class DnsService {
+  readonly #log: Logger;
+  readonly #data: WorkerData;
+  readonly #networks = new Map<string, NamedNetwork>();
+  readonly #objects = new Map<string, NamedObject>();
+  readonly #problems = new Map<string, SluiceError>();
+  #counters: DnsCounters = { local: 0, forwarded: 0, failed: 0, invalid: 0 };
+  #worker: Worker | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(data: WorkerData, log: Logger) {
+    this.#data = data;
+    this.#log = log;
+  }
+
+  get counters(): DnsCounters {
+    return this.#counters;
+  }
+
+  /** Addresses where it can't listen, and why. */
+  problems(): readonly SluiceError[] {
+    return [...this.#problems.values()];
+  }
+
+  update(change: NameChange): void {
+    apply(this.#networks, change.networks);
+    apply(this.#objects, change.objects);
+    if (this.#worker !== undefined) this.#post({ type: 'change', change });
+    else if (this.#networks.size > 0) this.#start();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+    this.#post({ type: 'close' });
+    const timer = setTimeout(() => void worker.terminate(), CLOSE_MS);
+    await ended;
+    clearTimeout(timer);
+  }
+
+  #start(): void {
+    if (this.#closed || this.#worker !== undefined) return;
+    const worker = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: this.#data,
+      name: 'dns',
+      resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP },
+    });
+    this.#worker = worker;
+    worker.on('message', (message: FromWorker) => this.#hear(message));
+    worker.on('error', (err) => this.#log.error({ err }, 'the name service ended; it is started again'));
+    worker.once('exit', () => {
+      this.#worker = undefined;
+      this.#problems.clear();
+      if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
+    });
+    this.#post({ type: 'change', change: { networks: [...this.#networks], objects: [...this.#objects] } });
+  }
+
+  #hear(message: FromWorker): void {
+    if (message.type === 'counters') this.#counters = message.counters;
+    if (message.type !== 'problem') return;
+    const { address, network, reason } = message;
+    if (reason === undefined) {
+      this.#problems.delete(address);
+      this.#log.info({ address, network }, 'names are served here again');
+      return;
+    }
+    const problem = SluiceError.of('SLU5301', { address, network, reason });
+    this.#problems.set(address, problem);
+    this.#log.warn({ address, network }, problem.toLine());
+  }
+
+  #post(message: ToWorker): void {
+    this.#worker?.postMessage(message);
+  }
+}
+
+function apply<V>(map: Map<string, V>, entries: readonly (readonly [string, V | undefined])[]): void {
+  for (const [key, value] of entries) {
+    if (value === undefined) map.delete(key);
+    else map.set(key, value);
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * DNS messages (RFC 1035, EDNS: RFC 6891) as far as a resolver of local names needs them. The codec is
+ * dns-packet; this file says which messages are answered and how.
+ */
+import {
+  type Answer,
+  AUTHORITATIVE_ANSWER,
+  decode,
+  encode,
+  type OptAnswer,
+  RECURSION_AVAILABLE,
+  RECURSION_DESIRED,
+  type RecordType,
+} from 'dns-packet';
+
+/** Largest answer over UDP that is sent whatever the client can take: fits every path (DNS flag day 2020). */
+export const MAX_UDP = 1232;
+const MIN_UDP = 512;
+export const HEADER_BYTES = 12;
+/** Seconds that an answer may be kept: containers come and go. */
+export const TTL = 5;
+
+export const RCODE = {
+  ok: 0,
+  format: 1,
+  failure: 2,
+  noName: 3,
+  notImplemented: 4,
+  refused: 5,
+  badVersion: 16,
+} as const;
+
+const TRUNCATED = 0x0200;
+const RESPONSE = 0x8000;
+const OPCODE = 0x7800;
+/** Zone transfers are not forwarded (RFC 5936, RFC 1995). */
+const TRANSFERS: ReadonlySet<string> = new Set(['AXFR', 'IXFR']);
+
+/** A question that can be answered. */
+export interface Query {
+  readonly id: number;
+  /** Lower case, without the final dot. */
+  readonly name: string;
+  /** As it was written. */
+  readonly asked: string;
+  readonly type: string;
+  readonly recursionDesired: boolean;
+  /** The client understands EDNS. */
+  readonly edns: boolean;
+  /** Bytes of the longest answer over UDP that the client takes. */
+  readonly maxUdp: number;
+}
+
+/** What a message is: a query, one that is answered with an error at once, or nothing that gets an answer. */
+export type Read = { readonly query: Query } | { readonly reply: Buffer } | { readonly ignore: true };
+
+/** Reads a message of a client. Never throws. */
+export function readQuery(message: Buffer): Read {
+  if (message.length < HEADER_BYTES) return { ignore: true };
+  const flags = message.readUInt16BE(2);
+  // Answers are never answered, so that two servers can't keep each other busy.
+  if ((flags & RESPONSE) !== 0) return { ignore: true };
+  if ((flags & OPCODE) !== 0) return { reply: errorReply(message, RCODE.notImplemented) };
+  if (message.readUInt16BE(4) !== 1) return { reply: errorReply(message, RCODE.format) };
+  let packet: ReturnType<typeof decode>;
+  try {
+    packet = decode(message);
+  } catch {
+    return { reply: errorReply(message, RCODE.format) };
+  }
+  const [question] = packet.questions ?? [];
+  if (question === undefined) return { reply: errorReply(message, RCODE.format) };
+  const opt = packet.additionals?.find((record): record is OptAnswer => record.type === 'OPT');
+  const query: Query = {
+    id: message.readUInt16BE(0),
+    name: question.name.toLowerCase().replace(/\.$/, ''),
+    asked: question.name,
+    type: question.type,
+    recursionDesired: (flags & RECURSION_DESIRED) !== 0,
+    edns: opt !== undefined,
+    maxUdp: Math.min(MAX_UDP, Math.max(MIN_UDP, opt?.udpPayloadSize ?? MIN_UDP)),
+  };
+  if (question.class !== undefined && question.class !== 'IN') return { reply: answer(query, RCODE.refused) };
+  if (TRANSFERS.has(question.type)) return { reply: answer(query, RCODE.refused) };
+  if (opt !== undefined && opt.ednsVersion !== 0) return { reply: answer(query, RCODE.badVersion) };
+  return { query };
+}
+
+/** An answer of our own. */
+export function answer(query: Query, rcode: number, answers: readonly Answer[] = []): Buffer {
+  const authoritative = rcode === RCODE.ok || rcode === RCODE.noName;
+  return encode({
+    type: 'response',
+    id: query.id,
+    flags:
+      (authoritative ? AUTHORITATIVE_ANSWER : 0) |
+      RECURSION_AVAILABLE |
+      (query.recursionDesired ? RECURSION_DESIRED : 0) |
+      (rcode & 0xf),
+    questions: [{ name: query.asked, type: query.type as RecordType, class: 'IN' }],
+    answers: [...answers],
+    additionals: query.edns
+      ? [
+          {
+            type: 'OPT',
+            name: '.',
+            udpPayloadSize: MAX_UDP,
+            extendedRcode: rcode >> 4,
+            ednsVersion: 0,
+            flags: 0,
+            flag_do: false,
+            options: [],
+          },
+        ]
+      : [],
+  });
+}
+
+/** The answer as it can go over UDP: whole, or its header and question with TC set (the client asks by TCP then). */
+export function fitUdp(reply: Buffer, query: Query): Buffer {
+  if (reply.length <= query.maxUdp) return reply;
+  const short = answer(query, RCODE.ok);
+  short.writeUInt16BE((reply.readUInt16BE(2) & 0xfff0) | TRUNCATED | (reply.readUInt16BE(2) & 0xf), 2);
+  return short;
+}
+
+/** The header alone with an error: for messages whose question can't be read. */
+function errorReply(message: Buffer, rcode: number): Buffer {
+  const reply = Buffer.alloc(HEADER_BYTES);
+  message.copy(reply, 0, 0, 2);
+  const flags = message.readUInt16BE(2);
+  reply.writeUInt16BE(RESPONSE | (flags & (OPCODE | RECURSION_DESIRED)) | RECURSION_AVAILABLE | rcode, 2);
+  return reply;
+}
+
+/** The address in a name of in-addr.arpa or ip6.arpa, as canonical text, or undefined. */
+export function reverseAddress(name: string): string | undefined {
+  const v4 = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.in-addr\.arpa$/.exec(name);
+  if (v4 !== null) return v4.slice(1, 5).reverse().join('.');
+  const v6 = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name);
+  if (v6 === null) return undefined;
+  const digits = (v6[1] ?? '').split('.').reverse().join('');
+  return digits.replace(/(.{4})(?=.)/g, '$1:');
+}

@@ -1,0 +1,83 @@
+/**
+ * The thread that answers DNS questions. It has an event loop of its own, so questions wait for no change of
+ * networks, and a flood of questions holds up no change. It loads nothing that talks to the kernel.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { Forwarder, type Upstream } from './forwarder.js';
+import { NameTable } from './names.js';
+import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
+import { HostResolvers } from './resolv-conf.js';
+import { DnsServer, type Listener } from './server.js';
+
+const PORT = 53;
+/** Milliseconds after which an address that was taken is tried again. */
+const RETRY = 2000;
+const COUNT_EVERY = 1000;
+
+const { upstreams } = workerData as WorkerData;
+const names = new NameTable();
+const host = new HostResolvers();
+const server: DnsServer = new DnsServer(
+  names,
+  new Forwarder((): Upstream[] => {
+    const own = new Set(server.listeners());
+    const servers = upstreams === 'auto' ? host.servers() : upstreams;
+    return servers.filter((address) => !own.has(address)).map((address) => ({ address, port: PORT }));
+  }),
+);
+const failing = new Map<string, string>();
+let queue: Promise<void> = Promise.resolve();
+
+const tell = (message: FromWorker): void => parentPort?.postMessage(message);
+
+/** Listens at the gateways of the networks that there are, and nowhere else. */
+async function settle(): Promise<void> {
+  const wanted = new Map<string, Listener>();
+  for (const { name, ipv4, ipv6 } of names.networks())
+    for (const range of [ipv4, ipv6])
+      if (range !== undefined)
+        wanted.set(range.gateway, { address: range.gateway, port: PORT, network: name });
+  for (const address of server.listeners()) if (!wanted.has(address)) await server.unlisten(address);
+  for (const [address, network] of [...failing]) {
+    if (wanted.has(address)) continue;
+    failing.delete(address);
+    tell({ type: 'problem', address, network });
+  }
+  for (const listener of wanted.values()) {
+    const { address, network } = listener;
+    try {
+      await server.listen(listener);
+      if (failing.delete(address)) tell({ type: 'problem', address, network });
+    } catch (error) {
+      if (failing.has(address)) continue;
+      failing.set(address, network);
+      tell({ type: 'problem', address, network, reason: (error as Error).message });
+    }
+  }
+}
+
+parentPort?.on('message', (message: ToWorker) => {
+  if (message.type === 'change') {
+    names.update(message.change);
+    if (message.change.networks.length > 0) queue = queue.then(settle);
+    return;
+  }
+  clearInterval(retry);
+  clearInterval(report);
+  queue = queue
+    .then(() => server.close())
+    .then(() => {
+      tell({ type: 'closed' });
+      parentPort?.close();
+    });
+});
+
+const retry = setInterval(() => {
+  if (failing.size > 0) queue = queue.then(settle);
+}, RETRY);
+let last = '';
+const report = setInterval(() => {
+  const text = JSON.stringify(server.counters);
+  if (text !== last) tell({ type: 'counters', counters: { ...server.counters } });
+  last = text;
+}, COUNT_EVERY);
