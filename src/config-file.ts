@@ -3,7 +3,9 @@ import { isIP } from 'node:net';
 import { isAbsolute } from 'node:path';
 import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
+import { tryParseCidr } from '../policy/address.js';
 import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
+import { badDnsSubdomain, badLabelValue } from '../policy/schema/names.js';
 import {
   type AgentConfig,
   CONFIG_DEFAULTS,
@@ -51,6 +53,15 @@ function isPortRange(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false;
   const { min, max, ...rest } = value as Record<string, unknown>;
   return isWholeNumber(min, 1, 65535) && isWholeNumber(max, min, 65535) && Object.keys(rest).length === 0;
+}
+
+const isCidrList = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((text) => typeof text === 'string' && tryParseCidr(text) !== undefined);
+
+function isServiceRanges(value: readonly string[]): boolean {
+  const cidrs = value.map((text) => tryParseCidr(text));
+  if (cidrs.some((cidr) => cidr === undefined)) return false;
+  return new Set(cidrs.map((cidr) => cidr?.family)).size === cidrs.length;
 }
 
 const settings = z.strictObject({
@@ -104,6 +115,36 @@ const settings = z.strictObject({
   dns: z.boolean({ error: 'true or false' }).optional(),
   dnsUpstreams: autoOr<readonly string[]>(isAddressList, 'a list of at most 8 addresses').optional(),
   dockerApi: path.optional(),
+  nodeName: z
+    .string()
+    .refine((text) => text === '' || badDnsSubdomain(text) === undefined, {
+      error: 'a DNS name in lower case',
+    })
+    .optional(),
+  zone: z
+    .string()
+    .refine((text) => badLabelValue(text) === undefined, { error: 'a value that a label can have' })
+    .optional(),
+  serviceCidrs: z
+    .array(z.string())
+    .refine(isServiceRanges, { error: 'at most one CIDR of each family, such as 10.96.0.0/12' })
+    .optional(),
+  nodePorts: z
+    .custom<AgentConfig['nodePorts']>(isPortRange, { error: '{min, max} with 1 <= min <= max <= 65535' })
+    .optional(),
+  nodePortAddresses: z
+    .custom<AgentConfig['nodePortAddresses']>((value) => value === 'all' || isCidrList(value), {
+      error: '"all" or a list of CIDRs',
+    })
+    .optional(),
+  serviceBalancing: z
+    .enum(['random', 'least-connections'], { error: 'one of random, least-connections' })
+    .optional(),
+  externalBalancing: z.enum(['maglev', 'random'], { error: 'one of maglev, random' }).optional(),
+  externalMode: z.enum(['snat', 'dsr'], { error: 'one of snat, dsr' }).optional(),
+  serviceEntries: wholeNumber(1024, 1_048_576).optional(),
+  serviceSlotEntries: wholeNumber(4096, 67_108_864).optional(),
+  backendEntries: wholeNumber(1024, 1_048_576).optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),

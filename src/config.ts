@@ -37,6 +37,25 @@ export interface AgentConfig {
   readonly dnsUpstreams: readonly string[] | 'auto';
   /** Docker's own API; the labels of containers come from there. */
   readonly dockerApi: string; // /run/docker.sock
+  /** Name of this node, as endpoints of services have it; '' is the name of the host. */
+  readonly nodeName: string;
+  /** Zone of this node, for services that prefer endpoints near by; '' for none. */
+  readonly zone: string;
+  /** Ranges for the cluster addresses of services that name none; at most one of each family. */
+  readonly serviceCidrs: readonly string[]; // 10.96.0.0/12, fd00:96::/112
+  /** Ports that services of type NodePort and LoadBalancer may have. */
+  readonly nodePorts: { readonly min: number; readonly max: number }; // 30000 to 32767
+  /** Addresses of this host that node ports are served on: 'all', or those in these ranges. */
+  readonly nodePortAddresses: readonly string[] | 'all';
+  /** How a backend is chosen for connections from this node, unless the service says otherwise. */
+  readonly serviceBalancing: 'random' | 'least-connections';
+  /** How a backend is chosen for connections from outside, unless the service says otherwise. */
+  readonly externalBalancing: 'maglev' | 'random';
+  /** How answers to clients outside go back, unless the service says otherwise. */
+  readonly externalMode: 'snat' | 'dsr';
+  readonly serviceEntries: number; // 65536
+  readonly serviceSlotEntries: number; // 524288
+  readonly backendEntries: number; // 65536
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
   /** Use clsact filters even where TCX exists (tests). */
   readonly hooks: 'auto' | 'tcx' | 'clsact';
@@ -65,6 +84,17 @@ export const CONFIG_DEFAULTS = {
   dns: true,
   dnsUpstreams: 'auto',
   dockerApi: '/run/docker.sock',
+  nodeName: '',
+  zone: '',
+  serviceCidrs: ['10.96.0.0/12', 'fd00:96::/112'],
+  nodePorts: { min: 30000, max: 32767 },
+  nodePortAddresses: 'all',
+  serviceBalancing: 'random',
+  externalBalancing: 'maglev',
+  externalMode: 'snat',
+  serviceEntries: 65536,
+  serviceSlotEntries: 524288,
+  backendEntries: 65536,
   logLevel: 'info',
   hooks: 'auto',
 } as const satisfies Partial<AgentConfig>;

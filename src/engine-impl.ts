@@ -5,11 +5,14 @@ import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
+import { ServiceCompiler } from '../policy/services/compiler.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
 import { Kernel } from './dataplane/kernel.js';
 import { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
+import { SocketNetns } from './dataplane/socket-netns.js';
+import { StaleSockets } from './dataplane/stale-sockets.js';
 import { Watcher } from './dataplane/watcher.js';
 import { NameFeed } from './dns/feed.js';
 import type {
@@ -33,10 +36,14 @@ import { ownerOf } from './flows/names.js';
 import { Telemetry } from './flows/telemetry.js';
 import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
+import { Assignments } from './ipam/service-assignments.js';
 import type { Logger } from './log.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
+import { nodeContext, serviceCapacity } from './services/node-context.js';
+import { ServiceMaps } from './services/service-maps.js';
+import { Services } from './services/services.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import { FolderCopy } from './state/folder-copy.js';
@@ -87,6 +94,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #objects = new ObjectSet();
   readonly #compiler: PolicyCompiler;
   readonly #reconciler: Reconciler;
+  readonly #services: Services;
   readonly #watcher: Watcher;
   readonly #telemetry: Telemetry;
   readonly #lister: Lister;
@@ -124,6 +132,24 @@ class AgentEngine implements RuntimeEngine {
           }
         : {},
     );
+    const maps = new ServiceMaps(this.#kernel.loaded.maps);
+    const netns = new SocketNetns(this.#kernel.loaded.maps.socket_netns_map, this.#kernel.attachments);
+    this.#services = new Services({
+      kernel: this.#kernel,
+      objects: this.#objects,
+      config,
+      compiler: new ServiceCompiler(
+        serviceCapacity(config),
+        nodeContext(config, []),
+        loaded.adopted ? maps.load() : undefined,
+      ),
+      maps,
+      assignments: Assignments.open(config.stateDir, config),
+      netns,
+      stale: new StaleSockets(this.#kernel, netns, log),
+      log,
+      exclusive: (work) => this.#exclusive(work),
+    });
     this.#reconciler = new Reconciler({
       kernel: this.#kernel,
       objects: this.#objects,
@@ -131,6 +157,7 @@ class AgentEngine implements RuntimeEngine {
       compiler: this.#compiler,
       instance: config.instance,
       log,
+      services: this.#services,
     });
     this.#watcher = new Watcher({
       kernel: this.#kernel,
@@ -167,6 +194,7 @@ class AgentEngine implements RuntimeEngine {
       leases: this.#leases,
       compiler: this.#compiler,
       reconciler: this.#reconciler,
+      services: this.#services,
       context,
     });
     this.#dryRun = new LiveDryRun(config, this.#kernel.pins);
@@ -221,6 +249,7 @@ class AgentEngine implements RuntimeEngine {
     const failures = pending.commit();
     const strays = adoption.removeStrays();
     kernel.sweep();
+    this.#services.sweep();
     kernel.removeForgotten(gatewaysOf(this.#objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
@@ -268,7 +297,12 @@ class AgentEngine implements RuntimeEngine {
     const kernel = this.#kernel;
     const masquerade = [...this.#objects.ofKind('Network')].some((network) => network.masquerade);
     const uplinks = masquerade ? kernel.uplinks.problems : [];
-    const problems = [...this.#problems, ...uplinks, ...this.#reconciler.problems.values()].map(errorLine);
+    const problems = [
+      ...this.#problems,
+      ...uplinks,
+      ...this.#reconciler.problems.values(),
+      ...this.#services.problems,
+    ].map(errorLine);
     return {
       version: version(),
       pid: process.pid,

@@ -49,6 +49,8 @@ export const LISTINGS = [
   'endpoints',
   'identities',
   'flows',
+  'services',
+  'backends',
   'leases',
 ] as const;
 export type ListingName = (typeof LISTINGS)[number];

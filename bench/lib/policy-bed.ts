@@ -80,6 +80,7 @@ export class PolicyBed {
       leases: this.#leases,
       compiler: this.compiler,
       instance: config.instance,
+      services: { prepare: () => ({ mustReevaluate: false, commit: () => undefined }) },
       log: createLogger(config.logLevel),
     });
   }

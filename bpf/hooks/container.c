@@ -70,8 +70,16 @@ static __always_inline bool same_source(struct __sk_buff *skb, const struct flow
 	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
 }
 
+/* forward() for the rare cases, out of the way of the others. */
+__noinline int forward_from_container(struct __sk_buff *skb, struct packet *p, struct flow *e)
+{
+	if (!p || !e)
+		return TC_ACT_SHOT;
+	return forward(skb, p, e, HOOK_CONTAINER);
+}
+
 /* A packet from a container that is not one of the hot flows. */
-__noinline int container_packet(struct __sk_buff *skb)
+static __always_inline int container_packet(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct node *node = node_state();
@@ -118,7 +126,7 @@ __noinline int container_packet(struct __sk_buff *skb)
 					return drop(&p, NULL, DROP_INTERNAL, DIR_EGRESS);
 				if (!same_source(skb, &w->f))
 					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
-				return forward(skb, &p, &w->f, HOOK_CONTAINER);
+				return forward_from_container(skb, &p, &w->f);
 			}
 			data = (void *)(long)skb->data;
 			end = (void *)(long)skb->data_end;
@@ -132,7 +140,7 @@ __noinline int container_packet(struct __sk_buff *skb)
 					return slow_path(skb, &p, e, 1, HOOK_CONTAINER);
 				if (!cfg_dry_run)
 					e->state = FLOW_SYNACK;
-				return forward(skb, &p, e, HOOK_CONTAINER);
+				return forward_from_container(skb, &p, e);
 			}
 		}
 		{

@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * Published ports for the host's own processes: the address is replaced when the socket connects or
- * sends, so packets go to the container directly. Sockets of other namespaces are left alone.
+ * Services and published ports where there is a socket: the address is replaced when it connects or sends, so
+ * packets go to the container directly and an established connection pays nothing. Sockets of the host's namespace
+ * and of containers; all others are left alone.
  */
 #pragma once
 #include "address.h"
+#include "service.h"
 
-struct socket_key {
-	__u64 cookie;
-	struct ip_addr addr; /* the container's, as the socket would see it */
-	__be16 port;
-	__u8 pad[6];
+#define ECONNREFUSED 111
+#define SOCK_DGRAM 2
+
+enum socket_verdict {
+	SOCKET_AS_IS = 0,
+	SOCKET_TRANSLATED = 1,
+	SOCKET_REFUSED = 2,
 };
 
-struct socket_origin {
-	struct ip_addr addr; /* what the program asked for */
-	__be16 port;
-	__u8 pad[2];
+/* Who owns a socket. */
+struct socket_owner {
+	struct socket_netns netns;
+	__u64 cookie; /* of the network namespace */
+	bool host;
 };
-
-MAP(sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_origin, 16384, 0);
 
 static __always_inline bool is_loopback(const struct ip_addr *a)
 {
@@ -28,95 +31,269 @@ static __always_inline bool is_loopback(const struct ip_addr *a)
 	return !(a->w[0] | a->w[1] | a->w[2]) && a->w[3] == bpf_htonl(1);
 }
 
-/* Replaces *addr and *port if they are a published port. Returns true if they were. */
-static __always_inline bool to_container(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port)
+static __always_inline bool owner_of(struct bpf_sock_addr *ctx, struct socket_owner *o)
 {
-	struct socket_key sk = {};
-	struct socket_origin so = {};
-	struct addr_info *info;
-	struct hostport *hp;
+	struct socket_netns *n;
 
-	if (bpf_get_netns_cookie(ctx) != cfg_netns_cookie)
+	o->cookie = bpf_get_netns_cookie(ctx);
+	o->host = o->cookie == cfg_netns_cookie;
+	if (o->host)
+		return true;
+	n = bpf_map_lookup_elem(&socket_netns_map, &o->cookie);
+	if (!n)
 		return false;
-	if (!is_loopback(addr)) {
-		info = bpf_map_lookup_elem(&addrs, addr);
-		if (!info || !(info->flags & ADDR_HOST))
-			return false;
-	}
-	hp = published_port(addr, *port, (__u8)ctx->protocol);
-	if (!hp)
-		return false;
-	so.addr = *addr;
-	so.port = *port;
-	sk.cookie = bpf_get_socket_cookie(ctx);
-	sk.addr = hp->addr;
-	sk.port = hp->port;
-	bpf_map_update_elem(&sockets, &sk, &so, BPF_ANY);
-	*addr = hp->addr;
-	*port = hp->port;
+	o->netns = *n;
 	return true;
 }
 
-/* The other way, for recvmsg and getpeername. */
-static __always_inline bool to_origin(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port)
+/* Whether a process of this host listens on the node port itself. */
+static __always_inline bool host_listens(struct bpf_sock_addr *ctx, const struct ip_addr *addr, __be16 port)
 {
-	struct socket_key sk = {.addr = *addr, .port = *port};
-	struct socket_origin *so;
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size;
 
-	if (bpf_get_netns_cookie(ctx) != cfg_netns_cookie)
+	if (addr_is_v4(addr)) {
+		t.ipv4.daddr = addr->w[3];
+		t.ipv4.dport = port;
+		size = sizeof(t.ipv4);
+	} else {
+		memcpy(t.ipv6.daddr, addr, 16);
+		t.ipv6.dport = port;
+		size = sizeof(t.ipv6);
+	}
+	if (ctx->protocol == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else if (ctx->protocol == IPPROTO_UDP)
+		sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	else
 		return false;
-	sk.cookie = bpf_get_socket_cookie(ctx);
-	so = bpf_map_lookup_elem(&sockets, &sk);
-	if (!so)
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
+static __always_inline void remember(__u64 cookie, const struct socket_owner *o, __u32 service, __u8 proto,
+				     const struct ip_addr *asked, __be16 asked_port,
+				     const struct ip_addr *got, __be16 got_port, bool both)
+{
+	struct socket_key sk = {.cookie = cookie, .addr = *got, .port = got_port, .proto = proto};
+	struct socket_origin so = {
+		.addr = *asked, .port = asked_port, .service = service, .netns = o->cookie};
+
+	bpf_map_update_elem(&sockets, &sk, &so, BPF_ANY);
+	if (!both)
+		return;
+	sk.addr = *asked;
+	sk.port = asked_port;
+	sk.direction = SOCKET_FORWARD;
+	so.addr = *got;
+	so.port = got_port;
+	bpf_map_update_elem(&sockets, &sk, &so, BPF_ANY);
+}
+
+/* A socket that sends without connecting keeps its backend while that is one. */
+static __always_inline bool same_backend(struct service_keys *keys, __u64 cookie, __u8 proto,
+					 const struct service *svc, struct ip_addr *addr, __be16 *port)
+{
+	struct socket_key sk = {
+		.cookie = cookie, .addr = *addr, .port = *port, .proto = proto, .direction = SOCKET_FORWARD};
+	struct socket_origin *so = bpf_map_lookup_elem(&sockets, &sk);
+	struct member *m;
+
+	if (!so || so->service != svc->number)
+		return false;
+	m = service_member(keys, svc->number, &so->addr, so->port, proto);
+	if (!m || !(m->flags & member_wanted(svc, false)))
 		return false;
 	*addr = so->addr;
 	*port = so->port;
 	return true;
 }
 
-static __always_inline void socket4(struct bpf_sock_addr *ctx, bool outgoing)
+/*
+ * Replaces *addr and *port if they are a service's. What cannot be translated here (no backend, a backend on another
+ * network, a source that is not allowed) is left to the programs that see the packets, if there are any.
+ */
+static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct socket_owner *o,
+				      struct ip_addr *addr, __be16 *port, bool sends)
 {
-	struct ip_addr addr;
-	__be16 port = (__be16)ctx->user_port;
+	const int unable = o->netns.ifindex ? SOCKET_AS_IS : SOCKET_REFUSED;
+	const __u8 proto = (__u8)ctx->protocol;
+	struct addr_info *info = NULL;
+	struct service_keys keys = {};
+	struct ip_addr client = {};
+	struct service_key k;
+	struct service *svc;
+	struct backend b;
+	__u64 cookie;
+	__u32 number;
+	bool node;
 
-	addr_set_v4(&addr, ctx->user_ip4);
-	if (!(outgoing ? to_container(ctx, &addr, &port) : to_origin(ctx, &addr, &port)))
-		return;
-	ctx->user_ip4 = addr.w[3];
-	ctx->user_port = port;
+	if (!services_active())
+		return SOCKET_AS_IS;
+	if (is_loopback(addr)) {
+		node = o->host;
+	} else {
+		info = bpf_map_lookup_elem(&addrs, addr);
+		node = info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
+	}
+	svc = service_find(&k, addr, *port, proto, node);
+	if (!svc)
+		return SOCKET_AS_IS;
+	number = svc->number;
+	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
+		return SOCKET_AS_IS;
+	if ((svc->flags & SVC_NODEPORT) && !o->host && !o->netns.ifindex)
+		return SOCKET_AS_IS; /* the packets of this namespace do not come by here */
+	if (!o->host)
+		client = addr_is_v4(addr) ? o->netns.addr4 : o->netns.addr6;
+	if (o->host ? (svc->flags & (SVC_RANGES | SVC_HOST_ALLOWED)) == SVC_RANGES
+		    : !service_admits(&keys, svc, &client)) {
+		count_service(number, true);
+		return unable;
+	}
+	cookie = bpf_get_socket_cookie(ctx);
+	if (sends && same_backend(&keys, cookie, proto, svc, addr, port))
+		return SOCKET_TRANSLATED;
+	if (!service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b)) {
+		if (unable == SOCKET_REFUSED || proto == IPPROTO_TCP) {
+			count_service(number, true);
+			return SOCKET_REFUSED;
+		}
+		return SOCKET_AS_IS;
+	}
+	if (o->netns.ifindex) {
+		info = bpf_map_lookup_elem(&addrs, &b.addr);
+		if (info && info->network && info->network != o->netns.network)
+			return SOCKET_AS_IS;
+	}
+	count_service(number, false);
+	remember(cookie, o, number, proto, addr, *port, &b.addr, b.port, sends);
+	*addr = b.addr;
+	*port = b.port;
+	return SOCKET_TRANSLATED;
 }
 
-static __always_inline void socket6(struct bpf_sock_addr *ctx, bool outgoing)
+/* Replaces *addr and *port if they are a published port of this host. */
+static __always_inline int to_container(struct bpf_sock_addr *ctx, const struct socket_owner *o,
+					struct ip_addr *addr, __be16 *port)
+{
+	struct addr_info *info;
+	struct hostport *hp;
+
+	if (!o->host)
+		return SOCKET_AS_IS;
+	if (!is_loopback(addr)) {
+		info = bpf_map_lookup_elem(&addrs, addr);
+		if (!info || !(info->flags & ADDR_HOST))
+			return SOCKET_AS_IS;
+	}
+	hp = published_port(addr, *port, (__u8)ctx->protocol);
+	if (!hp)
+		return SOCKET_AS_IS;
+	remember(bpf_get_socket_cookie(ctx), o, 0, (__u8)ctx->protocol, addr, *port, &hp->addr, hp->port,
+		 false);
+	*addr = hp->addr;
+	*port = hp->port;
+	return SOCKET_TRANSLATED;
+}
+
+static __always_inline int outgoing(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port, bool sends)
+{
+	struct socket_owner o = {};
+	int verdict;
+
+	if (!owner_of(ctx, &o))
+		return SOCKET_AS_IS;
+	verdict = to_service(ctx, &o, addr, port, sends);
+	return verdict == SOCKET_AS_IS ? to_container(ctx, &o, addr, port) : verdict;
+}
+
+/* The other way, for recvmsg and getpeername. */
+static __always_inline int to_origin(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port)
+{
+	struct socket_key sk = {.addr = *addr, .port = *port, .proto = (__u8)ctx->protocol};
+	struct socket_origin *so;
+
+	sk.cookie = bpf_get_socket_cookie(ctx);
+	so = bpf_map_lookup_elem(&sockets, &sk);
+	if (!so)
+		return SOCKET_AS_IS;
+	*addr = so->addr;
+	*port = so->port;
+	return SOCKET_TRANSLATED;
+}
+
+enum socket_call {
+	CALL_CONNECT = 0,
+	CALL_SEND = 1,
+	CALL_NAME = 2, /* what came in, or the peer's name */
+};
+
+/* What the program returns: 0 refuses the call. */
+static __always_inline int refused(void)
+{
+	if (cfg_set_retval)
+		bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+static __always_inline int socket4(struct bpf_sock_addr *ctx, const enum socket_call call)
 {
 	struct ip_addr addr;
 	__be16 port = (__be16)ctx->user_port;
+	int verdict;
+
+	addr_set_v4(&addr, ctx->user_ip4);
+	verdict = call == CALL_NAME ? to_origin(ctx, &addr, &port)
+				    : outgoing(ctx, &addr, &port, call == CALL_SEND);
+	if (call != CALL_NAME && verdict == SOCKET_REFUSED)
+		return refused();
+	if (verdict == SOCKET_TRANSLATED && addr_is_v4(&addr)) {
+		ctx->user_ip4 = addr.w[3];
+		ctx->user_port = port;
+	}
+	return 1;
+}
+
+static __always_inline int socket6(struct bpf_sock_addr *ctx, const enum socket_call call)
+{
+	struct ip_addr addr;
+	__be16 port = (__be16)ctx->user_port;
+	int verdict;
 
 	addr.w[0] = ctx->user_ip6[0];
 	addr.w[1] = ctx->user_ip6[1];
 	addr.w[2] = ctx->user_ip6[2];
 	addr.w[3] = ctx->user_ip6[3];
-	if (!(outgoing ? to_container(ctx, &addr, &port) : to_origin(ctx, &addr, &port)))
-		return;
-	ctx->user_ip6[0] = addr.w[0];
-	ctx->user_ip6[1] = addr.w[1];
-	ctx->user_ip6[2] = addr.w[2];
-	ctx->user_ip6[3] = addr.w[3];
-	ctx->user_port = port;
+	verdict = call == CALL_NAME ? to_origin(ctx, &addr, &port)
+				    : outgoing(ctx, &addr, &port, call == CALL_SEND);
+	if (call != CALL_NAME && verdict == SOCKET_REFUSED)
+		return refused();
+	if (verdict == SOCKET_TRANSLATED) {
+		ctx->user_ip6[0] = addr.w[0];
+		ctx->user_ip6[1] = addr.w[1];
+		ctx->user_ip6[2] = addr.w[2];
+		ctx->user_ip6[3] = addr.w[3];
+		ctx->user_port = port;
+	}
+	return 1;
 }
 
-#define SOCKET_HOOK(name, section, family, outgoing)                                                         \
+#define SOCKET_HOOK(name, section, family, call)                                                             \
 	SEC(section)                                                                                         \
 	int name(struct bpf_sock_addr *ctx)                                                                  \
 	{                                                                                                    \
-		family(ctx, outgoing);                                                                       \
-		return 1;                                                                                    \
+		return family(ctx, call);                                                                    \
 	}
 
-SOCKET_HOOK(sluice_connect4, "cgroup/connect4", socket4, true)
-SOCKET_HOOK(sluice_connect6, "cgroup/connect6", socket6, true)
-SOCKET_HOOK(sluice_sendmsg4, "cgroup/sendmsg4", socket4, true)
-SOCKET_HOOK(sluice_sendmsg6, "cgroup/sendmsg6", socket6, true)
-SOCKET_HOOK(sluice_recvmsg4, "cgroup/recvmsg4", socket4, false)
-SOCKET_HOOK(sluice_recvmsg6, "cgroup/recvmsg6", socket6, false)
-SOCKET_HOOK(sluice_getpeername4, "cgroup/getpeername4", socket4, false)
-SOCKET_HOOK(sluice_getpeername6, "cgroup/getpeername6", socket6, false)
+SOCKET_HOOK(sluice_connect4, "cgroup/connect4", socket4, CALL_CONNECT)
+SOCKET_HOOK(sluice_connect6, "cgroup/connect6", socket6, CALL_CONNECT)
+SOCKET_HOOK(sluice_sendmsg4, "cgroup/sendmsg4", socket4, CALL_SEND)
+SOCKET_HOOK(sluice_sendmsg6, "cgroup/sendmsg6", socket6, CALL_SEND)
+SOCKET_HOOK(sluice_recvmsg4, "cgroup/recvmsg4", socket4, CALL_NAME)
+SOCKET_HOOK(sluice_recvmsg6, "cgroup/recvmsg6", socket6, CALL_NAME)
+SOCKET_HOOK(sluice_getpeername4, "cgroup/getpeername4", socket4, CALL_NAME)
+SOCKET_HOOK(sluice_getpeername6, "cgroup/getpeername6", socket6, CALL_NAME)

@@ -4,15 +4,19 @@
 #include "decide.h"
 #include "icmp_error.h"
 
-/* To the host itself and not to a published port: nothing to decide. */
+/* To the host itself and neither to a published port nor to a service: nothing to decide. */
 static __always_inline bool host_only(const struct packet *p)
 {
 	struct addr_info *info = bpf_map_lookup_elem(&addrs, &p->key.daddr);
+	struct service_key k;
 
 	if (!info || !(info->flags & ADDR_HOST))
 		return false;
 	if (!has_ports(p->key.proto))
 		return true;
+	if (services_active() &&
+	    service_find(&k, &p->key.daddr, p->key.dport, p->key.proto, info->flags & ADDR_NODEPORT))
+		return false;
 	return !published_port(&p->key.daddr, p->key.dport, p->key.proto);
 }
 

@@ -24,3 +24,5 @@ const volatile __u32 cfg_ttl_udp_new = 30; /* UDP, ICMP and others without an an
 const volatile __u32 cfg_ttl_udp = 120; /* the same with an answer */
 /* BPF_F_IPV6 for bpf_l4_csum_replace where the kernel has it (6.16), else 0. */
 const volatile __u64 cfg_csum6_flags = 0;
+/* 1: programs may choose the errno of a refused connect (Linux 5.18). */
+const volatile __u32 cfg_set_retval = 0;

@@ -38,5 +38,8 @@ enum drop_reason {
 	DROP_SOURCE_HOST = 28, /* from an uplink with a source address of this host */
 	DROP_SAME_ADDR = 29, /* a container reaches itself and its network has no gateway address */
 	DROP_NETWORK_INTERNAL = 30, /* in or out of an internal network */
-	DROP_REASON_COUNT = 31,
+	DROP_SERVICE_EMPTY = 31, /* the service has no backend: refused */
+	DROP_SERVICE_NOT_LOCAL = 32, /* the service is for backends of this node, and there is none */
+	DROP_SERVICE_SOURCE = 33, /* the service does not take connections from this source */
+	DROP_REASON_COUNT = 34,
 };

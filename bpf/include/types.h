@@ -48,6 +48,7 @@ enum flow_flag {
 	FLOW_DNAT = 8, /* the opener's destination was translated */
 	FLOW_TTL = 16, /* routed hop: TTL or hop limit is decremented */
 	FLOW_L4_NAT_PORT = 32, /* a port changes too */
+	FLOW_SERVICE = 64, /* the destination was a service; both directions have it */
 };
 
 /*
@@ -145,6 +146,7 @@ struct endpoint {
 enum addr_flag {
 	ADDR_HOST = 1, /* an address of this host */
 	ADDR_RESERVED = 2, /* inside a container network but nobody's: dropped */
+	ADDR_NODEPORT = 4, /* with ADDR_HOST: node ports are served on it */
 };
 
 /* What is known of an address or a prefix. */
@@ -221,6 +223,130 @@ struct hostport {
 	__u32 ifindex; /* host-side device of the container */
 	__be16 port;
 	__u8 pad[2];
+};
+
+/* An address and port that a service answers to. Node ports have the family's address 0 (:: or ::ffff:0.0.0.0). */
+struct service_key {
+	struct ip_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+enum service_flag {
+	SVC_AFFINITY = 1, /* a client keeps its backend for `affinity` seconds */
+	SVC_MAGLEV = 2, /* the external list is a Maglev table */
+	SVC_SNAT = 4, /* from outside: the source is translated, so that answers come back this way */
+	SVC_RANGES = 8, /* only sources in service_ranges */
+	SVC_LOCAL_INTERNAL = 16, /* internalTrafficPolicy Local */
+	SVC_LOCAL_EXTERNAL =
+		32, /* externalTrafficPolicy Local: without a backend here dropped, not refused */
+	SVC_HOST_ALLOWED = 64, /* with SVC_RANGES: an address of this host is in them */
+	SVC_NODEPORT = 128, /* a node port: a process of the host that listens on it goes first */
+	SVC_LEAST = 256, /* of two backends the one with fewer connections */
+	SVC_ELSEWHERE = 1024, /* there are backends on other nodes */
+	SVC_DSR = 512, /* from outside: answers go straight to the client */
+};
+
+/*
+ * What is behind one frontend. The lists are ranges of service_slots; the internal one is for containers and
+ * processes of this host, the external one for what comes by an uplink.
+ */
+struct service {
+	__u32 number; /* of the service port: all its frontends have the same */
+	__u32 flags; /* enum service_flag */
+	__u32 first_internal;
+	__u32 count_internal;
+	__u32 first_external;
+	__u32 count_external;
+	__u32 affinity; /* seconds */
+	__u32 pad;
+};
+
+/* Index of the array is the backend's number; shared between services. */
+struct backend {
+	struct ip_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+enum member_flag {
+	MEMBER_CLUSTER = 1, /* under the policy Cluster */
+	MEMBER_LOCAL = 2, /* under the policy Local */
+};
+
+/* Which backends a service port has now. */
+struct member_key {
+	__u32 service;
+	struct ip_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct member {
+	__u32 backend;
+	__u32 flags; /* enum member_flag */
+};
+
+struct affinity_key {
+	struct ip_addr client; /* zero: this host */
+	__u32 service;
+};
+
+struct affinity {
+	__u32 backend;
+	__u32 last; /* low 32 bits of jiffies64 at its last connection */
+};
+
+/* Sources that a service port takes; prefixlen counts the number's 32 bits too. */
+struct range_key {
+	__u32 prefixlen;
+	__u32 service;
+	struct ip_addr addr;
+};
+
+/* By service port and CPU. */
+struct service_counter {
+	__u64 connections; /* and UDP flows */
+	__u64 refused; /* without a backend, or from a source that is not allowed */
+};
+
+/* One entry, index 0; memory-mapped by the agent. */
+struct service_state {
+	__u32 active; /* frontends there are; 0: nothing is looked up */
+	__u32 generation; /* incremented before slots and backends that were in use are written again */
+};
+
+/* A network namespace whose sockets are translated, by its cookie. */
+struct socket_netns {
+	__u32 ifindex; /* endpoint whose address its sockets have; 0: no program sees its packets */
+	__u32 network;
+	struct ip_addr addr4;
+	struct ip_addr addr6;
+};
+
+enum socket_direction {
+	SOCKET_REVERSE = 0, /* key has the backend, value what the program asked for */
+	SOCKET_FORWARD = 1, /* UDP: key has what the program asked for, value the backend */
+};
+
+struct socket_key {
+	__u64 cookie;
+	struct ip_addr addr; /* as the socket would see it */
+	__be16 port;
+	__u8 direction; /* enum socket_direction */
+	__u8 proto;
+	__u8 pad[4];
+};
+
+struct socket_origin {
+	struct ip_addr addr;
+	__be16 port;
+	__u8 pad[2];
+	__u32 service; /* number, 0: a host port */
+	__u64 netns; /* cookie */
 };
 
 enum network_flag {

@@ -11,6 +11,7 @@
 #include "policy.h"
 #include "repeat.h"
 #include "route.h"
+#include "service_flow.h"
 
 static __always_inline bool from_container(const struct work *w)
 {
@@ -183,8 +184,13 @@ __noinline int decide(struct __sk_buff *skb)
 
 	/* Who gets it? */
 	address_info(&w->fwd.daddr, &w->dst);
-	if ((w->dst.flags & ADDR_HOST) && has_ports(w->fwd.proto)) {
-		if (publish(&w->fwd, &w->f))
+	if (has_ports(w->fwd.proto)) {
+		reason = to_backend(skb);
+		if (reason)
+			return reason;
+		if ((w->dst.flags & ADDR_HOST) && !(w->f.flags & FLOW_SERVICE))
+			publish(&w->fwd, &w->f);
+		if (w->f.flags & FLOW_DNAT)
 			address_info(&w->f.daddr, &w->dst);
 	}
 	w->info.src_identity = w->src.identity;
@@ -196,7 +202,7 @@ __noinline int decide(struct __sk_buff *skb)
 		if (dep && (dep->flags & EP_L2))
 			dep = NULL; /* on the segment behind an uplink; judged where it is received */
 	}
-	if (!from_container(w) && !dep) {
+	if (!from_container(w) && !dep && !(w->f.flags & FLOW_SERVICE)) {
 		/* Between the host and the outside: the host's own business. */
 		w->pass = 1;
 		return DROP_NONE;
@@ -250,12 +256,14 @@ __noinline int decide(struct __sk_buff *skb)
 		if (reason)
 			return reason;
 		if (w->f.action == ACTION_NEIGH) {
-			if (!sep)
-				return DROP_INTERNAL;
 			w->rev.ifindex = FLOW_IF_UPLINK;
-			reason = masquerade(w, sep);
-			if (reason)
-				return reason;
+			if (sep) {
+				reason = masquerade(w, sep);
+				if (reason)
+					return reason;
+			} else if (!(w->f.flags & FLOW_SERVICE)) {
+				return DROP_INTERNAL;
+			}
 		} else {
 			w->rev.ifindex = FLOW_IF_HOST;
 		}
@@ -274,12 +282,18 @@ __noinline int decide(struct __sk_buff *skb)
 			return reason;
 	}
 
+	if (w->service_snat && addr_is_zero(&w->snat)) {
+		reason = service_source(w, dep ? dep->network : 0);
+		if (reason)
+			return reason;
+	}
+
 	/* The answers, before and after translation. */
 	w->rev.saddr = w->f.daddr;
 	w->rev.sport = w->f.dport;
 	w->rev.daddr = w->fwd.saddr;
 	w->rev.dport = w->fwd.sport;
-	w->r.flags |= FLOW_REPLY;
+	w->r.flags |= FLOW_REPLY | (w->f.flags & FLOW_SERVICE);
 	w->r.saddr = w->fwd.daddr;
 	w->r.sport = w->fwd.dport;
 	w->r.daddr = w->fwd.saddr;
@@ -292,7 +306,7 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.dst_identity = w->dst.identity;
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
-	if (addr_is_zero(&w->snat) && dep && w->published) {
+	if (addr_is_zero(&w->snat) && w->published && (dep || (w->f.flags & FLOW_SERVICE))) {
 		/* The same answers may already belong to a flow that came by another address. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 
@@ -547,7 +561,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->len = p->len;
 	w->half_ifindex = 0;
 	w->pickup = node->pickup;
-	w->published = node->published;
+	w->published = node->published || services_active();
 	w->reply = known && (known->flags & FLOW_REPLY);
 	w->info.rule = 0;
 	w->info.error = 0;
@@ -587,15 +601,21 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (!reason && !cfg_dry_run)
 		reason = commit(in_half);
 	if (reason) {
+		const bool refused = reason == DROP_SERVICE_EMPTY ||
+				     (reason == DROP_SERVICE_NOT_LOCAL && hook == HOOK_CONTAINER);
+
 		if (known && !cfg_dry_run) {
 			if (in_half)
 				half_drop(w, &w->old_rev);
+			else if (refused)
+				forget(&w->fwd, &w->old_rev);
 			else
 				deny_known(known, reason);
 		}
 		if (cfg_dry_run)
 			report_denied(w);
-		return drop(p, &w->info, reason, w->direction);
+		drop(p, &w->info, reason, w->direction);
+		return refused && !reply ? refuse(skb, p, hook) : TC_ACT_SHOT;
 	}
 	if (reply && !same_key(&p->key, &w->rev)) {
 		/* The flow is translated in another way now; this answer belongs to the old one. */
@@ -603,7 +623,5 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	}
 	if (!cfg_dry_run && !w->had_old && node->trace)
 		emit_event(p, &w->info, EVENT_NEW_FLOW, 0, dir);
-	if (reply)
-		return forward(skb, p, &w->r, hook);
-	return forward(skb, p, &w->f, hook);
+	return forward(skb, p, reply ? &w->r : &w->f, hook);
 }

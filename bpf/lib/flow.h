@@ -224,6 +224,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 	e->packets++;
 	e->bytes += p->len;
 	count(dir, DROP_NONE, p->len);
+	if (hook == HOOK_HOST && (e->flags & FLOW_NAT)) {
+		/* The answer of a service's backend that is this host itself. */
+		reason = rewrite(skb, p, e);
+		return reason ? drop(p, NULL, reason, dir) : CONTINUE;
+	}
 	if (hook == HOOK_HOST || hook == HOOK_L2_EGRESS || hook == HOOK_L2_INGRESS)
 		return CONTINUE;
 	if (likely(action == ACTION_PEER)) {

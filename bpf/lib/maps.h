@@ -30,6 +30,20 @@ MAP(identity_class, BPF_MAP_TYPE_HASH, __u32, __u32, 131072, BPF_F_NO_PREALLOC);
 MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_port, 131072,
     BPF_F_NO_PREALLOC);
 MAP(hostports, BPF_MAP_TYPE_HASH, struct hostport_key, struct hostport, 16384, BPF_F_NO_PREALLOC);
+MAP(services, BPF_MAP_TYPE_HASH, struct service_key, struct service, 65536, BPF_F_NO_PREALLOC);
+/* Backend numbers: lists and Maglev tables, one behind the other. */
+MAP(service_slots, BPF_MAP_TYPE_ARRAY, __u32, __u32, 524288, 0);
+MAP(backends, BPF_MAP_TYPE_ARRAY, __u32, struct backend, 65536, 0);
+/* Connections of local sockets, by backend; for services that choose by it. */
+MAP(backend_loads, BPF_MAP_TYPE_ARRAY, __u32, __u32, 65536, 0);
+MAP(service_members, BPF_MAP_TYPE_HASH, struct member_key, struct member, 262144, BPF_F_NO_PREALLOC);
+MAP(service_ranges, BPF_MAP_TYPE_LPM_TRIE, struct range_key, __u32, 16384, BPF_F_NO_PREALLOC);
+MAP(service_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity, 32768, 0);
+MAP(service_counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct service_counter, 32768, 0);
+MAP(service_state_map, BPF_MAP_TYPE_ARRAY, __u32, struct service_state, 1, BPF_F_MMAPABLE);
+/* What sockets were translated: host ports and services. */
+MAP(sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_origin, 32768, 0);
+MAP(socket_netns_map, BPF_MAP_TYPE_HASH, __u64, struct socket_netns, 65536, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
 MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
 MAP(decisions, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct decision, DECISIONS, 0);
@@ -53,6 +67,9 @@ enum endpoint_flag btf_export_endpoint_flag __attribute__((unused));
 enum addr_flag btf_export_addr_flag __attribute__((unused));
 enum reserved_identity btf_export_reserved_identity __attribute__((unused));
 enum verdict btf_export_verdict __attribute__((unused));
+enum service_flag btf_export_service_flag __attribute__((unused));
+enum member_flag btf_export_member_flag __attribute__((unused));
+enum socket_direction btf_export_socket_direction __attribute__((unused));
 enum network_flag btf_export_network_flag __attribute__((unused));
 enum direction btf_export_direction __attribute__((unused));
 enum event_kind btf_export_event_kind __attribute__((unused));

@@ -28,12 +28,14 @@ static __always_inline __u32 tuple_hash(const struct flow_key *k)
 }
 
 /* A socket of the host has this tuple: its port is not ours to take. */
-static __always_inline bool host_socket(struct __sk_buff *skb, const struct flow_key *rev)
+__noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
 	__u32 size;
 
+	if (!rev)
+		return 0;
 	if (addr_is_v4(&rev->daddr)) {
 		t.ipv4.saddr = rev->saddr.w[3];
 		t.ipv4.daddr = rev->daddr.w[3];
@@ -52,11 +54,11 @@ static __always_inline bool host_socket(struct __sk_buff *skb, const struct flow
 	else if (rev->proto == IPPROTO_UDP)
 		sk = bpf_sk_lookup_udp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else
-		return false;
+		return 0;
 	if (!sk)
-		return false;
+		return 0;
 	bpf_sk_release(sk);
-	return true;
+	return 1;
 }
 
 static __always_inline bool same_opener(const struct flow *e, const struct work *w)

@@ -26,6 +26,7 @@ struct icmphdr {
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
+#define ICMP_PORT_UNREACH 3
 #define ICMP_FRAG_NEEDED 4
 
 struct arphdr {

@@ -6,6 +6,7 @@
 #pragma once
 #include "maps.h"
 #include "metrics.h"
+#include "service.h"
 
 struct work {
 	struct flow_key fwd; /* packets of the opener, as they arrive */
@@ -17,6 +18,9 @@ struct work {
 	struct flow known; /* the entry that was found, when it is decided again */
 	struct addr_info src;
 	struct addr_info dst;
+	struct service_keys keys;
+	struct service_key service; /* frontend of the flow */
+	struct backend backend; /* chosen for it */
 	struct ip_addr snat; /* address to translate the source to, zero: none */
 	struct verdict_info info;
 	__u32 epoch;
@@ -33,6 +37,7 @@ struct work {
 	__u32 published; /* node.published */
 	__u32 ingress; /* dry run only: what the receiver's policy says, enum drop_reason */
 	__u32 direct; /* a new TCP flow goes to the flow table, not to the half-open one */
+	__u32 service_snat; /* from outside to a service: the source is to be translated */
 	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };
 

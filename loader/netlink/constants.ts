@@ -30,6 +30,10 @@ export const NLMSGERR_ATTR = { MSG: 1, OFFS: 2 } as const;
 export const NETLINK_OPTION = { ADD_MEMBERSHIP: 1, CAP_ACK: 10, EXT_ACK: 11, GET_STRICT_CHK: 12 } as const;
 
 export const NETLINK_ROUTE = 0;
+export const NETLINK_SOCK_DIAG = 4;
+
+/** Message types of sock_diag (linux/sock_diag.h). */
+export const SOCK_DIAG = { BY_FAMILY: 20, DESTROY: 21 } as const;
 
 export const AF = { UNSPEC: 0, INET: 2, INET6: 10 } as const;
 

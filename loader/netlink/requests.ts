@@ -15,10 +15,14 @@ export class Requests {
   readonly #channel: NetlinkChannel;
   #batching = false;
 
-  /** Opens a socket in a namespace; default: the one that the process is in. */
-  protected constructor(ns?: Netns) {
+  /** Opens a socket in a namespace; default: the one that the process is in. `protocol`: netlink family. */
+  protected constructor(ns?: Netns, protocol?: number) {
     try {
-      this.#socket = NetlinkSocket.open({ netns: ns, receiveBuffer: RECEIVE_BUFFER });
+      this.#socket = NetlinkSocket.open({
+        netns: ns,
+        receiveBuffer: RECEIVE_BUFFER,
+        ...(protocol === undefined ? {} : { protocol }),
+      });
     } catch (error) {
       throw NetlinkError.from(`open a netlink socket${ns === undefined ? '' : ` in ${ns.path}`}`, error);
     }

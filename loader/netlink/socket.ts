@@ -26,7 +26,7 @@ const EMSGSIZE = 90;
 const ENOBUFS = 105;
 
 /**
- * A raw AF_NETLINK socket of rtnetlink. It works on the namespace that it was opened in, wherever
+ * A raw AF_NETLINK socket. It works on the namespace that it was opened in, wherever
  * the process is later. Calls that fail throw SystemError.
  */
 export class NetlinkSocket {
@@ -46,8 +46,10 @@ export class NetlinkSocket {
     readonly netns?: Netns | undefined;
     readonly receiveBuffer: number;
     readonly groups?: readonly number[];
+    /** Netlink family; default: rtnetlink. */
+    readonly protocol?: number;
   }): NetlinkSocket {
-    const create = (): number => socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    const create = (): number => socket(AF_NETLINK, SOCK_RAW, options.protocol ?? NETLINK_ROUTE);
     const fd = options.netns === undefined ? create() : insideNetns(options.netns, create);
     try {
       try {

@@ -2,6 +2,7 @@
  * The typed model: what a definition means once it has been read and checked. All nodes are frozen
  * plain objects, told apart by `kind`.
  */
+import type { EndpointSliceResource, ServiceResource } from './service.js';
 
 /** Where a definition came from; `line` is 1-based. */
 export interface Origin {
@@ -235,7 +236,9 @@ export type Resource =
   | ContainerResource
   | NamespaceResource
   | NetworkPolicyResource
-  | ClusterNetworkPolicyResource;
+  | ClusterNetworkPolicyResource
+  | ServiceResource
+  | EndpointSliceResource;
 export type ResourceKind = Resource['kind'];
 
 /** What a policy test takes. */

@@ -4,11 +4,13 @@ import { closest, SluiceError } from '../errors.js';
 import type { Resource, TestResource } from '../model/resources.js';
 import { clusterNetworkPolicySchema, lowerClusterNetworkPolicy } from './cluster-network-policy.js';
 import { containerSchema, lowerContainer } from './container.js';
+import { endpointSliceSchema, lowerEndpointSlice } from './endpoint-slice.js';
 import type { Lowering } from './lowering.js';
 import { lowerNamespace, namespaceSchema } from './namespace.js';
 import { lowerNetwork, networkSchema } from './network.js';
 import { lowerNetworkPolicy, networkPolicySchema } from './network-policy.js';
 import { lowerNode, lowerPod, nodeSchema, podSchema } from './pod.js';
+import { lowerService, serviceSchema } from './service.js';
 
 /** A kind; `R` is what its documents mean. */
 export interface Kind<R extends TestResource> {
@@ -49,6 +51,8 @@ export const AGENT_KINDS: readonly Kind<Resource>[] = [
     lowerClusterNetworkPolicy,
   ),
   kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
+  kind('v1', 'Service', serviceSchema, lowerService, true),
+  kind('discovery.k8s.io/v1', 'EndpointSlice', endpointSliceSchema, lowerEndpointSlice),
 ];
 
 /** What a policy test takes. */

@@ -7,6 +7,8 @@ interface KindInfo {
   readonly namespaced: boolean;
   /** The least that the schema asks for; a deletion looks at the identity only. */
   readonly spec?: unknown;
+  /** The same of fields beside spec. */
+  readonly fields?: Readonly<Record<string, unknown>>;
   /** Other words for it, lower case. */
   readonly aliases: readonly string[];
 }
@@ -35,6 +37,18 @@ const KINDS: Readonly<Record<ResourceKind, KindInfo>> = {
     namespaced: false,
     spec: { tier: 'Admin', priority: 0, subject: { namespaces: {} } },
     aliases: ['clusternetworkpolicy', 'clusternetworkpolicies', 'cnp'],
+  },
+  Service: {
+    apiVersion: 'v1',
+    namespaced: true,
+    spec: { ports: [{ port: 1 }] },
+    aliases: ['service', 'services', 'svc'],
+  },
+  EndpointSlice: {
+    apiVersion: 'discovery.k8s.io/v1',
+    namespaced: true,
+    fields: { addressType: 'IPv4' },
+    aliases: ['endpointslice', 'endpointslices'],
   },
   Namespace: { apiVersion: 'v1', namespaced: false, aliases: ['namespace', 'namespaces', 'ns'] },
 };
@@ -74,6 +88,6 @@ export function parseReference(kindText: string, nameText: string): ObjectRefere
 /** A document with the object's identity and a spec that only has to be valid, for the API's delete. */
 export function referenceText({ kind, namespace, name }: ObjectReference): string {
   const metadata = namespace === undefined ? { name } : { namespace, name };
-  const { apiVersion, spec } = KINDS[kind];
-  return `${JSON.stringify({ apiVersion, kind, metadata, ...(spec === undefined ? {} : { spec }) })}\n`;
+  const { apiVersion, spec, fields } = KINDS[kind];
+  return `${JSON.stringify({ apiVersion, kind, metadata, ...(spec === undefined ? {} : { spec }), ...fields })}\n`;
 }

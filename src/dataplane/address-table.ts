@@ -20,8 +20,12 @@ export class AddressTable {
   readonly #places = new Map<string, Place>();
   readonly #host = new Map<string, number>(); // address -> how many reasons it is the host's
 
-  constructor(map: SyncedMap<IpAddr, AddrInfo>) {
+  readonly #servesNodePorts: (address: string) => boolean;
+
+  /** `servesNodePorts`: whether node ports are served on an address of the host. */
+  constructor(map: SyncedMap<IpAddr, AddrInfo>, servesNodePorts: (address: string) => boolean = () => true) {
     this.#map = map;
+    this.#servesNodePorts = servesNodePorts;
   }
 
   get size(): number {
@@ -47,6 +51,11 @@ export class AddressTable {
 
   isHost(address: string): boolean {
     return this.#host.has(address);
+  }
+
+  /** Addresses of the host, as text. */
+  hostAddresses(): IterableIterator<string> {
+    return this.#host.keys();
   }
 
   setIdentity(address: string, identity: number): () => void {
@@ -103,7 +112,8 @@ export class AddressTable {
       return { identity: this.#identities.get(address) ?? ReservedIdentity.World, ...place, flags: 0 };
     }
     if (!this.#host.has(address)) return undefined;
-    return { identity: ReservedIdentity.Host, ifindex: 0, network: 0, flags: AddrFlag.Host };
+    const flags = AddrFlag.Host | (this.#servesNodePorts(address) ? AddrFlag.Nodeport : 0);
+    return { identity: ReservedIdentity.Host, ifindex: 0, network: 0, flags };
   }
 }
 

@@ -29,7 +29,23 @@ export function mapSizes(config: AgentConfig): Readonly<Partial<Record<MapName, 
     identity_class: config.addressEntries,
     cidrs: config.cidrEntries,
     hostports: config.hostPortEntries,
+    services: config.serviceEntries,
+    service_slots: config.serviceSlotEntries,
+    backends: config.backendEntries,
+    backend_loads: config.backendEntries,
+    service_members: memberEntries(config),
+    service_counters: servicePorts(config),
   };
+}
+
+/** Backends are shared between services: a member for each use. */
+export function memberEntries(config: AgentConfig): number {
+  return config.backendEntries * 4;
+}
+
+/** Service ports in one family: each has a cluster address and often a node port. */
+export function servicePorts(config: AgentConfig): number {
+  return config.serviceEntries;
 }
 
 /** Name of the setting that a map's size comes from, for error messages. */
@@ -42,6 +58,9 @@ export const SIZE_SETTINGS: Readonly<Partial<Record<MapName, keyof AgentConfig>>
   identity_class: 'addressEntries',
   cidrs: 'cidrEntries',
   hostports: 'hostPortEntries',
+  services: 'serviceEntries',
+  service_slots: 'serviceSlotEntries',
+  backends: 'backendEntries',
 };
 
 export function openPinnedMaps(pins: Pins): KernelMaps {

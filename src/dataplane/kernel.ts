@@ -4,6 +4,7 @@ import { tcxFeature } from '../../loader/features.js';
 import type { TcMethod } from '../../loader/link.js';
 import { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
+import { cidrContains, parseAddress, parseCidr } from '../../policy/address.js';
 import type { AgentConfig } from '../config.js';
 import { AddressTable } from './address-table.js';
 import { arrayTable } from './array-table.js';
@@ -63,7 +64,7 @@ export class Kernel {
     const addrs = new SyncedMap(maps.addrs, MAPS.addrs);
     const cidrs = new SyncedMap(maps.cidrs, MAPS.cidrs);
     const uplinks = new SyncedMap(maps.uplinks, MAPS.uplinks);
-    this.addresses = new AddressTable(addrs);
+    this.addresses = new AddressTable(addrs, nodePortFilter(config.nodePortAddresses));
     this.cidrs = new CidrTable(cidrs);
     this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.policy = new PolicyMaps(maps);
@@ -134,6 +135,13 @@ export class Kernel {
     }
     return top;
   }
+}
+
+/** On which addresses of the host node ports are served. */
+function nodePortFilter(setting: AgentConfig['nodePortAddresses']): (address: string) => boolean {
+  if (setting === 'all') return () => true;
+  const cidrs = setting.map((text) => parseCidr(text));
+  return (address) => cidrs.some((cidr) => cidrContains(cidr, parseAddress(address)));
 }
 
 /** TCX where the kernel has it, unless the settings say otherwise. */

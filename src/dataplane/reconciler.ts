@@ -6,6 +6,7 @@ import type { ContainerResource, NetworkResource } from '../../policy/model/reso
 import { fault } from '../faults.js';
 import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
+import type { PendingServices, Services } from '../services/services.js';
 import { hasDevice } from '../state/desired.js';
 import { displayName, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
@@ -55,6 +56,7 @@ export class Reconciler {
   readonly #policies: PolicyInputs;
   readonly #instance: string;
   readonly #log: Logger;
+  readonly #services: Pick<Services, 'prepare'>;
   readonly #switch: PolicySwitch;
   readonly #hostPorts: HostPorts;
   readonly #networks: NetworkSetup;
@@ -69,6 +71,7 @@ export class Reconciler {
     readonly compiler: PolicyCompiler;
     readonly instance: string;
     readonly log: Logger;
+    readonly services: Pick<Services, 'prepare'>;
   }) {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
@@ -76,6 +79,7 @@ export class Reconciler {
     this.#policies = new PolicyInputs(parts.compiler);
     this.#instance = parts.instance;
     this.#log = parts.log;
+    this.#services = parts.services;
     this.#switch = new PolicySwitch(parts.kernel);
     this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.node, parts.kernel.attachments);
     this.#networks = new NetworkSetup(parts.kernel);
@@ -179,8 +183,16 @@ export class Reconciler {
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);
     fault('ports:written');
+    const services = this.#services.prepare(request.edits, named.keys(), undo);
     const networksChanged = networkEdits.some(({ before }) => before !== undefined);
-    if (delta.mustReevaluate || portsChanged || networksChanged || early.length > 0 || plan.mtu.length > 0) {
+    if (
+      delta.mustReevaluate ||
+      services.mustReevaluate ||
+      portsChanged ||
+      networksChanged ||
+      early.length > 0 ||
+      plan.mtu.length > 0
+    ) {
       this.#kernel.node.nextEpoch();
       undo.push(() => this.#kernel.node.nextEpoch());
     }
@@ -193,6 +205,7 @@ export class Reconciler {
         failed,
         networkEdits,
         containers,
+        services,
         ...(request.removeLater === true ? { later } : {}),
       });
   }
@@ -310,6 +323,7 @@ export class Reconciler {
     readonly networkEdits: readonly NetworkEdit[];
     readonly containers: ReadonlyMap<ResourceKey, ContainerResource | undefined>;
     readonly later?: (gone: Promise<void>) => void;
+    readonly services: PendingServices;
   }): unknown[] {
     const { plan, delta, failed, networkEdits } = done;
     const errors: unknown[] = [];
@@ -325,6 +339,7 @@ export class Reconciler {
     if (done.later === undefined) errors.push(...attachments.remove(going));
     else done.later(attachments.removeLater(going));
     if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
+    attempt(() => done.services.commit());
     attempt(() => this.#switch.finish(delta));
     for (const rest of this.#policies.settle(failed)) {
       attempt(() => {

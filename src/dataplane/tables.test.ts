@@ -115,10 +115,10 @@ describe('AddressTable', () => {
     table.addHost('10.1.0.1');
     table.addHost('10.1.0.1');
     const undo = table.setPlace('10.1.0.2', { ifindex: 256, network: 1 });
-    expect(text()).toEqual(['10.1.0.1 1 0 0 1', '10.1.0.2 300 256 1 0']);
+    expect(text()).toEqual(['10.1.0.1 1 0 0 5', '10.1.0.2 300 256 1 0']);
     undo();
     table.removeHost('10.1.0.1');
-    expect(text()).toEqual(['10.1.0.1 1 0 0 1']);
+    expect(text()).toEqual(['10.1.0.1 1 0 0 5']);
     table.removeHost('10.1.0.1');
     expect(text()).toEqual([]);
   });

@@ -4,6 +4,8 @@ import type { Kernel } from '../dataplane/kernel.js';
 import type { Reconciler } from '../dataplane/reconciler.js';
 import type { Listing, ListingName } from '../engine.js';
 import type { LeaseBook } from '../ipam/leases.js';
+import { backendRows, serviceRows } from '../services/listing.js';
+import type { Services } from '../services/services.js';
 import { attachmentId, containerOf, displayName } from '../state/keys.js';
 import type { ObjectSet } from '../state/objects.js';
 import type { EventContext } from './events.js';
@@ -15,10 +17,11 @@ interface Parts {
   readonly leases: LeaseBook;
   readonly compiler: PolicyCompiler;
   readonly reconciler: Reconciler;
+  readonly services: Services;
   readonly context: EventContext;
 }
 
-interface Row {
+export interface Row {
   readonly cells: readonly string[];
   readonly object: unknown;
 }
@@ -61,6 +64,16 @@ export class Lister {
         return table(['IDENTITY', 'NAMESPACE', 'LABELS', 'CIDR', 'ENDPOINTS'], this.#identities());
       case 'flows':
         return listFlows(this.#parts.kernel.loaded.maps, this.#parts.context);
+      case 'services':
+        return table(
+          ['NAMESPACE', 'NAME', 'TYPE', 'CLUSTER-IP', 'EXTERNAL-IP', 'PORTS', 'READY', 'TERMINATING'],
+          serviceRows(sorted(this.#parts.objects.ofKind('Service')), this.#parts.services),
+        );
+      case 'backends':
+        return table(
+          ['NAMESPACE', 'SERVICE', 'PORT', 'BACKEND', 'STATE', 'WHERE', 'ZONE'],
+          backendRows(this.#parts.services),
+        );
       case 'leases':
         return table(['CONTAINER', 'NETWORK', 'IPV4', 'IPV6', 'MAC', 'INDEX'], this.#leases());
     }

@@ -19,7 +19,7 @@ import {
   type TestEndpoint,
   type TestNetwork,
 } from './cluster.js';
-import type { PlannedProbe, PlannedStep, PlannedTest } from './plan.js';
+import type { PlannedProbe, PlannedTest } from './plan.js';
 import { ENDPOINT_MAC, slotsFor, TestTables } from './tables.js';
 
 /** What the programs said about one probe. */
@@ -68,10 +68,7 @@ export class PolicyTestRunner {
 
   /** Loads the programs for tests of at most so many endpoints. Throws SluiceError (33xx). */
   static open(endpoints: number): PolicyTestRunner {
-    const dry = DryRun.load({
-      constants: {},
-      sizes: { ...SIZES, endpoints: slotsFor(endpoints) },
-    });
+    const dry = loadForTests(endpoints);
     try {
       return new PolicyTestRunner(dry, createNetns());
     } catch (error) {
@@ -82,10 +79,10 @@ export class PolicyTestRunner {
 
   /** Runs one test. Every step's results are handed over before the next step. */
   run(plan: PlannedTest, each: (result: ProbeResult) => void): void {
-    const bench = new Bench(this.#dry);
+    const bench = new TestBench(this.#dry);
     for (const [step, planned] of plan.steps.entries()) {
       bench.apply(planned.change);
-      const verdicts = insideNetns(this.#netns, () => bench.judge(planned));
+      const verdicts = insideNetns(this.#netns, () => bench.judge(planned.probes));
       for (const [i, { probe, family }] of planned.probes.entries()) {
         const verdict = verdicts[i];
         if (verdict !== undefined) each({ test: plan.test, step, probe, family, ...verdict });
@@ -102,8 +99,13 @@ export class PolicyTestRunner {
 
 type Verdict = Pick<ProbeResult, 'verdict' | 'reason' | 'rule'>;
 
-/** The maps and the compiler during one test. */
-class Bench {
+/** The programs with maps for at most so many endpoints. Throws SluiceError (33xx). */
+export function loadForTests(endpoints: number): DryRun {
+  return DryRun.load({ constants: {}, sizes: { ...SIZES, endpoints: slotsFor(endpoints) } });
+}
+
+/** The maps and the compiler during one test. The maps must be empty at its begin. */
+export class TestBench {
   readonly #dry: DryRun;
   readonly #tables: TestTables;
   readonly #compiler = new PolicyCompiler();
@@ -169,8 +171,13 @@ class Bench {
     for (const network of networks.set) present.networks.set(network.number, network);
   }
 
-  /** The verdicts of a step's probes, in order. The probes are run node by node. */
-  judge({ probes }: PlannedStep): Verdict[] {
+  /** Makes the maps those of a node. */
+  view(node: string): void {
+    this.#tables.view(node);
+  }
+
+  /** The verdicts of probes, in order. They are run node by node. */
+  judge(probes: readonly PlannedProbe[]): Verdict[] {
     const byNode = new Map<string, { readonly index: number; readonly look: Look }[]>();
     for (const [index, probe] of probes.entries()) {
       for (const look of looksAt(probe)) {

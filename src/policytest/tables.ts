@@ -45,6 +45,8 @@ export class TestTables implements PolicyTables {
   readonly #networks: SyncedMap<number, typeof EMPTY_NETWORK>;
   readonly #live = new Map<string, Live>();
   readonly #byNode = new Map<string, Set<string>>();
+  /** Endpoint that has an address. */
+  readonly #owners = new Map<string, string>();
   readonly #free: number[] = [];
   #next = FIRST_INDEX;
   #node = DEFAULT_NODE;
@@ -176,13 +178,19 @@ export class TestTables implements PolicyTables {
 
   #place({ endpoint, index }: Live): void {
     const ifindex = endpoint.node === this.#node ? index : 0;
-    for (const address of addressesOf(endpoint))
+    for (const address of addressesOf(endpoint)) {
+      this.#owners.set(address, endpoint.id);
       this.addresses.setPlace(address, { ifindex, network: endpoint.network });
+    }
   }
 
-  /** Another endpoint may have taken the address already. */
+  /** Leaves alone what another endpoint has taken over. */
   #unplace({ endpoint }: Live): void {
-    for (const address of addressesOf(endpoint)) this.addresses.deletePlace(address);
+    for (const address of addressesOf(endpoint)) {
+      if (this.#owners.get(address) !== endpoint.id) continue;
+      this.#owners.delete(address);
+      this.addresses.deletePlace(address);
+    }
   }
 }
 

@@ -38,4 +38,6 @@ export const KIND_ORDER: readonly ResourceKind[] = [
   'NetworkPolicy',
   'ClusterNetworkPolicy',
   'Container',
+  'Service',
+  'EndpointSlice',
 ];

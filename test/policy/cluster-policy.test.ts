@@ -10,10 +10,20 @@ import type { Resource } from '../../policy/model/resources.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import { Simulation } from './simulation.js';
 
-const read = (text: string): Exclude<Resource, { kind: 'Network' | 'Container' }>[] => {
+type NoPolicy = 'Network' | 'Container' | 'Service' | 'EndpointSlice';
+const NO_POLICY: ReadonlySet<string> = new Set<NoPolicy>([
+  'Network',
+  'Container',
+  'Service',
+  'EndpointSlice',
+]);
+
+const read = (text: string): Exclude<Resource, { kind: NoPolicy }>[] => {
   const { resources, errors } = parseSources([{ file: 'p.yaml', text }]);
   expect(errors.map((error) => error.toLine())).toEqual([]);
-  return resources.filter((resource) => resource.kind !== 'Network' && resource.kind !== 'Container');
+  return resources.filter(
+    (resource): resource is Exclude<Resource, { kind: NoPolicy }> => !NO_POLICY.has(resource.kind),
+  );
 };
 
 const cluster = (name: string, tier: string, priority: number, rules: string): string =>

@@ -7,12 +7,13 @@ import {
   putBytes,
   takeBytes,
   u32Codec,
+  u64Codec,
 } from '../codec.js';
 
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '2d8ea947c80b9501';
+export const LAYOUT_HASH = '184143810c59e9fb';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -35,6 +36,67 @@ export const addrInfoCodec: Codec<AddrInfo> = {
       ifindex: from.readUInt32LE(offset + 4),
       network: from.readUInt32LE(offset + 8),
       flags: from.readUInt32LE(offset + 12),
+    };
+  },
+};
+
+/** struct affinity, 8 bytes. */
+export interface Affinity {
+  readonly backend: number;
+  readonly last: number;
+}
+export const affinityCodec: Codec<Affinity> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.backend, offset);
+    into.writeUInt32LE(value.last, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      backend: from.readUInt32LE(offset),
+      last: from.readUInt32LE(offset + 4),
+    };
+  },
+};
+
+/** struct affinity_key, 20 bytes. */
+export interface AffinityKey {
+  readonly client: IpAddr;
+  readonly service: number;
+}
+export const affinityKeyCodec: Codec<AffinityKey> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.client, into, offset, 16, 'affinity_key.client');
+    into.writeUInt32LE(value.service, offset + 16);
+  },
+  decode(from, offset) {
+    return {
+      client: takeBytes(from, offset, 16),
+      service: from.readUInt32LE(offset + 16),
+    };
+  },
+};
+
+/** struct backend, 20 bytes. */
+export interface Backend {
+  readonly addr: IpAddr;
+  readonly port: number;
+  readonly proto: number;
+}
+export const backendCodec: Codec<Backend> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'backend.addr');
+    into.writeUInt16BE(value.port, offset + 16);
+    into.writeUInt8(value.proto, offset + 18);
+    into.fill(0, offset + 19, offset + 20);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      port: from.readUInt16BE(offset + 16),
+      proto: from.readUInt8(offset + 18),
     };
   },
 };
@@ -536,6 +598,51 @@ export const hotFlowCodec: Codec<HotFlow> = {
   },
 };
 
+/** struct member, 8 bytes. */
+export interface Member {
+  readonly backend: number;
+  readonly flags: number;
+}
+export const memberCodec: Codec<Member> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.backend, offset);
+    into.writeUInt32LE(value.flags, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      backend: from.readUInt32LE(offset),
+      flags: from.readUInt32LE(offset + 4),
+    };
+  },
+};
+
+/** struct member_key, 24 bytes. */
+export interface MemberKey {
+  readonly service: number;
+  readonly addr: IpAddr;
+  readonly port: number;
+  readonly proto: number;
+}
+export const memberKeyCodec: Codec<MemberKey> = {
+  size: 24,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.service, offset);
+    putBytes(value.addr, into, offset + 4, 16, 'member_key.addr');
+    into.writeUInt16BE(value.port, offset + 20);
+    into.writeUInt8(value.proto, offset + 22);
+    into.fill(0, offset + 23, offset + 24);
+  },
+  decode(from, offset) {
+    return {
+      service: from.readUInt32LE(offset),
+      addr: takeBytes(from, offset + 4, 16),
+      port: from.readUInt16BE(offset + 20),
+      proto: from.readUInt8(offset + 22),
+    };
+  },
+};
+
 /** struct network, 40 bytes. */
 export interface Network {
   readonly flags: number;
@@ -683,11 +790,131 @@ export const policyPortKeyCodec: Codec<PolicyPortKey> = {
   },
 };
 
+/** struct range_key, 24 bytes. */
+export interface RangeKey {
+  readonly prefixlen: number;
+  readonly service: number;
+  readonly addr: IpAddr;
+}
+export const rangeKeyCodec: Codec<RangeKey> = {
+  size: 24,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.prefixlen, offset);
+    into.writeUInt32LE(value.service, offset + 4);
+    putBytes(value.addr, into, offset + 8, 16, 'range_key.addr');
+  },
+  decode(from, offset) {
+    return {
+      prefixlen: from.readUInt32LE(offset),
+      service: from.readUInt32LE(offset + 4),
+      addr: takeBytes(from, offset + 8, 16),
+    };
+  },
+};
+
+/** struct service, 32 bytes. */
+export interface Service {
+  readonly number: number;
+  readonly flags: number;
+  readonly firstInternal: number;
+  readonly countInternal: number;
+  readonly firstExternal: number;
+  readonly countExternal: number;
+  readonly affinity: number;
+}
+export const serviceCodec: Codec<Service> = {
+  size: 32,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.number, offset);
+    into.writeUInt32LE(value.flags, offset + 4);
+    into.writeUInt32LE(value.firstInternal, offset + 8);
+    into.writeUInt32LE(value.countInternal, offset + 12);
+    into.writeUInt32LE(value.firstExternal, offset + 16);
+    into.writeUInt32LE(value.countExternal, offset + 20);
+    into.writeUInt32LE(value.affinity, offset + 24);
+    into.fill(0, offset + 28, offset + 32);
+  },
+  decode(from, offset) {
+    return {
+      number: from.readUInt32LE(offset),
+      flags: from.readUInt32LE(offset + 4),
+      firstInternal: from.readUInt32LE(offset + 8),
+      countInternal: from.readUInt32LE(offset + 12),
+      firstExternal: from.readUInt32LE(offset + 16),
+      countExternal: from.readUInt32LE(offset + 20),
+      affinity: from.readUInt32LE(offset + 24),
+    };
+  },
+};
+
+/** struct service_counter, 16 bytes. */
+export interface ServiceCounter {
+  readonly connections: bigint;
+  readonly refused: bigint;
+}
+export const serviceCounterCodec: Codec<ServiceCounter> = {
+  size: 16,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.connections, offset);
+    into.writeBigUInt64LE(value.refused, offset + 8);
+  },
+  decode(from, offset) {
+    return {
+      connections: from.readBigUInt64LE(offset),
+      refused: from.readBigUInt64LE(offset + 8),
+    };
+  },
+};
+
+/** struct service_key, 20 bytes. */
+export interface ServiceKey {
+  readonly addr: IpAddr;
+  readonly port: number;
+  readonly proto: number;
+}
+export const serviceKeyCodec: Codec<ServiceKey> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'service_key.addr');
+    into.writeUInt16BE(value.port, offset + 16);
+    into.writeUInt8(value.proto, offset + 18);
+    into.fill(0, offset + 19, offset + 20);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      port: from.readUInt16BE(offset + 16),
+      proto: from.readUInt8(offset + 18),
+    };
+  },
+};
+
+/** struct service_state, 8 bytes. */
+export interface ServiceState {
+  readonly active: number;
+  readonly generation: number;
+}
+export const serviceStateCodec: Codec<ServiceState> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.active, offset);
+    into.writeUInt32LE(value.generation, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      active: from.readUInt32LE(offset),
+      generation: from.readUInt32LE(offset + 4),
+    };
+  },
+};
+
 /** struct socket_key, 32 bytes. */
 export interface SocketKey {
   readonly cookie: bigint;
   readonly addr: IpAddr;
   readonly port: number;
+  readonly direction: number;
+  readonly proto: number;
 }
 export const socketKeyCodec: Codec<SocketKey> = {
   size: 32,
@@ -695,33 +922,68 @@ export const socketKeyCodec: Codec<SocketKey> = {
     into.writeBigUInt64LE(value.cookie, offset);
     putBytes(value.addr, into, offset + 8, 16, 'socket_key.addr');
     into.writeUInt16BE(value.port, offset + 24);
-    into.fill(0, offset + 26, offset + 32);
+    into.writeUInt8(value.direction, offset + 26);
+    into.writeUInt8(value.proto, offset + 27);
+    into.fill(0, offset + 28, offset + 32);
   },
   decode(from, offset) {
     return {
       cookie: from.readBigUInt64LE(offset),
       addr: takeBytes(from, offset + 8, 16),
       port: from.readUInt16BE(offset + 24),
+      direction: from.readUInt8(offset + 26),
+      proto: from.readUInt8(offset + 27),
     };
   },
 };
 
-/** struct socket_origin, 20 bytes. */
+/** struct socket_netns, 40 bytes. */
+export interface SocketNetns {
+  readonly ifindex: number;
+  readonly network: number;
+  readonly addr4: IpAddr;
+  readonly addr6: IpAddr;
+}
+export const socketNetnsCodec: Codec<SocketNetns> = {
+  size: 40,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.ifindex, offset);
+    into.writeUInt32LE(value.network, offset + 4);
+    putBytes(value.addr4, into, offset + 8, 16, 'socket_netns.addr4');
+    putBytes(value.addr6, into, offset + 24, 16, 'socket_netns.addr6');
+  },
+  decode(from, offset) {
+    return {
+      ifindex: from.readUInt32LE(offset),
+      network: from.readUInt32LE(offset + 4),
+      addr4: takeBytes(from, offset + 8, 16),
+      addr6: takeBytes(from, offset + 24, 16),
+    };
+  },
+};
+
+/** struct socket_origin, 32 bytes. */
 export interface SocketOrigin {
   readonly addr: IpAddr;
   readonly port: number;
+  readonly service: number;
+  readonly netns: bigint;
 }
 export const socketOriginCodec: Codec<SocketOrigin> = {
-  size: 20,
+  size: 32,
   encode(value, into, offset) {
     putBytes(value.addr, into, offset, 16, 'socket_origin.addr');
     into.writeUInt16BE(value.port, offset + 16);
     into.fill(0, offset + 18, offset + 20);
+    into.writeUInt32LE(value.service, offset + 20);
+    into.writeBigUInt64LE(value.netns, offset + 24);
   },
   decode(from, offset) {
     return {
       addr: takeBytes(from, offset, 16),
       port: from.readUInt16BE(offset + 16),
+      service: from.readUInt32LE(offset + 20),
+      netns: from.readBigUInt64LE(offset + 24),
     };
   },
 };
@@ -791,12 +1053,14 @@ export const uplinkCodec: Codec<Uplink> = {
 export const AddrFlag = {
   Host: 1,
   Reserved: 2,
+  Nodeport: 4,
 } as const;
 export type AddrFlag = (typeof AddrFlag)[keyof typeof AddrFlag];
 /** Names of enum addr_flag by number. */
 export const AddrFlagName: Readonly<Record<number, keyof typeof AddrFlag>> = {
   1: 'Host',
   2: 'Reserved',
+  4: 'Nodeport',
 };
 
 /** enum direction. */
@@ -844,7 +1108,10 @@ export const DropReason = {
   SourceHost: 28,
   SameAddr: 29,
   NetworkInternal: 30,
-  ReasonCount: 31,
+  ServiceEmpty: 31,
+  ServiceNotLocal: 32,
+  ServiceSource: 33,
+  ReasonCount: 34,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -880,7 +1147,10 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   28: 'SourceHost',
   29: 'SameAddr',
   30: 'NetworkInternal',
-  31: 'ReasonCount',
+  31: 'ServiceEmpty',
+  32: 'ServiceNotLocal',
+  33: 'ServiceSource',
+  34: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
@@ -935,6 +1205,7 @@ export const FlowFlag = {
   Dnat: 8,
   Ttl: 16,
   L4NatPort: 32,
+  Service: 64,
 } as const;
 export type FlowFlag = (typeof FlowFlag)[keyof typeof FlowFlag];
 /** Names of enum flow_flag by number. */
@@ -945,6 +1216,7 @@ export const FlowFlagName: Readonly<Record<number, keyof typeof FlowFlag>> = {
   8: 'Dnat',
   16: 'Ttl',
   32: 'L4NatPort',
+  64: 'Service',
 };
 
 /** enum flow_state. */
@@ -963,6 +1235,18 @@ export const FlowStateName: Readonly<Record<number, keyof typeof FlowState>> = {
   2: 'Open',
   3: 'Closing',
   4: 'Closed',
+};
+
+/** enum member_flag. */
+export const MemberFlag = {
+  Cluster: 1,
+  Local: 2,
+} as const;
+export type MemberFlag = (typeof MemberFlag)[keyof typeof MemberFlag];
+/** Names of enum member_flag by number. */
+export const MemberFlagName: Readonly<Record<number, keyof typeof MemberFlag>> = {
+  1: 'Cluster',
+  2: 'Local',
 };
 
 /** enum network_flag. */
@@ -1003,6 +1287,48 @@ export const ReservedIdentityName: Readonly<Record<number, keyof typeof Reserved
   1073741824: 'Class',
 };
 
+/** enum service_flag. */
+export const ServiceFlag = {
+  Affinity: 1,
+  Maglev: 2,
+  Snat: 4,
+  Ranges: 8,
+  LocalInternal: 16,
+  LocalExternal: 32,
+  HostAllowed: 64,
+  Nodeport: 128,
+  Least: 256,
+  Elsewhere: 1024,
+  Dsr: 512,
+} as const;
+export type ServiceFlag = (typeof ServiceFlag)[keyof typeof ServiceFlag];
+/** Names of enum service_flag by number. */
+export const ServiceFlagName: Readonly<Record<number, keyof typeof ServiceFlag>> = {
+  1: 'Affinity',
+  2: 'Maglev',
+  4: 'Snat',
+  8: 'Ranges',
+  16: 'LocalInternal',
+  32: 'LocalExternal',
+  64: 'HostAllowed',
+  128: 'Nodeport',
+  256: 'Least',
+  1024: 'Elsewhere',
+  512: 'Dsr',
+};
+
+/** enum socket_direction. */
+export const SocketDirection = {
+  Reverse: 0,
+  Forward: 1,
+} as const;
+export type SocketDirection = (typeof SocketDirection)[keyof typeof SocketDirection];
+/** Names of enum socket_direction by number. */
+export const SocketDirectionName: Readonly<Record<number, keyof typeof SocketDirection>> = {
+  0: 'Reverse',
+  1: 'Forward',
+};
+
 /** enum verdict. */
 export const Verdict = {
   None: 0,
@@ -1022,6 +1348,8 @@ export const VerdictName: Readonly<Record<number, keyof typeof Verdict>> = {
 /** Key and value codecs of every map that has them, by the map's name. */
 export const MAPS = {
   addrs: { key: ipAddrCodec, value: addrInfoCodec },
+  backend_loads: { key: u32Codec, value: u32Codec },
+  backends: { key: u32Codec, value: backendCodec },
   cidrs: { key: cidrKeyCodec, value: addrInfoCodec },
   decisions: { key: u32Codec, value: decisionCodec },
   endpoints: { key: u32Codec, value: endpointCodec },
@@ -1036,6 +1364,14 @@ export const MAPS = {
   node_map: { key: u32Codec, value: nodeCodec },
   policy_peers: { key: policyPeerKeyCodec, value: policyPeerCodec },
   policy_ports: { key: policyPortKeyCodec, value: policyPortCodec },
+  service_affinity: { key: affinityKeyCodec, value: affinityCodec },
+  service_counters: { key: u32Codec, value: serviceCounterCodec },
+  service_members: { key: memberKeyCodec, value: memberCodec },
+  service_ranges: { key: rangeKeyCodec, value: u32Codec },
+  service_slots: { key: u32Codec, value: u32Codec },
+  service_state_map: { key: u32Codec, value: serviceStateCodec },
+  services: { key: serviceKeyCodec, value: serviceCodec },
+  socket_netns_map: { key: u64Codec, value: socketNetnsCodec },
   sockets: { key: socketKeyCodec, value: socketOriginCodec },
   trace_map: { key: u32Codec, value: traceCodec },
   uplinks: { key: u32Codec, value: uplinkCodec },
@@ -1049,6 +1385,7 @@ export type NodeConstant =
   | 'cfg_hz'
   | 'cfg_layout'
   | 'cfg_netns_cookie'
+  | 'cfg_set_retval'
   | 'cfg_snat_max'
   | 'cfg_snat_min'
   | 'cfg_ttl_closing'

@@ -8,11 +8,13 @@ import { FORMATS, type Format, formatTable, printValue } from '../output.js';
 /** `sluice get`. */
 export function getCommand(context: CliContext): Command {
   return new Command('get')
-    .summary('list networks, containers, policies, endpoints, identities, flows or leases')
+    .summary(
+      'list networks, containers, policies, services, backends, endpoints, identities, flows or leases',
+    )
     .description(
-      'Lists what the agent knows. Networks, containers and policies are what was defined; endpoints, ' +
-        'identities, flows and leases are what became of it. -o json and -o yaml print one List whose ' +
-        'items, for networks, containers and policies, can be applied again.',
+      'Lists what the agent knows. Networks, containers, policies and services are what was defined; endpoints, ' +
+        'identities, backends, flows and leases are what became of it. -o json and -o yaml print one List whose ' +
+        'items, for networks, containers, policies and services, can be applied again.',
     )
     .addArgument(new Argument('<what>', 'the list').choices(LISTINGS))
     .addOption(new Option('-o, --output <format>', 'format').choices(FORMATS).default('table'))
@@ -23,6 +25,7 @@ export function getCommand(context: CliContext): Command {
         examples: [
           ['sluice get endpoints', 'every container interface with its addresses and policy'],
           ['sluice get flows', 'connections in the flow table'],
+          ['sluice get backends', 'what is behind each port of each service'],
           ["sluice get containers -o json | jq '.items[].metadata.name'", 'for scripts'],
         ],
         failed: 'the agent cannot be reached or refused',

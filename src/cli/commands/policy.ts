@@ -64,7 +64,7 @@ function testCommand(context: CliContext): Command {
             '      probes: []',
           '"from" and "to" are namespace/name of a Pod or Container, or an address. "protocol" is TCP (the default),\n' +
             'UDP, SCTP or ICMP, which needs no port. "family" is ipv4 or ipv6; without it IPv4 is taken if both\n' +
-            'ends have it. A Pod without nodeName is on a node of its own kind, which has no address.',
+            'ends have it. Pods without nodeName, and Containers, share a node that has no address of its own.',
         ],
         examples: [
           ['sluice policy test shop-test.yaml', 'a table of all probes'],

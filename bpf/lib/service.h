@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Services: from a frontend (address, port, protocol) to one of its backends.
+ *
+ *   frontend                          who comes                 list       refused when it is empty
+ *   cluster address, external ones    container, host           internal   at once
+ *   node port (address 0)             container, host           internal   at once
+ *   any of them                       by an uplink              external   at once; Local: dropped
+ *
+ * A list is a range of service_slots. The agent writes a changed list to a new range, then the frontend, then frees
+ * the old range; `generation` changes before a freed range or backend number is used again, so who reads it unchanged
+ * before and after has read one list.
+ */
+#pragma once
+#include "maps.h"
+
+#define SERVICE_TRIES 3
+
+/* Room for the keys of look-ups: programs at sockets have it on their stack, the others in struct work. */
+struct service_keys {
+	struct member_key member;
+	struct affinity_key affinity;
+	struct affinity entry;
+	struct range_key range;
+};
+
+static __always_inline struct service_state *service_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&service_state_map, &zero);
+}
+
+static __always_inline bool services_active(void)
+{
+	struct service_state *s = service_state();
+
+	return s && s->active;
+}
+
+/* Fills the key of the frontend of an address and port; `node`: node ports are served there. NULL: no service. */
+static __always_inline struct service *service_find(struct service_key *k, const struct ip_addr *addr,
+						    __be16 port, __u8 proto, bool node)
+{
+	struct service *svc;
+
+	k->addr = *addr;
+	k->port = port;
+	k->proto = proto;
+	k->pad = 0;
+	svc = bpf_map_lookup_elem(&services, k);
+	if (svc || !node)
+		return svc;
+	k->addr.w[3] = 0;
+	if (k->addr.w[2] != V4_MAPPED) {
+		k->addr.w[0] = 0;
+		k->addr.w[1] = 0;
+		k->addr.w[2] = 0;
+	}
+	return bpf_map_lookup_elem(&services, k);
+}
+
+static __always_inline struct member *service_member(struct service_keys *keys, __u32 service,
+						     const struct ip_addr *addr, __be16 port, __u8 proto)
+{
+	struct member_key *k = &keys->member;
+
+	k->service = service;
+	k->addr = *addr;
+	k->port = port;
+	k->proto = proto;
+	k->pad = 0;
+	return bpf_map_lookup_elem(&service_members, k);
+}
+
+/* The flag that a member must have for who comes from outside or from inside. */
+static __always_inline __u32 member_wanted(const struct service *svc, bool external)
+{
+	return svc->flags & (external ? SVC_LOCAL_EXTERNAL : SVC_LOCAL_INTERNAL) ? MEMBER_LOCAL
+										 : MEMBER_CLUSTER;
+}
+
+/* May this source use the service? */
+static __always_inline bool service_admits(struct service_keys *keys, const struct service *svc,
+					   const struct ip_addr *source)
+{
+	struct range_key *k = &keys->range;
+
+	if (!(svc->flags & SVC_RANGES))
+		return true;
+	k->prefixlen = 160;
+	k->service = svc->number;
+	k->addr = *source;
+	return bpf_map_lookup_elem(&service_ranges, k);
+}
+
+static __always_inline void count_service(__u32 number, bool refused)
+{
+	struct service_counter *c = bpf_map_lookup_elem(&service_counters, &number);
+
+	if (!c)
+		return;
+	if (refused)
+		c->refused++;
+	else
+		c->connections++;
+}
+
+/* The backend that this client had last, if it is still one and not too long ago: its number + 1. */
+static __always_inline __u32 affine_backend(struct service_keys *keys, const struct service *svc,
+					    __u32 wanted, struct backend *out)
+{
+	struct affinity *known = bpf_map_lookup_elem(&service_affinity, &keys->affinity);
+	struct backend *b;
+	struct member *m;
+	__u32 number;
+
+	if (!known || now() - known->last > svc->affinity * cfg_hz)
+		return 0;
+	number = known->backend;
+	b = bpf_map_lookup_elem(&backends, &number);
+	if (!b)
+		return 0;
+	m = service_member(keys, svc->number, &b->addr, b->port, b->proto);
+	if (!m || m->backend != number || !(m->flags & wanted))
+		return 0;
+	*out = *b;
+	if (!cfg_dry_run)
+		known->last = now();
+	return number + 1;
+}
+
+/* Connections that a backend has from here, as far as they are counted. */
+static __always_inline __u32 backend_load(__u32 number)
+{
+	__u32 *load = bpf_map_lookup_elem(&backend_loads, &number);
+
+	return load ? *load : 0;
+}
+
+/*
+ * Chooses a backend of the service that k names, by `hash`. client: zero for this host. At most SERVICE_TRIES
+ * readings. Returns its number + 1, or 0 if there is none now.
+ */
+static __always_inline __u32 service_pick(struct service_keys *keys, const struct service_key *k,
+					  bool external, __u32 hash, const struct ip_addr *client,
+					  struct backend *out)
+{
+	struct service_state *s = service_state();
+
+	if (!s)
+		return 0;
+	for (int i = 0; i < SERVICE_TRIES; i++) {
+		__u32 generation = *(volatile __u32 *)&s->generation;
+		struct service *svc = bpf_map_lookup_elem(&services, k);
+		__u32 first, count, slot, n;
+		struct backend *b;
+		__u32 *number;
+
+		if (!svc)
+			return 0;
+		first = external ? svc->first_external : svc->first_internal;
+		count = external ? svc->count_external : svc->count_internal;
+		if (!count)
+			return 0;
+		if (svc->flags & SVC_AFFINITY) {
+			keys->affinity.client = *client;
+			keys->affinity.service = svc->number;
+			n = affine_backend(keys, svc, member_wanted(svc, external), out);
+			if (n)
+				return n;
+		}
+		slot = first + hash % count;
+		number = bpf_map_lookup_elem(&service_slots, &slot);
+		if (!number)
+			return 0;
+		n = *number;
+		if ((svc->flags & SVC_LEAST) && !external) {
+			/* The better of two (Mitzenmacher, "The power of two choices", 2001). */
+			slot = first + (hash >> 16) % count;
+			number = bpf_map_lookup_elem(&service_slots, &slot);
+			if (number && backend_load(*number) < backend_load(n))
+				n = *number;
+		}
+		b = bpf_map_lookup_elem(&backends, &n);
+		if (!b)
+			return 0;
+		*out = *b;
+		barrier();
+		if (*(volatile __u32 *)&s->generation != generation)
+			continue;
+		if ((svc->flags & SVC_AFFINITY) && !cfg_dry_run) {
+			keys->entry.backend = n;
+			keys->entry.last = now();
+			bpf_map_update_elem(&service_affinity, &keys->affinity, &keys->entry, BPF_ANY);
+		}
+		return n + 1;
+	}
+	return 0;
+}

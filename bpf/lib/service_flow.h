@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Services per packet: the slow path's part, before policy is asked about the real backend. */
+#pragma once
+#include "address.h"
+#include "nat.h"
+#include "refuse.h"
+#include "service.h"
+
+static __always_inline void set_backend(struct work *w, const struct ip_addr *addr, __be16 port)
+{
+	w->f.daddr = *addr;
+	w->f.dport = port;
+	w->f.flags |= FLOW_DNAT | FLOW_SERVICE;
+}
+
+/* Chooses a backend for w->service into w->backend. Returns 0 if there is none. */
+__noinline int pick_backend(__u32 external)
+{
+	struct work *w = work_area();
+
+	if (!w)
+		return 0;
+	return service_pick(&w->keys, &w->service, external, tuple_hash(&w->fwd), &w->fwd.saddr,
+			    &w->backend) != 0;
+}
+
+/*
+ * If w->fwd goes to a service, w->f goes to one of its backends. A flow that is open keeps its backend; UDP as long
+ * as it is one. Returns the reason to refuse.
+ */
+__noinline int to_backend(struct __sk_buff *skb)
+{
+	struct work *w = work_area();
+	bool external, open;
+	struct service *svc;
+
+	if (!w)
+		return DROP_INTERNAL;
+	w->service_snat = 0;
+	if (w->fwd.ifindex == FLOW_IF_HOST || !services_active())
+		return DROP_NONE;
+	external = w->fwd.ifindex == FLOW_IF_UPLINK;
+	open = w->had_old && (w->known.flags & FLOW_SERVICE);
+	if (open && w->fwd.proto != IPPROTO_UDP) {
+		set_backend(w, &w->old_rev.saddr, w->old_rev.sport);
+		w->service_snat = external && (w->known.flags & FLOW_SNAT);
+		return DROP_NONE;
+	}
+	svc = service_find(&w->service, &w->fwd.daddr, w->fwd.dport, w->fwd.proto,
+			   (w->dst.flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT));
+	if (!svc)
+		return DROP_NONE;
+	if ((svc->flags & SVC_NODEPORT) && host_socket(skb, &w->fwd))
+		return DROP_NONE; /* no port is taken from a process of the host */
+	if (!service_admits(&w->keys, svc, &w->fwd.saddr)) {
+		if (!cfg_dry_run)
+			count_service(svc->number, true);
+		return DROP_SERVICE_SOURCE;
+	}
+	w->service_snat = external && (svc->flags & SVC_SNAT);
+	if (open) {
+		struct member *m = service_member(&w->keys, svc->number, &w->old_rev.saddr, w->old_rev.sport,
+						  w->fwd.proto);
+
+		if (m && (m->flags & member_wanted(svc, external))) {
+			set_backend(w, &w->old_rev.saddr, w->old_rev.sport);
+			return DROP_NONE;
+		}
+	}
+	if (!pick_backend(external)) {
+		bool local = svc->flags & (external ? SVC_LOCAL_EXTERNAL : SVC_LOCAL_INTERNAL);
+
+		if (!cfg_dry_run)
+			count_service(svc->number, true);
+		return local && (svc->flags & SVC_ELSEWHERE) ? DROP_SERVICE_NOT_LOCAL : DROP_SERVICE_EMPTY;
+	}
+	set_backend(w, &w->backend.addr, w->backend.port);
+	if (!cfg_dry_run)
+		count_service(svc->number, false);
+	return DROP_NONE;
+}
+
+/* The source for what came from outside and goes to a backend: an address to which the answers come back. */
+static __always_inline int service_source(struct work *w, __u32 network)
+{
+	struct uplink *up;
+	__u32 oif;
+	bool v4 = addr_is_v4(&w->f.daddr);
+
+	if (network) {
+		struct network *net = bpf_map_lookup_elem(&networks, &network);
+
+		if (net)
+			w->snat = v4 ? net->gateway4 : net->gateway6;
+		if (!addr_is_zero(&w->snat))
+			return DROP_NONE;
+	}
+	if (w->f.action == ACTION_STACK)
+		return DROP_NONE; /* the backend is this host, and answers by itself */
+	oif = w->f.oif;
+	up = bpf_map_lookup_elem(&uplinks, &oif);
+	if (!up)
+		return network ? DROP_NONE : DROP_SNAT_ADDR;
+	w->snat = v4 ? up->snat4 : up->snat6;
+	return addr_is_zero(&w->snat) ? DROP_SNAT_ADDR : DROP_NONE;
+}

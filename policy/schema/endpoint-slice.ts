@@ -1,0 +1,122 @@
+/** `discovery.k8s.io/v1` EndpointSlice: schema and lowering (ValidateEndpointSlice of Kubernetes). */
+import { z } from 'zod';
+import type { EndpointSliceResource, SliceEndpoint } from '../model/service.js';
+import {
+  address,
+  mapping,
+  namespacedMetadata,
+  optional,
+  orEmpty,
+  protocol,
+  refuse,
+  textOf,
+  wholeNumber,
+} from './fields.js';
+import type { Lowering } from './lowering.js';
+import { badDnsLabel } from './names.js';
+
+/** The label that says whose endpoints these are. */
+export const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
+/** Annotation of a slice: share of its endpoints in new connections from outside, 1 to 100. */
+export const WEIGHT_ANNOTATION = 'sluice.dev/weight';
+
+const anything = z.unknown().optional();
+
+const hint = mapping({ name: z.string() });
+
+const endpoint = mapping({
+  addresses: z.array(z.string()).min(1).max(100, { error: 'must not have more than 100 addresses' }),
+  conditions: optional(
+    mapping({
+      ready: optional(z.boolean()),
+      serving: optional(z.boolean()),
+      terminating: optional(z.boolean()),
+    }),
+  ),
+  hostname: optional(z.string()),
+  nodeName: optional(z.string()),
+  zone: optional(z.string()),
+  hints: optional(
+    mapping({ forZones: optional(z.array(orEmpty(hint))), forNodes: optional(z.array(orEmpty(hint))) }),
+  ),
+  targetRef: anything,
+  deprecatedTopology: anything,
+});
+
+const slicePort = mapping({
+  name: optional(textOf((text) => (text === '' ? undefined : badDnsLabel(text)))),
+  protocol: optional(protocol),
+  port: optional(wholeNumber(1, 65535)),
+  appProtocol: anything,
+});
+
+export const endpointSliceSchema = mapping({
+  apiVersion: z.string(),
+  kind: z.string(),
+  metadata: namespacedMetadata(),
+  addressType: z.enum(['IPv4', 'IPv6', 'FQDN']),
+  endpoints: optional(
+    z.array(orEmpty(endpoint)).max(1000, { error: 'must not have more than 1000 endpoints' }),
+  ),
+  ports: optional(z.array(orEmpty(slicePort)).max(100, { error: 'must not have more than 100 ports' })),
+}).superRefine((value, ctx) => {
+  if (value.addressType === 'FQDN') return;
+  (value.endpoints ?? []).forEach(({ addresses }, i) => {
+    addresses.forEach((text, j) => {
+      const at = ['endpoints', i, 'addresses', j];
+      const result = address.safeParse(text);
+      if (!result.success) refuse(ctx, `"${text}" is not an ${value.addressType} address`, at);
+      else if (result.data.includes(':') !== (value.addressType === 'IPv6'))
+        refuse(ctx, `"${text}" is not an ${value.addressType} address, and addressType says so`, at);
+    });
+  });
+});
+
+type SliceDocument = z.output<typeof endpointSliceSchema>;
+type EndpointDocument = NonNullable<SliceDocument['endpoints']>[number];
+
+function lowerEndpoint(value: EndpointDocument, weight: number | undefined): SliceEndpoint {
+  const { conditions, hints } = value;
+  const ready = conditions?.ready ?? true;
+  return {
+    address: address.parse(value.addresses[0]),
+    ready,
+    // An unknown serving is as ready; an unknown terminating is false (EndpointConditions).
+    serving: conditions?.serving ?? ready,
+    terminating: conditions?.terminating ?? false,
+    ...(value.nodeName === undefined ? {} : { nodeName: value.nodeName }),
+    ...(value.zone === undefined ? {} : { zone: value.zone }),
+    ...(hints?.forZones === undefined || hints.forZones.length === 0
+      ? {}
+      : { hintZones: hints.forZones.map(({ name }) => name) }),
+    ...(hints?.forNodes === undefined || hints.forNodes.length === 0
+      ? {}
+      : { hintNodes: hints.forNodes.map(({ name }) => name) }),
+    ...(weight === undefined ? {} : { weight }),
+  };
+}
+
+export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering): EndpointSliceResource {
+  const { metadata, addressType } = document;
+  const service = metadata.labels?.[SERVICE_NAME_LABEL];
+  const weight = Number(metadata.annotations?.[WEIGHT_ANNOTATION]);
+  const usable = addressType === 'FQDN' ? [] : (document.endpoints ?? []);
+  return {
+    kind: 'EndpointSlice',
+    name: metadata.name,
+    namespace: metadata.namespace ?? 'default',
+    origin: lowering.origin(),
+    source: lowering.source,
+    ...(service === undefined ? {} : { service }),
+    ...(addressType === 'FQDN' ? {} : { family: addressType === 'IPv6' ? 6 : 4 }),
+    // A port without a number stands for all ports, which no service can have.
+    ports: (document.ports ?? []).flatMap((port) =>
+      port.port === undefined
+        ? []
+        : [{ name: port.name ?? '', protocol: port.protocol ?? 'TCP', port: port.port }],
+    ),
+    endpoints: usable.map((value) =>
+      lowerEndpoint(value, Number.isInteger(weight) && weight >= 1 && weight <= 100 ? weight : undefined),
+    ),
+  };
+}

@@ -1,0 +1,179 @@
+/** Who belongs to a service: slices by their label, workloads by its selector. Indexed, so a change finds its own. */
+import type { EndpointSliceResource } from '../model/service.js';
+import type { Target } from './endpoints.js';
+import type { AssignedService, NodeContext, Workload } from './types.js';
+
+/** With this label nobody makes endpoints for a service from workloads. */
+export const ENDPOINT_CONTROLLER_LABEL = 'service.kubernetes.io/endpoint-controller-name';
+
+export class EndpointSources {
+  readonly #services = new Map<string, AssignedService>();
+  readonly #slices = new Map<string, EndpointSliceResource>();
+  readonly #slicesOf = new Map<string, Set<string>>();
+  readonly #workloads = new Map<string, Workload>();
+  /** `namespace key=value` -> services with that pair first in their selector. */
+  readonly #selecting = new Map<string, Set<string>>();
+  /** `namespace key=value` -> workloads with that label. */
+  readonly #labelled = new Map<string, Set<string>>();
+
+  service(key: string): AssignedService | undefined {
+    return this.#services.get(key);
+  }
+
+  slice(key: string): EndpointSliceResource | undefined {
+    return this.#slices.get(key);
+  }
+
+  workload(id: string): Workload | undefined {
+    return this.#workloads.get(id);
+  }
+
+  services(): IterableIterator<string> {
+    return this.#services.keys();
+  }
+
+  setService(key: string, service: AssignedService | undefined): void {
+    const before = this.#services.get(key);
+    if (before !== undefined) drop(this.#selecting, selectorPair(before), key);
+    if (service === undefined) this.#services.delete(key);
+    else {
+      this.#services.set(key, service);
+      add(this.#selecting, selectorPair(service), key);
+    }
+  }
+
+  /** Returns the keys of the services that it concerns. */
+  setSlice(key: string, slice: EndpointSliceResource | undefined): string[] {
+    const touched: string[] = [];
+    for (const one of [this.#slices.get(key), slice]) {
+      if (one?.service !== undefined) touched.push(`${one.namespace}/${one.service}`);
+    }
+    const before = this.#slices.get(key);
+    if (before?.service !== undefined) drop(this.#slicesOf, `${before.namespace}/${before.service}`, key);
+    if (slice === undefined) this.#slices.delete(key);
+    else {
+      this.#slices.set(key, slice);
+      if (slice.service !== undefined) add(this.#slicesOf, `${slice.namespace}/${slice.service}`, key);
+    }
+    return touched;
+  }
+
+  /** Returns the keys of the services that it concerns. */
+  setWorkload(id: string, workload: Workload | undefined): string[] {
+    const before = this.#workloads.get(id);
+    const touched = new Set<string>();
+    for (const one of [before, workload]) {
+      if (one === undefined) continue;
+      for (const pair of labelPairs(one)) {
+        for (const key of this.#selecting.get(pair) ?? []) {
+          if (selects(this.#services.get(key), one)) touched.add(key);
+        }
+      }
+    }
+    if (before !== undefined) for (const pair of labelPairs(before)) drop(this.#labelled, pair, id);
+    if (workload === undefined) this.#workloads.delete(id);
+    else {
+      this.#workloads.set(id, workload);
+      for (const pair of labelPairs(workload)) add(this.#labelled, pair, id);
+    }
+    return [...touched];
+  }
+
+  /** Endpoints of one port of a service in one family, each address and port once. */
+  targets(key: string, portIndex: number, family: 4 | 6, node: Pick<NodeContext, 'name' | 'zone'>): Target[] {
+    const assigned = this.#services.get(key);
+    const port = assigned?.service.ports[portIndex];
+    if (assigned === undefined || port === undefined) return [];
+    const found = new Map<string, Target>();
+    const put = (target: Target): void => {
+      const id = `${target.address} ${target.port}`;
+      const other = found.get(id);
+      // The same endpoint may be in two slices for a moment: the better state counts.
+      if (other === undefined || rank(target) > rank(other)) found.set(id, target);
+    };
+    for (const sliceKey of this.#slicesOf.get(key) ?? []) {
+      const slice = this.#slices.get(sliceKey);
+      if (slice?.family !== family) continue;
+      const match = slice.ports.find((one) => one.name === port.name && one.protocol === port.protocol);
+      if (match === undefined) continue;
+      for (const endpoint of slice.endpoints) {
+        put({
+          address: endpoint.address,
+          port: match.port,
+          ready: endpoint.ready,
+          serving: endpoint.serving,
+          terminating: endpoint.terminating,
+          local: endpoint.nodeName === node.name,
+          weight: endpoint.weight ?? 1,
+          ...(endpoint.zone === undefined ? {} : { zone: endpoint.zone }),
+          ...(endpoint.nodeName === undefined ? {} : { nodeName: endpoint.nodeName }),
+          ...(endpoint.hintZones === undefined ? {} : { hintZones: endpoint.hintZones }),
+          ...(endpoint.hintNodes === undefined ? {} : { hintNodes: endpoint.hintNodes }),
+        });
+      }
+    }
+    const { targetPort, protocol } = port;
+    for (const workload of this.#selected(assigned)) {
+      const address = family === 4 ? workload.ipv4 : workload.ipv6;
+      const number =
+        typeof targetPort === 'number'
+          ? targetPort
+          : workload.ports.find((one) => one.name === targetPort && one.protocol === protocol)?.port;
+      if (address === undefined || number === undefined) continue;
+      put({
+        address,
+        port: number,
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: true,
+        nodeName: node.name,
+        ...(node.zone === '' ? {} : { zone: node.zone }),
+        weight: 1,
+      });
+    }
+    return [...found.values()];
+  }
+
+  #selected(assigned: AssignedService): Workload[] {
+    const { service } = assigned;
+    if (service.selector === undefined || ENDPOINT_CONTROLLER_LABEL in service.labels) return [];
+    const pair = selectorPair(assigned);
+    return [...(pair === undefined ? [] : (this.#labelled.get(pair) ?? []))]
+      .map((id) => this.#workloads.get(id))
+      .filter((workload) => workload !== undefined && selects(assigned, workload)) as Workload[];
+  }
+}
+
+function rank(target: Target): number {
+  return target.ready ? 2 : target.serving ? 1 : 0;
+}
+
+function selectorPair({ service }: AssignedService): string | undefined {
+  const [first] = Object.entries(service.selector ?? {});
+  return first === undefined ? undefined : `${service.namespace} ${first[0]}=${first[1]}`;
+}
+
+function labelPairs(workload: Workload): string[] {
+  return Object.entries(workload.labels).map(([key, value]) => `${workload.namespace} ${key}=${value}`);
+}
+
+function selects(assigned: AssignedService | undefined, workload: Workload): boolean {
+  const selector = assigned?.service.selector;
+  if (selector === undefined || assigned?.service.namespace !== workload.namespace) return false;
+  return Object.entries(selector).every(([key, value]) => workload.labels[key] === value);
+}
+
+function add(index: Map<string, Set<string>>, key: string | undefined, value: string): void {
+  if (key === undefined) return;
+  const set = index.get(key);
+  if (set === undefined) index.set(key, new Set([value]));
+  else set.add(value);
+}
+
+function drop(index: Map<string, Set<string>>, key: string | undefined, value: string): void {
+  if (key === undefined) return;
+  const set = index.get(key);
+  set?.delete(value);
+  if (set?.size === 0) index.delete(key);
+}

@@ -1,0 +1,68 @@
+import { createServer, type Server } from 'node:http';
+import { SluiceError } from '../../policy/errors.js';
+import type { Logger } from '../log.js';
+
+/** Ready backends on this node of a service that has a health check port. */
+export interface HealthCheck {
+  readonly namespace: string;
+  readonly name: string;
+  readonly port: number;
+  readonly endpoints: number;
+}
+
+/**
+ * Answers on the health check ports of services with externalTrafficPolicy Local, as kube-proxy does: 200 where the
+ * node has a ready backend, else 503, and the numbers as JSON. A terminating backend does not count.
+ */
+export class HealthPorts {
+  readonly #log: Logger;
+  readonly #servers = new Map<
+    string,
+    { readonly port: number; readonly server: Server; check: HealthCheck }
+  >();
+  readonly problems = new Map<string, SluiceError>();
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** Sets or (undefined) closes the port of a service. */
+  set(key: string, check: HealthCheck | undefined): void {
+    const open = this.#servers.get(key);
+    if (open !== undefined && open.port === check?.port) {
+      open.check = check;
+      return;
+    }
+    open?.server.close();
+    open?.server.closeAllConnections();
+    this.#servers.delete(key);
+    this.problems.delete(key);
+    if (check !== undefined) this.#open(key, check);
+  }
+
+  close(): void {
+    for (const key of [...this.#servers.keys()]) this.set(key, undefined);
+  }
+
+  #open(key: string, check: HealthCheck): void {
+    const server = createServer((_request, response) => {
+      const { namespace, name, endpoints } = this.#servers.get(key)?.check ?? check;
+      const body = { service: { namespace, name }, localEndpoints: endpoints, serviceProxyHealthy: true };
+      response.writeHead(endpoints > 0 ? 200 : 503, {
+        'Content-Type': 'application/json',
+        'X-Content-Type-Options': 'nosniff',
+        'X-Load-Balancing-Endpoint-Weight': String(endpoints),
+      });
+      response.end(`${JSON.stringify(body)}\n`);
+    });
+    server.on('error', (error) => {
+      const problem = SluiceError.of('SLU3602', { port: check.port, service: key, reason: error.message });
+      this.problems.set(key, problem);
+      this.#log.error(problem.toLine());
+    });
+    server.keepAliveTimeout = 1000;
+    server.listen(check.port, '::');
+    server.unref();
+    this.#servers.set(key, { port: check.port, server, check });
+  }
+}

@@ -1,0 +1,31 @@
+import { hostname } from 'node:os';
+import type { NodeContext, ServiceCapacity } from '../../policy/services/types.js';
+import type { AgentConfig } from '../config.js';
+import { memberEntries, servicePorts } from '../dataplane/kernel-maps.js';
+
+/** Room for source ranges of services (service_ranges in bpf/lib/maps.h). */
+const RANGES = 16_384;
+
+/** Sizes of the maps of services, as the settings have them. */
+export function serviceCapacity(config: AgentConfig): ServiceCapacity {
+  return {
+    frontends: config.serviceEntries,
+    slots: config.serviceSlotEntries,
+    backends: config.backendEntries,
+    members: memberEntries(config),
+    ranges: RANGES,
+    ports: servicePorts(config),
+  };
+}
+
+/** This node as the compiler of services sees it. */
+export function nodeContext(config: AgentConfig, addresses: readonly string[]): NodeContext {
+  return {
+    name: config.nodeName === '' ? hostname().toLowerCase() : config.nodeName,
+    zone: config.zone,
+    addresses,
+    balancing: config.serviceBalancing,
+    maglev: config.externalBalancing === 'maglev',
+    dsr: config.externalMode === 'dsr',
+  };
+}
