@@ -26,7 +26,7 @@ const WARM_UP = 10;
 /** Targets. */
 const EVENT_MS = 10;
 const COPIES = 1 / 20;
-/** Times and writes may be so many times those of a world of a tenth of the size: caches miss more, teams are more. */
+/** Times and map writes may be so many times those of a world of a tenth of the size: caches miss more, teams are more. */
 const GROWTH = 2.5;
 
 const sizeOf = (scale: number): WorldSize => ({
@@ -124,6 +124,9 @@ function main(): void {
   const large = inProcess(SCALE);
   const medianOf = (figures: Figures, event: string, field: keyof Cost): number =>
     median((figures.events[event] ?? []).map((cost) => cost[field]));
+  // The sizes are measured one after the other: only the least is free of what else the machine did meanwhile.
+  const leastOf = (figures: Figures, event: string): number =>
+    Math.min(...(figures.events[event] ?? []).map((cost) => cost.milliseconds));
   const shown = (name: string, unit: string, of: (figures: Figures) => number): Measurement => ({
     name,
     unit,
@@ -163,10 +166,10 @@ function main(): void {
         target: { op: '<=', value: 1 },
       },
       {
-        name: `${event}: time beside a tenth`,
+        name: `${event}: least time`,
         unit: 'ms',
-        ours: medianOf(large, event, 'milliseconds'),
-        peers: { 'a tenth': medianOf(small, event, 'milliseconds') },
+        ours: leastOf(large, event),
+        peers: { 'a tenth': leastOf(small, event) },
         better: 'lower',
         target: { op: '<=', value: GROWTH },
       },

@@ -19,7 +19,7 @@ export interface AgentConfig {
   /** Flow table entries (two per flow), or 'auto': within 1 % of memory together with the other maps, at least 131072. */
   readonly flowEntries: number | 'auto';
   readonly maxEndpointIndex: number; // 65536
-  readonly policyPeerEntries: number; // 524288
+  readonly policyPeerEntries: number; // 262144
   readonly policyPortEntries: number; // 131072
   readonly addressEntries: number; // 131072
   readonly cidrEntries: number; // 65536
@@ -75,7 +75,7 @@ export const CONFIG_DEFAULTS = {
   metricsAddress: '127.0.0.1:9644',
   flowEntries: 'auto',
   maxEndpointIndex: 65536,
-  policyPeerEntries: 524288,
+  policyPeerEntries: 262144,
   policyPortEntries: 131072,
   addressEntries: 131072,
   cidrEntries: 65536,

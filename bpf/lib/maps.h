@@ -24,7 +24,7 @@ MAP(networks, BPF_MAP_TYPE_ARRAY, __u32, struct network, 4096, 0);
 MAP(uplinks, BPF_MAP_TYPE_HASH, __u32, struct uplink, 64, 0);
 MAP(addrs, BPF_MAP_TYPE_HASH, struct ip_addr, struct addr_info, 131072, BPF_F_NO_PREALLOC);
 MAP(cidrs, BPF_MAP_TYPE_LPM_TRIE, struct cidr_key, struct addr_info, 65536, BPF_F_NO_PREALLOC);
-MAP(policy_peers, BPF_MAP_TYPE_HASH, struct policy_peer_key, struct policy_peer, 524288, BPF_F_NO_PREALLOC);
+MAP(policy_peers, BPF_MAP_TYPE_HASH, struct policy_peer_key, struct policy_peer, 262144, BPF_F_NO_PREALLOC);
 /* Class of an endpoint's identity: what no rule for several namespaces tells apart shares one entry in a set. */
 MAP(identity_class, BPF_MAP_TYPE_HASH, __u32, __u32, 131072, BPF_F_NO_PREALLOC);
 MAP(policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_port_key, struct policy_port, 131072,

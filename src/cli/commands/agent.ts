@@ -32,7 +32,7 @@ export function agentCommand(context: CliContext): Command {
             '  metricsAddress: 127.0.0.1:9644       # "" for none\n' +
             '  flowEntries: auto                    # or a number; two for each flow\n' +
             '  maxEndpointIndex: 65536\n' +
-            '  policyPeerEntries: 524288\n' +
+            '  policyPeerEntries: 262144\n' +
             '  policyPortEntries: 131072\n' +
             '  addressEntries: 131072\n' +
             '  cidrEntries: 65536\n' +
