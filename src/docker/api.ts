@@ -32,6 +32,7 @@ const containersSchema = z.array(
   z.object({ Id: z.string(), Names: z.array(z.string()).nullish(), Labels: labels }),
 );
 const detailsSchema = z.object({
+  Id: z.string(),
   NetworkSettings: z.object({
     Networks: z.record(
       z.string(),
@@ -102,7 +103,9 @@ export class DockerApi {
       60_000,
     );
     const networks = Object.values(details?.NetworkSettings.Networks ?? {});
-    return networks.find((network) => network.EndpointID === endpoint)?.Aliases ?? [];
+    const aliases = networks.find((network) => network.EndpointID === endpoint)?.Aliases ?? [];
+    // Docker adds the start of the container's id.
+    return aliases.filter((alias) => details?.Id.startsWith(alias) !== true);
   }
 
   async #get<S extends z.ZodType>(

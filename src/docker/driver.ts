@@ -124,11 +124,11 @@ export class DockerDriver {
   }
 
   async join({ NetworkID, EndpointID, SandboxKey }: Join): Promise<JoinAnswer> {
-    const endpoint = this.#endpoint(EndpointID);
     const network = await this.#networkOf(NetworkID);
-    const identity = await this.#identify(network, endpoint);
+    const identity = await this.#identify(network, this.#endpoint(EndpointID));
     await this.#inTurn(async () => {
       const { state } = this.#parts;
+      const endpoint = this.#endpoint(EndpointID); // it may have been deleted meanwhile
       if (endpoint.joined !== undefined) return;
       const siblings = state.inSandbox(SandboxKey);
       const taken = new Set(siblings.map(({ joined }) => joined?.device));
@@ -140,6 +140,7 @@ export class DockerDriver {
       await this.#put({ ...endpoint, joined });
     });
     this.#learnAliases(identity.name, EndpointID);
+    const endpoint = this.#endpoint(EndpointID);
     const resource = this.#parts.runtime.get(`Network ${network.network}`);
     const { ipv4, ipv6, internal } = resource?.kind === 'Network' ? resource : {};
     return {
@@ -186,6 +187,7 @@ export class DockerDriver {
     const { state } = this.#parts;
     const known = { networks: new Set(state.networks.keys()), endpoints: new Set(state.endpoints.keys()) };
     const addresses = new Set([...state.addresses].filter(([, row]) => row.chosen).map(([key]) => key));
+    if (known.networks.size + known.endpoints.size + addresses.size === 0) return;
     let missing: ReadonlySet<string> | undefined;
     const look = async (): Promise<void> => {
       try {

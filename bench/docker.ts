@@ -1,0 +1,174 @@
+/**
+ * What a network costs `docker run`: the time of a whole `docker run --rm` of a program that ends at once, over that of
+ * one with `--network none`, beside Docker's own bridge, without and with a published port. In the same run,
+ * the name service: a local name at a container, and questions a second.
+ *
+ * A dockerd of its own (network namespace, folders, socket) with its rules in iptables, as it is by default.
+ * Settings from the environment: BENCH_ROUNDS (15), BENCH_DNS (20000).
+ */
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Dockerd, IMAGE } from '../test/lib/dockerd.js';
+import { Agent } from './lib/agent.js';
+import { inside, netnsPath, Scratch, veth } from './lib/netns.js';
+import { report } from './lib/report.js';
+import { interleave, median } from './lib/stats.js';
+
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
+const QUESTIONS = Number(process.env.BENCH_DNS ?? 20_000);
+/** At most this part of what Docker's bridge costs. */
+const PART = 0.5;
+const NAME_MS = 1;
+const PER_SECOND = 10_000;
+
+const WAYS = {
+  none: ['--network', 'none'],
+  sluice: ['--network', 'ours'],
+  'sluice, port': ['--network', 'ours', '-p', '8081:80'],
+  bridge: ['--network', 'theirs'],
+  'bridge, port': ['--network', 'theirs', '-p', '8082:80'],
+} as const;
+type Way = keyof typeof WAYS;
+
+/** Questions from inside a container's namespace: [median milliseconds one at a time, questions a second]. */
+function names(netns: string, server: string): { readonly milliseconds: number; readonly perSecond: number } {
+  const script = `
+    const { encode } = require('dns-packet');
+    const socket = require('node:dgram').createSocket('udp4');
+    const message = encode({ type: 'query', id: 1, flags: 0x100, questions: [{ name: 'web', type: 'A' }] });
+    let heard = () => {};
+    socket.on('message', () => heard());
+    const answer = () => new Promise((resolve) => { heard = resolve; });
+    socket.connect(53, '${server}', async () => {
+      const times = [];
+      for (let i = 0; i < 2000; i++) {
+        const begin = performance.now();
+        socket.send(message);
+        await answer();
+        times.push(performance.now() - begin);
+      }
+      times.sort((a, b) => a - b);
+      let sent = 0;
+      let received = 0;
+      const begin = performance.now();
+      await new Promise((resolve) => {
+        const next = () => { if (sent < ${QUESTIONS}) { sent++; socket.send(message); } };
+        heard = () => { if (++received === ${QUESTIONS}) resolve(); else next(); };
+        for (let i = 0; i < 32; i++) next();
+      });
+      const seconds = (performance.now() - begin) / 1000;
+      console.log(JSON.stringify({ milliseconds: times[1000], perSecond: ${QUESTIONS} / seconds }));
+      socket.close();
+    });`;
+  const { stdout, stderr, status } = spawnSync(
+    'nsenter',
+    [`--net=${netnsPath(netns)}`, '--', process.execPath, '-e', script],
+    { encoding: 'utf8', timeout: 60_000 },
+  );
+  if (status !== 0) throw new Error(`names: ${stderr}`);
+  return JSON.parse(stdout) as { milliseconds: number; perSecond: number };
+}
+
+async function main(scratch: Scratch): Promise<void> {
+  const host = scratch.netns('host');
+  const outside = scratch.netns('out');
+  veth(host, 'uplink0', outside, 'eth0');
+  inside(host, 'ip address add 198.51.100.1/24 dev uplink0');
+  inside(host, 'ip route add default via 198.51.100.2');
+  const driver = `sluice-${randomBytes(4).toString('hex')}`;
+  const socket = join(tmpdir(), `${driver}.sock`);
+  const agent = new Agent(scratch, host, {
+    dockerPlugin: `/run/docker/plugins/${driver}.sock`,
+    dockerApi: socket,
+  });
+  const docker = new Dockerd(scratch, host, socket);
+  await agent.start(scratch);
+  await docker.start();
+  docker.makeImage();
+  docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, 'ours');
+  docker.docker('network', 'create', 'theirs');
+  const policy = {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name: 'some' },
+    spec: {
+      podSelector: { matchLabels: { app: 'web' } },
+      ingress: [{ from: [{ podSelector: {} }], ports: [{ port: 80 }] }],
+    },
+  };
+  const netns = scratch.netns('web');
+  const town = {
+    apiVersion: 'sluice.dev/v1alpha1',
+    kind: 'Network',
+    metadata: { name: 'town' },
+    spec: { ipv4: { cidr: '10.61.0.0/24' } },
+  };
+  const web = {
+    apiVersion: 'sluice.dev/v1alpha1',
+    kind: 'Container',
+    metadata: { name: 'web' },
+    spec: { netns: { name: netns }, networks: ['town'] },
+  };
+  await agent.apply([policy, town, web].map((document) => JSON.stringify(document)).join('\n---\n'));
+
+  const run = (way: Way): number => {
+    const begin = performance.now();
+    docker.docker('run', '--rm', '-l', 'app=web', ...WAYS[way], IMAGE, 'true');
+    return performance.now() - begin;
+  };
+  const ways = Object.keys(WAYS) as Way[];
+  for (const way of ways) run(way);
+  const times = await interleave(ROUNDS, ways, run);
+  const at = (way: Way): number => median(times.get(way) ?? []);
+  const over = (way: Way): number => at(way) - at('none');
+  const dns = names(netns, '10.61.0.1');
+  const lower = { better: 'lower', target: { op: '<=', value: PART } } as const;
+  report(
+    'docker',
+    [
+      {
+        name: 'docker run, over --network none',
+        unit: 'ms',
+        ours: over('sluice'),
+        peers: { bridge: over('bridge') },
+        ...lower,
+      },
+      {
+        name: 'the same with a published port',
+        unit: 'ms',
+        ours: over('sluice, port'),
+        peers: { bridge: over('bridge, port') },
+        ...lower,
+      },
+      {
+        name: 'a local name, median',
+        unit: 'ms',
+        ours: dns.milliseconds,
+        peers: { limit: NAME_MS },
+        better: 'lower',
+        target: { op: '<=', value: 1 },
+      },
+      {
+        name: 'local names a second',
+        unit: '',
+        ours: dns.perSecond,
+        peers: { limit: PER_SECOND },
+        better: 'higher',
+        target: { op: '>=', value: 1 },
+      },
+    ],
+    { rounds: ROUNDS, milliseconds: Object.fromEntries(ways.map((way) => [way, times.get(way)])) },
+  );
+}
+
+const scratch = new Scratch('slbdk');
+try {
+  await main(scratch);
+} catch (error) {
+  console.error(`bench/docker: ${(error as Error).message}`);
+  process.exitCode = 1;
+} finally {
+  for (const failure of scratch.close()) console.error(`bench/docker: not cleaned up: ${failure}`);
+}
