@@ -14,6 +14,9 @@ const NAMES: ReadonlyMap<number, string> = new Map(
     .filter(([, name]) => name !== 'EWOULDBLOCK' && name !== 'ENOTSUP'),
 );
 
+/** Node builds the map anew each time that it is asked. */
+let texts: ReturnType<typeof getSystemErrorMap> | undefined;
+
 /** Name of an error number, such as `ENOENT`; `E<number>` for one that is not known. */
 export function errnoName(errno: number): string {
   return NAMES.get(errno) ?? KERNEL_ERRORS.get(errno)?.[0] ?? `E${errno}`;
@@ -21,8 +24,9 @@ export function errnoName(errno: number): string {
 
 /** Text of an error number, such as `no such file or directory`. */
 export function errnoText(errno: number): string {
+  texts ??= getSystemErrorMap();
   return (
-    getSystemErrorMap().get(-errno)?.[1] ??
+    texts.get(-errno)?.[1] ??
     KERNEL_ERRORS.get(errno)?.[1] ??
     errnoName(errno).replace(/^E(\d+)$/, 'error $1')
   );

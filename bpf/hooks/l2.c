@@ -36,6 +36,10 @@ static __always_inline int decide_l2(struct work *w, struct endpoint *ep, bool o
 	w->r.dport = w->rev.dport;
 	w->r.action = ACTION_PASS;
 	w->r.flags = FLOW_REPLY;
+	if (ep->flags & EP_LIMIT) {
+		w->f.flags |= FLOW_LIMIT;
+		w->r.flags |= FLOW_LIMIT;
+	}
 	w->r.peer_ifindex = ep->ifindex;
 	address_info(&w->fwd.saddr, &w->src);
 	address_info(&w->fwd.daddr, &w->dst);

@@ -41,5 +41,6 @@ enum drop_reason {
 	DROP_SERVICE_EMPTY = 31, /* the service has no backend: refused */
 	DROP_SERVICE_NOT_LOCAL = 32, /* the service is for backends of this node, and there is none */
 	DROP_SERVICE_SOURCE = 33, /* the service does not take connections from this source */
-	DROP_REASON_COUNT = 34,
+	DROP_BANDWIDTH = 34, /* more than the limit of the container */
+	DROP_REASON_COUNT = 35,
 };

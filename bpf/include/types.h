@@ -49,6 +49,7 @@ enum flow_flag {
 	FLOW_TTL = 16, /* routed hop: TTL or hop limit is decremented */
 	FLOW_L4_NAT_PORT = 32, /* a port changes too */
 	FLOW_SERVICE = 64, /* the destination was a service; both directions have it */
+	FLOW_LIMIT = 128, /* sender or receiver has a limit in `bandwidth` */
 };
 
 /*
@@ -124,6 +125,7 @@ struct frag {
 enum endpoint_flag {
 	EP_BRIDGE = 1, /* host side is a port of a bridge: broadcast and ARP pass */
 	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
+	EP_LIMIT = 4, /* it has an entry in `bandwidth` */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */
@@ -141,6 +143,22 @@ struct endpoint {
 	__u8 pad[6];
 	struct ip_addr addr4; /* v4-mapped, 0: none */
 	struct ip_addr addr6; /* 0: none */
+};
+
+/*
+ * A token bucket as virtual time (the generic cell rate algorithm): a packet moves `next` on by what it costs, and
+ * may pass while `next` is not further ahead than `tolerance`.
+ */
+struct rate_limit {
+	__u64 cost; /* nanoseconds a byte, times 2^20; 0: no limit */
+	__u64 tolerance; /* nanoseconds: the burst */
+	__u64 next; /* CLOCK_MONOTONIC; the programs write it */
+};
+
+/* Limits of an endpoint, by the ifindex of its endpoints slot. */
+struct bandwidth {
+	struct rate_limit ingress; /* towards the container */
+	struct rate_limit egress;
 };
 
 enum addr_flag {

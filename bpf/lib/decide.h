@@ -288,6 +288,10 @@ __noinline int decide(struct __sk_buff *skb)
 			return reason;
 	}
 
+	if (unlikely((sep && (sep->flags & EP_LIMIT)) || (dep && (dep->flags & EP_LIMIT)))) {
+		w->f.flags |= FLOW_LIMIT;
+		w->r.flags |= FLOW_LIMIT;
+	}
 	/* The answers, before and after translation. */
 	w->rev.saddr = w->f.daddr;
 	w->rev.sport = w->f.dport;

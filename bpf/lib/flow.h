@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Carrying out what a flow entry says: the fast path. */
 #pragma once
+#include "bandwidth.h"
 #include "nat.h"
 #include "hot.h"
 #include "icmp_reply.h"
@@ -209,8 +210,22 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 		return drop_denied(p, e);
 	if (cfg_dry_run)
 		return report(p, e);
-	if (hook == HOOK_CONTAINER || hook == HOOK_UPLINK) {
-		if (unlikely(e->flags & FLOW_TTL)) {
+	if (unlikely(e->flags & (FLOW_TTL | FLOW_LIMIT))) {
+		if (e->flags & FLOW_LIMIT) {
+			const bool inside = hook == HOOK_HOST || hook == HOOK_L2_INGRESS;
+			__u32 device = skb->ifindex, own;
+
+			/* Kept apart: the verifier refuses a pointer that is one or the other. */
+			asm volatile("" : "+r"(device));
+			own = hook == HOOK_HOST ? device : p->key.ifindex;
+			if (over_limit(dir == DIR_EGRESS ? own : 0,
+				       inside                  ? own
+				       : action == ACTION_PEER ? oif
+							       : 0,
+				       p->len))
+				return drop(p, NULL, DROP_BANDWIDTH, dir);
+		}
+		if ((hook == HOOK_CONTAINER || hook == HOOK_UPLINK) && (e->flags & FLOW_TTL)) {
 			if (p->ttl <= 1) {
 				if (hook == HOOK_CONTAINER)
 					return reply_error(skb, p, DROP_TTL, 0);

@@ -44,6 +44,7 @@ MAP(service_state_map, BPF_MAP_TYPE_ARRAY, __u32, struct service_state, 1, BPF_F
 /* What sockets were translated: host ports and services. */
 MAP(sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_origin, 32768, 0);
 MAP(socket_netns_map, BPF_MAP_TYPE_HASH, __u64, struct socket_netns, 65536, BPF_F_NO_PREALLOC);
+MAP(bandwidths, BPF_MAP_TYPE_HASH, __u32, struct bandwidth, 65536, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
 MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
 MAP(decisions, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct decision, DECISIONS, 0);

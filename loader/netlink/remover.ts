@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { IFLA, NLM_F, NLMSG, RTM } from './constants.js';
 import { decodeAcknowledgement, NetlinkError, requestError } from './errors.js';
 import { encodeLinkHeader } from './link.js';
+import type { LinkRequests } from './links.js';
 import { forEachMessage, MessageBuilder } from './message.js';
 import { NetlinkSocket } from './socket.js';
 
@@ -12,73 +13,119 @@ const OPERATION = 'delete links';
 const ENODEV = 19;
 const EPROTO = 71;
 
+/** Removals under way at once: each takes a thread of libuv's pool, which has four. */
+const MAX_RUNNING = 3;
+/** Looking takes the kernel's lock, which a large request holds for a while: those are waited for. */
+const LOOK_AT_MOST = 4;
+/** Milliseconds between two looks whether devices are gone. */
+const LOOK_MS = 1;
+
 interface Waiting {
   readonly ifindex: number;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
+  readonly finished: () => void;
+}
+
+/** The removal of one device. */
+export interface Removal {
+  /** Resolves when nobody can see the device any more. Rejects with NetlinkError. */
+  readonly gone: Promise<void>;
+  /** Resolves when the kernel is done with it, whatever came of it. */
+  readonly finished: Promise<void>;
 }
 
 /**
- * Removes devices without holding up the caller: the kernel waits for several grace periods (10 to 50 ms), and
- * it does so on a thread of its own. Those that are asked for while it waits go together, which costs
- * as much as one.
+ * Removes devices without holding up the caller. The kernel takes a device away at once and then waits for several grace
+ * periods (10 to 50 ms); it does that on a thread of its own. Those that are asked for in one turn go together,
+ * which costs as much as one.
  */
 export class LinkRemover {
-  readonly #socket: NetlinkSocket;
+  readonly #links: LinkRequests;
+  readonly #idle: NetlinkSocket[] = [];
   readonly #buffer = Buffer.from(new ArrayBuffer(64 * 1024));
+  readonly #running = new Set<Promise<void>>();
   #queue: Waiting[] = [];
-  #running: Promise<void> | undefined;
+  #scheduled = false;
 
-  private constructor(socket: NetlinkSocket) {
-    this.#socket = socket;
+  /** `links` is used for looking whether devices are gone. For the network namespace that the process is in. */
+  constructor(links: LinkRequests) {
+    this.#links = links;
   }
 
-  /** For the network namespace that the process is in. Throws NetlinkError. */
-  static open(): LinkRemover {
-    try {
-      return new LinkRemover(NetlinkSocket.open({ receiveBuffer: RECEIVE_BUFFER }));
-    } catch (error) {
-      throw NetlinkError.from('open a netlink socket', error);
-    }
-  }
-
-  /** Resolves when the device is gone; it may be gone already. Rejects with NetlinkError. */
-  remove(ifindex: number): Promise<void> {
-    const gone = new Promise<void>((resolve, reject) => {
-      this.#queue.push({ ifindex, resolve, reject });
+  /** The device may be gone already. */
+  remove(ifindex: number): Removal {
+    let finished: () => void = () => {};
+    const end = new Promise<void>((resolve) => {
+      finished = resolve;
     });
-    // In the next turn, so that all that are asked for in this one go together.
-    this.#running ??= new Promise<void>((resolve) => setImmediate(resolve))
-      .then(() => this.#work())
-      .finally(() => {
-        this.#running = undefined;
+    const gone = new Promise<void>((resolve, reject) => {
+      this.#queue.push({ ifindex, resolve, reject, finished });
+    });
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      // In the next turn, so that all that are asked for in this one go together.
+      setImmediate(() => {
+        this.#scheduled = false;
+        this.#start();
       });
-    return gone;
+    }
+    return { gone, finished: end };
   }
 
   /** Resolves when nothing is under way. Never rejects. */
   async idle(): Promise<void> {
-    await this.#running;
-  }
-
-  /** Closes the socket; what is under way goes on in the kernel. */
-  close(): void {
-    this.#socket.close();
-  }
-
-  async #work(): Promise<void> {
-    while (this.#queue.length > 0) {
-      const batch = this.#queue.splice(0, CHUNK);
-      try {
-        await this.#delete(batch.map(({ ifindex }) => ifindex));
-        for (const { resolve } of batch) resolve();
-      } catch (error) {
-        for (const { reject } of batch) reject(NetlinkError.from(OPERATION, error));
-      }
+    while (this.#running.size > 0 || this.#scheduled || this.#queue.length > 0) {
+      await Promise.all(this.#running);
+      await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  async #delete(indexes: readonly number[]): Promise<void> {
+  /** Closes the sockets; what is under way goes on in the kernel. */
+  close(): void {
+    for (const socket of this.#idle.splice(0)) socket.close();
+  }
+
+  #start(): void {
+    while (this.#queue.length > 0 && this.#running.size < MAX_RUNNING) {
+      const batch = this.#queue.splice(0, CHUNK);
+      const run = this.#delete(batch).finally(() => {
+        this.#running.delete(run);
+        for (const { finished } of batch) finished();
+        this.#start();
+      });
+      this.#running.add(run);
+    }
+  }
+
+  /** Never rejects. */
+  async #delete(batch: readonly Waiting[]): Promise<void> {
+    const state = { done: false };
+    try {
+      const socket = this.#idle.pop() ?? NetlinkSocket.open({ receiveBuffer: RECEIVE_BUFFER });
+      const sent = this.#send(socket, batch).finally(() => {
+        state.done = true;
+        this.#idle.push(socket);
+      });
+      if (batch.length <= LOOK_AT_MOST) await Promise.race([sent, this.#vanished(batch, state)]);
+      else await sent;
+      for (const { resolve } of batch) resolve();
+      await sent;
+    } catch (error) {
+      for (const { reject } of batch) reject(NetlinkError.from(OPERATION, error));
+    }
+  }
+
+  /** The kernel unlists all devices of a request before it waits for the first. */
+  async #vanished(batch: readonly Waiting[], state: { readonly done: boolean }): Promise<void> {
+    const last = batch.at(-1)?.ifindex ?? 0;
+    do {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    } while (!state.done && this.#links.link(last) !== undefined);
+  }
+
+  async #send(socket: NetlinkSocket, batch: readonly Waiting[]): Promise<void> {
+    const indexes = batch.map(({ ifindex }) => ifindex);
     const builder = new MessageBuilder();
     const request = (type: number, sequence: number, ifindex: number, group?: number): void => {
       builder.begin(type, NLM_F.REQUEST | NLM_F.ACK, sequence);
@@ -97,15 +144,15 @@ export class LinkRemover {
       request(RTM.DELLINK, indexes.length, 0, group);
     }
     const requests = indexes.length === 1 ? 1 : indexes.length + 1;
-    await this.#socket.sendLater(builder.bytes());
-    this.#acknowledged(requests);
+    await socket.sendLater(builder.bytes());
+    this.#acknowledged(socket, requests);
   }
 
   /** Reads the answers; all are there when the request has been carried out. */
-  #acknowledged(requests: number): void {
+  #acknowledged(socket: NetlinkSocket, requests: number): void {
     let failure: NetlinkError | undefined;
     for (let missing = requests; missing > 0; ) {
-      const length = this.#socket.receive(this.#buffer);
+      const length = socket.receive(this.#buffer);
       if (length < 0) throw new NetlinkError(OPERATION, EPROTO, 'the kernel did not answer');
       forEachMessage(this.#buffer, length, (type, flags, _sequence, start, end) => {
         if (type !== NLMSG.ERROR) return;

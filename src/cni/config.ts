@@ -70,6 +70,8 @@ export interface NetConf {
 }
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+/** Bits a second; the same as in Kubernetes. */
+const MIN_RATE = 1000;
 /** IPAM types that are served without another program. */
 const BUILT_IN: ReadonlySet<string> = new Set(['', 'sluice', 'sluice-cni', 'host-local']);
 
@@ -243,6 +245,8 @@ function readBandwidth(value: unknown, field: string): Bandwidth | undefined {
     const rate = optional(given, `${direction}Rate`, field, bits) ?? 0;
     const burst = optional(given, `${direction}Burst`, field, bits) ?? 0;
     if (rate === 0 && burst === 0) return undefined;
+    if (rate > 0 && rate < MIN_RATE)
+      throw invalid(`${field}.${direction}Rate`, `must be at least ${MIN_RATE} bits a second, not ${rate}`);
     if (rate === 0) throw invalid(`${field}.${direction}Rate`, 'is required together with a burst');
     if (burst === 0) throw invalid(`${field}.${direction}Burst`, 'is required together with a rate');
     return { rate, burst };

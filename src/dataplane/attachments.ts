@@ -1,4 +1,4 @@
-import type { Endpoint } from '../../loader/abi/gen/types.gen.js';
+import type { Bandwidth, Endpoint } from '../../loader/abi/gen/types.gen.js';
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { LinkRemover } from '../../loader/netlink/remover.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
@@ -6,6 +6,7 @@ import { type Netns, openNetns } from '../../loader/netns.js';
 import { fault } from '../faults.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
+import { bandwidthEntry } from './bandwidth.js';
 import {
   configureHost,
   configureInside,
@@ -50,6 +51,7 @@ export class Attachments {
   readonly #hooks: Hooks;
   readonly #endpoints: SyncedMap<number, Endpoint>;
   readonly #addresses: AddressTable;
+  readonly #bandwidths: SyncedMap<number, Bandwidth>;
   readonly #expedite: Expedite;
   readonly #remover: LinkRemover;
   readonly #live = new Map<string, Live>();
@@ -61,6 +63,7 @@ export class Attachments {
     readonly hooks: Hooks;
     readonly endpoints: SyncedMap<number, Endpoint>;
     readonly addresses: AddressTable;
+    readonly bandwidths: SyncedMap<number, Bandwidth>;
     readonly expedite: Expedite;
     readonly remover: LinkRemover;
   }) {
@@ -68,6 +71,7 @@ export class Attachments {
     this.#hooks = parts.hooks;
     this.#endpoints = parts.endpoints;
     this.#addresses = parts.addresses;
+    this.#bandwidths = parts.bandwidths;
     this.#expedite = parts.expedite;
     this.#remover = parts.remover;
   }
@@ -102,6 +106,7 @@ export class Attachments {
   create(spec: AttachmentSpec, netns: Netns, placement: Placement): Live {
     const { ifindex, bridge, parent = 0, policy } = placement;
     let made = false;
+    this.#limit(spec, ifindex);
     this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy));
     try {
       const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
@@ -161,6 +166,7 @@ export class Attachments {
   write(id: string): void {
     const live = this.#live.get(id);
     if (live === undefined) return;
+    this.#limit(live.spec, live.ifindex);
     this.setPolicy(id, live.policy);
     for (const family of families(live.spec)) {
       this.#addresses.setPlace(family.address, { ifindex: live.ifindex, network: live.spec.number });
@@ -211,15 +217,28 @@ export class Attachments {
     if (lives.length > 0) fault('remove:cleared');
     const errors: unknown[] = [];
     const gone = lives.map(async (live) => {
-      if (live.spec.mode === 'macvlan') errors.push(...this.#removeMacvlan(live));
-      else await this.#remover.remove(live.ifindex).catch((error: unknown) => errors.push(error));
-      fault('remove:deleted');
-      // The index may have been given to another device meanwhile.
-      if (!this.#byIndex.has(live.ifindex)) this.#hooks.forget(live.ifindex);
+      if (live.spec.mode === 'macvlan') {
+        errors.push(...this.#removeMacvlan(live));
+        this.#forgetHooks(live.ifindex);
+        return;
+      }
+      const removal = this.#remover.remove(live.ifindex);
+      void this.#expedite
+        .hold(() => removal.finished)
+        .then(() => {
+          fault('remove:deleted');
+          this.#forgetHooks(live.ifindex);
+        });
+      await removal.gone.catch((error: unknown) => errors.push(error));
     });
     return Promise.all(gone).then(() => {
       if (errors.length > 0) throw errors[0];
     });
+  }
+
+  /** After a removal that others did not wait for: the index may have been given to another device meanwhile. */
+  #forgetHooks(ifindex: number): void {
+    if (!this.#byIndex.has(ifindex)) this.#hooks.forget(ifindex);
   }
 
   /** Takes an attachment whose device is gone out of the books and the maps. */
@@ -241,8 +260,13 @@ export class Attachments {
     return live;
   }
 
+  #limit(spec: AttachmentSpec, ifindex: number): void {
+    if (spec.bandwidth !== undefined) this.#bandwidths.set(ifindex, bandwidthEntry(spec.bandwidth));
+  }
+
   #clear(spec: AttachmentSpec, ifindex: number): void {
     this.#endpoints.delete(ifindex);
+    this.#bandwidths.delete(ifindex);
     for (const family of families(spec)) {
       if (this.#addresses.placeOf(family.address)?.ifindex === ifindex)
         this.#addresses.deletePlace(family.address);

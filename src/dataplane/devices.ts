@@ -48,6 +48,7 @@ export function makeDevice(
     mtu,
     alias: spec.alias,
     noIpv6LinkLocal: true,
+    queues: 1, // nothing of ours uses more, and more take longer to make
     peer: { name: spec.handover ?? device, netns, mac, mtu },
   });
   return { ifindex: made.ifindex, inside: made.peerIfindex };

@@ -37,7 +37,9 @@ export function endpointValue(spec: AttachmentSpec, ifindex: number, policy: End
     ifindex,
     network: spec.number,
     ...policy,
-    flags: spec.mode === 'bridge' ? EndpointFlag.Bridge : spec.mode === 'macvlan' ? EndpointFlag.L2 : 0,
+    flags:
+      (spec.mode === 'bridge' ? EndpointFlag.Bridge : spec.mode === 'macvlan' ? EndpointFlag.L2 : 0) |
+      (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
     mtu: spec.mtu,
     mac: macBytes(spec.mac),
     hostMac: macBytes(spec.hostMac),

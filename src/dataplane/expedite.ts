@@ -32,13 +32,30 @@ export class Expedite {
 
   /** Runs synchronous work with fast grace periods. */
   during<T>(work: () => T): T {
-    if (!this.#usable) return work();
-    if (this.#depth++ === 0) this.#usable = write('1');
+    this.#begin();
     try {
       return work();
     } finally {
-      if (--this.#depth === 0) write('0');
+      this.#end();
     }
+  }
+
+  /** The same for work that goes on while others run. */
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    this.#begin();
+    try {
+      return await work();
+    } finally {
+      this.#end();
+    }
+  }
+
+  #begin(): void {
+    if (this.#usable && this.#depth++ === 0) this.#usable = write('1');
+  }
+
+  #end(): void {
+    if (this.#depth > 0 && --this.#depth === 0) write('0');
   }
 }
 

@@ -64,22 +64,33 @@ export class Kernel {
     const addrs = new SyncedMap(maps.addrs, MAPS.addrs);
     const cidrs = new SyncedMap(maps.cidrs, MAPS.cidrs);
     const uplinks = new SyncedMap(maps.uplinks, MAPS.uplinks);
+    const bandwidths = new SyncedMap(maps.bandwidths, MAPS.bandwidths);
     this.addresses = new AddressTable(addrs, nodePortFilter(config.nodePortAddresses));
     this.cidrs = new CidrTable(cidrs);
     this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
-    this.#remover = LinkRemover.open();
+    this.#remover = new LinkRemover(this.rtnl);
     this.attachments = new Attachments({
       rtnl: this.rtnl,
       hooks: this.hooks,
       endpoints: this.endpoints,
       addresses: this.addresses,
+      bandwidths,
       expedite: new Expedite(config.stateDir),
       remover: this.#remover,
     });
-    this.#synced = [this.endpoints, this.networks, this.hostports, addrs, cidrs, this.classes, uplinks];
+    this.#synced = [
+      this.endpoints,
+      this.networks,
+      this.hostports,
+      addrs,
+      cidrs,
+      this.classes,
+      uplinks,
+      bandwidths,
+    ];
     if (this.loaded.adopted) for (const table of this.#synced) table.load();
     this.numbers = this.#numbers(addrs, cidrs);
   }

@@ -8,6 +8,8 @@ import {
   AddrFlag,
   type AddrInfo,
   addrInfoCodec,
+  type Bandwidth,
+  bandwidthCodec,
   type CidrKey,
   type Counter,
   cidrKeyCodec,
@@ -16,6 +18,7 @@ import {
   DropReason,
   decisionCodec,
   type Endpoint,
+  EndpointFlag,
   endpointCodec,
   type Flow,
   type FlowKey,
@@ -241,6 +244,7 @@ export class Bed {
     clear(this.addrs);
     clear(this.cidrs);
     clear(this.hostports);
+    clear(this.#object.map('bandwidths', u32Codec, bandwidthCodec));
     clear(this.#object.map('policy_peers', policyPeerKeyCodec, policyPeerCodec));
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
     clear(this.#object.map('identity_class', u32Codec, u32Codec));
@@ -291,6 +295,11 @@ export class Bed {
       gcExpired: 0n,
       halfOpen: 0,
     });
+  }
+
+  bandwidth(guest: Guest, limits: Bandwidth): void {
+    this.#object.map('bandwidths', u32Codec, bandwidthCodec).set(guest.ifindex, limits);
+    this.endpoint(guest, { flags: EndpointFlag.Limit });
   }
 
   /** A set whose any-peer entry denies with rule 900 + set, and the given peers (identity to rule) are allowed. */

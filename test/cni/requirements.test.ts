@@ -911,7 +911,11 @@ describe('capabilities', () => {
       expect(addressOf(result)).not.toBe(''),
     );
     await withSandbox(async (sandbox) => {
-      for (const bandwidth of [{ ingressRate: 1000 }, { egressBurst: 1000 }])
+      for (const bandwidth of [
+        { ingressRate: 1000 },
+        { egressBurst: 1000 },
+        { egressRate: 7, egressBurst: 1000 },
+      ])
         failure(await bed.call('ADD', conf({ runtimeConfig: { bandwidth } }), sandbox), 7, /bandwidth/);
     });
   });

@@ -13,7 +13,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '184143810c59e9fb';
+export const LAYOUT_HASH = '427a82e329652f20';
 
 /** struct addr_info, 16 bytes. */
 export interface AddrInfo {
@@ -97,6 +97,25 @@ export const backendCodec: Codec<Backend> = {
       addr: takeBytes(from, offset, 16),
       port: from.readUInt16BE(offset + 16),
       proto: from.readUInt8(offset + 18),
+    };
+  },
+};
+
+/** struct bandwidth, 48 bytes. */
+export interface Bandwidth {
+  readonly ingress: RateLimit;
+  readonly egress: RateLimit;
+}
+export const bandwidthCodec: Codec<Bandwidth> = {
+  size: 48,
+  encode(value, into, offset) {
+    rateLimitCodec.encode(value.ingress, into, offset);
+    rateLimitCodec.encode(value.egress, into, offset + 24);
+  },
+  decode(from, offset) {
+    return {
+      ingress: rateLimitCodec.decode(from, offset),
+      egress: rateLimitCodec.decode(from, offset + 24),
     };
   },
 };
@@ -812,6 +831,28 @@ export const rangeKeyCodec: Codec<RangeKey> = {
   },
 };
 
+/** struct rate_limit, 24 bytes. */
+export interface RateLimit {
+  readonly cost: bigint;
+  readonly tolerance: bigint;
+  readonly next: bigint;
+}
+export const rateLimitCodec: Codec<RateLimit> = {
+  size: 24,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.cost, offset);
+    into.writeBigUInt64LE(value.tolerance, offset + 8);
+    into.writeBigUInt64LE(value.next, offset + 16);
+  },
+  decode(from, offset) {
+    return {
+      cost: from.readBigUInt64LE(offset),
+      tolerance: from.readBigUInt64LE(offset + 8),
+      next: from.readBigUInt64LE(offset + 16),
+    };
+  },
+};
+
 /** struct service, 32 bytes. */
 export interface Service {
   readonly number: number;
@@ -1111,7 +1152,8 @@ export const DropReason = {
   ServiceEmpty: 31,
   ServiceNotLocal: 32,
   ServiceSource: 33,
-  ReasonCount: 34,
+  Bandwidth: 34,
+  ReasonCount: 35,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1150,19 +1192,22 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   31: 'ServiceEmpty',
   32: 'ServiceNotLocal',
   33: 'ServiceSource',
-  34: 'ReasonCount',
+  34: 'Bandwidth',
+  35: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
 export const EndpointFlag = {
   Bridge: 1,
   L2: 2,
+  Limit: 4,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
 export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag>> = {
   1: 'Bridge',
   2: 'L2',
+  4: 'Limit',
 };
 
 /** enum event_kind. */
@@ -1206,6 +1251,7 @@ export const FlowFlag = {
   Ttl: 16,
   L4NatPort: 32,
   Service: 64,
+  Limit: 128,
 } as const;
 export type FlowFlag = (typeof FlowFlag)[keyof typeof FlowFlag];
 /** Names of enum flow_flag by number. */
@@ -1217,6 +1263,7 @@ export const FlowFlagName: Readonly<Record<number, keyof typeof FlowFlag>> = {
   16: 'Ttl',
   32: 'L4NatPort',
   64: 'Service',
+  128: 'Limit',
 };
 
 /** enum flow_state. */
@@ -1350,6 +1397,7 @@ export const MAPS = {
   addrs: { key: ipAddrCodec, value: addrInfoCodec },
   backend_loads: { key: u32Codec, value: u32Codec },
   backends: { key: u32Codec, value: backendCodec },
+  bandwidths: { key: u32Codec, value: bandwidthCodec },
   cidrs: { key: cidrKeyCodec, value: addrInfoCodec },
   decisions: { key: u32Codec, value: decisionCodec },
   endpoints: { key: u32Codec, value: endpointCodec },

@@ -1,0 +1,341 @@
+/**
+ * The CNI plugin beside those of the CNI project, as a container runtime sees them: each request is one process that
+ * is started, takes its input, and ends. Sluice publishes a host port, masquerades and has policies in force; the chain
+ * bridge + portmap + firewall publishes a host port and masquerades; ptp does neither.
+ *
+ * Settings from the environment: BENCH_CNI_ROUNDS (200 requests in a row), BENCH_CNI_PARALLEL (100 at once).
+ */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Agent } from './lib/agent.js';
+import { Launcher } from './lib/launcher.js';
+import { inside, netnsPath, Scratch, veth } from './lib/netns.js';
+import { type Measurement, report } from './lib/report.js';
+import { median } from './lib/stats.js';
+
+const ROUNDS = Number(process.env.BENCH_CNI_ROUNDS ?? 200);
+const PARALLEL = Number(process.env.BENCH_CNI_PARALLEL ?? 100);
+/** Containers between two looks at the other candidates, so that what slows the machine down meets all alike. */
+const SLICE = 20;
+/** Targets in milliseconds. */
+const ADD_P50 = 4;
+const ADD_P99 = 10;
+const DEBIAN = '/usr/lib/cni';
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** One way to give containers a network. */
+interface Candidate {
+  readonly name: string;
+  /** Namespace of the host that the plugins run in. */
+  readonly host: string;
+  readonly path: string;
+  readonly plugins: readonly Json[];
+  /** Whether the plugins are told to publish a port. */
+  readonly ports: boolean;
+}
+
+interface Times {
+  readonly add: number[];
+  readonly del: number[];
+}
+
+/** Runs one plugin to its end. */
+type Run = Launcher['launch'];
+
+/** The whole chain for one container, as a runtime runs it. */
+async function chain(
+  run: Run,
+  candidate: Candidate,
+  command: 'ADD' | 'DEL',
+  netns: string,
+  port: number,
+  result?: unknown,
+): Promise<{ readonly result: unknown; readonly milliseconds: number }> {
+  const portMappings = [{ hostPort: port, containerPort: 80, protocol: 'tcp' }];
+  const plugins = command === 'ADD' ? candidate.plugins : [...candidate.plugins].reverse();
+  const environment = {
+    PATH: process.env.PATH ?? '',
+    CNI_COMMAND: command,
+    CNI_CONTAINERID: netns,
+    CNI_NETNS: netnsPath(netns),
+    CNI_IFNAME: 'eth0',
+    CNI_PATH: candidate.path,
+  };
+  let prevResult = result;
+  let total = 0;
+  for (const plugin of plugins) {
+    const input = {
+      cniVersion: '0.4.0',
+      name: 'bench',
+      ...plugin,
+      ...(candidate.ports ? { runtimeConfig: { portMappings } } : {}),
+      ...(prevResult === undefined ? {} : { prevResult }),
+    };
+    const file = join(candidate.path, String(plugin.type));
+    const { status, output, milliseconds } = await run(file, environment, JSON.stringify(input));
+    if (status !== 0) throw new Error(`${candidate.name} ${command} ${netns}: ${output}`);
+    total += milliseconds;
+    if (command === 'ADD') prevResult = JSON.parse(output);
+  }
+  return { result: prevResult, milliseconds: total };
+}
+
+/** ADD for each, then DEL for each, one after the other. */
+async function inARow(run: Run, candidate: Candidate, names: readonly string[], times: Times): Promise<void> {
+  const results: unknown[] = [];
+  for (const [i, netns] of names.entries()) {
+    const { result, milliseconds } = await chain(run, candidate, 'ADD', netns, 20_000 + i);
+    results.push(result);
+    times.add.push(milliseconds);
+  }
+  for (const [i, netns] of names.entries())
+    times.del.push((await chain(run, candidate, 'DEL', netns, 20_000 + i, results[i])).milliseconds);
+}
+
+/** All at once; milliseconds until the last one is done. */
+async function together(
+  runs: readonly Run[],
+  candidate: Candidate,
+  names: readonly string[],
+): Promise<{ add: number; del: number }> {
+  let started = performance.now();
+  const added = await Promise.all(
+    names.map((netns, i) => chain(runs[i] as Run, candidate, 'ADD', netns, 20_000 + i)),
+  );
+  const add = performance.now() - started;
+  started = performance.now();
+  await Promise.all(
+    names.map((netns, i) => chain(runs[i] as Run, candidate, 'DEL', netns, 20_000 + i, added[i]?.result)),
+  );
+  return { add, del: performance.now() - started };
+}
+
+function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
+
+/** Identifiers of Sluice's BPF programs of this machine. */
+function programs(): Set<number> {
+  const text = execFileSync('bpftool', ['--json', 'prog', 'show'], { encoding: 'utf8', maxBuffer: 1 << 26 });
+  const list = JSON.parse(text) as { id: number; name?: string }[];
+  return new Set(list.filter(({ name }) => name?.startsWith('sluice_')).map(({ id }) => id));
+}
+
+/** A host with an uplink. */
+function host(scratch: Scratch, role: string): string {
+  const name = scratch.netns(role);
+  const outside = scratch.netns(`${role}-o`);
+  veth(name, 'uplink0', outside, 'eth0');
+  inside(name, 'ip address add 198.51.100.1/24 dev uplink0');
+  inside(name, 'ip route add default via 198.51.100.2');
+  inside(name, 'sysctl -qw net.ipv4.ip_forward=1');
+  return name;
+}
+
+function ipam(scratch: Scratch, subnet: string): Json {
+  const dataDir = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-bench-cni-')));
+  return { type: 'host-local', dataDir, ranges: [[{ subnet }]], routes: [{ dst: '0.0.0.0/0' }] };
+}
+
+/** Debian's plugins work on the namespace that they are started in. */
+function entering(scratch: Scratch, name: string, plugins: readonly string[]): string {
+  const folder = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-bench-cni-')));
+  mkdirSync(folder, { recursive: true });
+  for (const plugin of plugins)
+    execFileSync('gcc', ['-O2', '-static', '-x', 'c', '-', '-o', join(folder, plugin)], {
+      input: wrapper(name, plugin),
+    });
+  execFileSync('sh', [
+    '-c',
+    `for f in ${DEBIAN}/*; do [ -e ${folder}/$(basename $f) ] || ln -s $f ${folder}/; done`,
+  ]);
+  return folder;
+}
+
+function wrapper(name: string, plugin: string): string {
+  return `#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sched.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	if (setns(open("${netnsPath(name)}", O_RDONLY | O_CLOEXEC), CLONE_NEWNET))
+		return 99;
+	execv("${DEBIAN}/${plugin}", argv);
+	return 98;
+}
+`;
+}
+
+/** A policy that isolates every container of the bench in both directions, with something allowed. */
+const POLICY = JSON.stringify({
+  apiVersion: 'networking.k8s.io/v1',
+  kind: 'NetworkPolicy',
+  metadata: { name: 'bench', namespace: 'default' },
+  spec: {
+    podSelector: {},
+    policyTypes: ['Ingress', 'Egress'],
+    ingress: [{ from: [{ podSelector: {} }], ports: [{ port: 80 }] }],
+    egress: [{ to: [{ podSelector: {} }], ports: [{ port: 80 }] }],
+  },
+});
+
+async function main(scratch: Scratch): Promise<void> {
+  const tool = Launcher.build();
+  const runs = Array.from({ length: PARALLEL }, (): Run => {
+    const launcher = new Launcher(tool);
+    scratch.onClose(() => launcher.close());
+    return (file, environment, input) => launcher.launch(file, environment, input);
+  });
+  const [measured = runs[0] as Run] = runs;
+  const ours = host(scratch, 'slu');
+  const agent = new Agent(scratch, ours);
+  await agent.start(scratch);
+  await agent.apply(POLICY);
+  const bin = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-bench-cni-')));
+  agent.cli(
+    'cni',
+    'install',
+    '--config',
+    agent.configFile,
+    '--bin-dir',
+    bin,
+    '--conf-dir',
+    bin,
+    '--subnet',
+    '10.95.0.0/16',
+  );
+  const list = JSON.parse(readFileSync(join(bin, '10-sluice.conflist'), 'utf8')) as { plugins: Json[] };
+  const bridgeHost = host(scratch, 'bri');
+  const ptpHost = host(scratch, 'ptp');
+  const candidates: readonly Candidate[] = [
+    { name: 'sluice', host: ours, path: bin, plugins: list.plugins, ports: true },
+    {
+      name: 'ptp',
+      host: ptpHost,
+      path: entering(scratch, ptpHost, ['ptp']),
+      plugins: [{ type: 'ptp', ipam: ipam(scratch, '10.96.0.0/16') }],
+      ports: false,
+    },
+    {
+      name: 'bridge',
+      host: bridgeHost,
+      path: entering(scratch, bridgeHost, ['bridge', 'portmap', 'firewall']),
+      plugins: [
+        {
+          type: 'bridge',
+          bridge: 'cni0',
+          isGateway: true,
+          ipMasq: true,
+          hairpinMode: true,
+          ipam: ipam(scratch, '10.97.0.0/16'),
+        },
+        { type: 'portmap', capabilities: { portMappings: true }, snat: true },
+        { type: 'firewall', backend: 'iptables' },
+      ],
+      ports: true,
+    },
+  ];
+  const names = Array.from({ length: Math.max(SLICE, PARALLEL) }, (_, i) => scratch.netns(`c${i}`));
+  // Everything once before it counts: files come into the cache, the network of Sluice is made.
+  for (const candidate of candidates)
+    await inARow(measured, candidate, names.slice(0, 2), { add: [], del: [] });
+  await new Promise((resolve) => setTimeout(resolve, 3000)); // the agent loads the programs of dry runs when it idles
+  await inARow(measured, candidates[0] as Candidate, names.slice(0, 2), { add: [], del: [] });
+  const loaded = programs();
+  const times = new Map(candidates.map(({ name }) => [name, { add: [], del: [] }]));
+  for (let done = 0; done < ROUNDS; done += SLICE) {
+    for (const candidate of candidates) {
+      // The chain with iptables takes so long that a tenth of it says enough.
+      if (candidate.name === 'bridge' && done % (SLICE * 5) !== 0) continue;
+      const count = candidate.name === 'bridge' ? SLICE / 2 : SLICE;
+      await inARow(measured, candidate, names.slice(0, count), times.get(candidate.name) as Times);
+    }
+  }
+  const fresh = [...programs()].filter((id) => !loaded.has(id)).length;
+  const parallel = new Map<string, { add: number; del: number }>();
+  for (const candidate of candidates) {
+    if (candidate.name !== 'bridge')
+      parallel.set(candidate.name, await together(runs, candidate, names.slice(0, PARALLEL)));
+  }
+  const left = (await agent.list('leases')) === '[]' ? 0 : 1;
+  const of = (name: string): Times => times.get(name) ?? { add: [], del: [] };
+  const sluice = of('sluice');
+  const tenth = Math.ceil(sluice.add.length / 10);
+  const peers = (pick: (times: Times) => number) => ({ ptp: pick(of('ptp')), bridge: pick(of('bridge')) });
+  const rows: Measurement[] = [
+    row('ADD, median', 'ms', median(sluice.add), { limit: ADD_P50, ...peers(({ add }) => median(add)) }),
+    row('ADD, 99 %', 'ms', percentile(sluice.add, 0.99), { limit: ADD_P99 }, 1),
+    row(
+      'ADD, last tenth to first tenth',
+      '',
+      median(sluice.add.slice(-tenth)),
+      { first: median(sluice.add.slice(0, tenth)) },
+      1.3,
+    ),
+    row('DEL, median, to ptp', 'ms', median(sluice.del), { ptp: median(of('ptp').del) }, 1),
+    row('DEL, median, to the chain', 'ms', median(sluice.del), { bridge: median(of('bridge').del) }),
+    row(`${PARALLEL} ADD at once`, 'ms', parallel.get('sluice')?.add ?? Number.NaN, {
+      ptp: parallel.get('ptp')?.add ?? Number.NaN,
+    }),
+    row(
+      `${PARALLEL} DEL at once`,
+      'ms',
+      parallel.get('sluice')?.del ?? Number.NaN,
+      { ptp: parallel.get('ptp')?.del ?? Number.NaN },
+      0.25,
+    ),
+    {
+      name: 'programs loaded for them',
+      unit: '',
+      ours: fresh,
+      peers: { limit: 1 },
+      better: 'lower',
+      target: { op: '<', value: 1 },
+    },
+    {
+      name: 'leases left',
+      unit: '',
+      ours: left,
+      peers: { limit: 1 },
+      better: 'lower',
+      target: { op: '<', value: 1 },
+    },
+  ];
+  const first = rows[0] as Measurement;
+  rows[0] = { ...first, peers: { limit: ADD_P50 }, target: { op: '<=', value: 1 } };
+  rows.splice(1, 0, { ...first, name: 'ADD, median, to others', peers: peers(({ add }) => median(add)) });
+  report('cni', rows, { add: sluice.add, del: sluice.del });
+}
+
+/** Lower is better; with `atMost` the ratio to the best peer must not be above it. */
+function row(
+  name: string,
+  unit: string,
+  ours: number,
+  peers: Readonly<Record<string, number>>,
+  atMost?: number,
+): Measurement {
+  return {
+    name,
+    unit,
+    ours,
+    peers,
+    better: 'lower',
+    ...(atMost === undefined ? {} : { target: { op: '<=', value: atMost } }),
+  };
+}
+
+const scratch = new Scratch('slcnib');
+try {
+  await main(scratch);
+} catch (error) {
+  console.error(`bench/cni: ${(error as Error).message}`);
+  process.exitCode = 1;
+} finally {
+  for (const failure of scratch.close()) console.error(`bench/cni: not cleaned up: ${failure}`);
+}
