@@ -46,11 +46,11 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   27: { name: 'tcp_no_flow', text: 'a TCP reset or FIN of a connection that is not known' },
   28: { name: 'source_host', text: 'it came in from outside with an address of this host as its source' },
   29: { name: 'same_address', text: 'a container reaches itself and its network has no gateway address' },
-  31: { name: 'bandwidth', text: "more than the container's bandwidth limit allows" },
   30: { name: 'internal_network', text: 'it would leave or enter an internal network' },
   31: { name: 'service_empty', text: 'the service has no backend; the connection was refused' },
   32: { name: 'service_not_local', text: 'the service takes backends of this node only, and has none here' },
   33: { name: 'service_source', text: 'the service does not take connections from this source' },
+  34: { name: 'bandwidth', text: "more than the container's bandwidth limit allows" },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */
