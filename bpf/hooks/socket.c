@@ -145,8 +145,8 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	number = svc->number;
 	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
 		return SOCKET_AS_IS;
-	if ((svc->flags & SVC_NODEPORT) && !o->host && !o->netns.ifindex)
-		return SOCKET_AS_IS; /* the packets of this namespace do not come by here */
+	if ((svc->flags & SVC_NODEPORT) && !o->host)
+		return SOCKET_AS_IS; /* whether the host listens on it is seen per packet */
 	if (!o->host)
 		client = addr_is_v4(addr) ? o->netns.addr4 : o->netns.addr6;
 	if (o->host ? (svc->flags & (SVC_RANGES | SVC_HOST_ALLOWED)) == SVC_RANGES

@@ -87,13 +87,25 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       service('four', {
         clusterIPs: [ip, ip6],
         ipFamilyPolicy: 'RequireDualStack',
-        ports: [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }],
+        ports: [
+          { name: 't', port: 80 },
+          { name: 'u', port: 80, protocol: 'UDP' },
+        ],
       }),
     );
-    const ports = [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }];
+    const ports = [
+      { name: 't', port: 80 },
+      { name: 'u', port: 80, protocol: 'UDP' },
+    ];
     const both = async (pods: Pod[]) => {
       for (const family of [4, 6] as const)
-        await cluster.apply(slice('four', pods.map((pod) => ({ pod })), { family, ports }));
+        await cluster.apply(
+          slice(
+            'four',
+            pods.map((pod) => ({ pod })),
+            { family, ports },
+          ),
+        );
     };
     await both([a]);
     for (const address of [ip, ip6]) {
@@ -111,7 +123,10 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
   it('CIP-5 PATH-8 HEAD-1 HEAD-2 EPS-3 TYPE-4 TYPE-6 serves what is defined now, and only that', async () => {
     const [one, two] = [`10.96.5.${net}`, `10.96.6.${net}`];
     const define = (name: string, ip: string, labels: Record<string, string> = {}) =>
-      cluster.apply(service(name, { clusterIP: ip, ports: [{ port: 80 }] }, { labels }), slice(name, [{ pod: a }]));
+      cluster.apply(
+        service(name, { clusterIP: ip, ports: [{ port: 80 }] }, { labels }),
+        slice(name, [{ pod: a }]),
+      );
     await define('five', one);
     await define('six', two);
     expect(cluster.who(via(client), 'tcp', one, 80)).toBe('a');
@@ -147,7 +162,9 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
 
   it('ITP-1 TERM-2 obeys internalTrafficPolicy Local', async () => {
     const ip = `10.96.8.${net}`;
-    await cluster.apply(service('eight', { clusterIP: ip, internalTrafficPolicy: 'Local', ports: [{ port: 80 }] }));
+    await cluster.apply(
+      service('eight', { clusterIP: ip, internalTrafficPolicy: 'Local', ports: [{ port: 80 }] }),
+    );
     for (const part of [{}, { ready: false, serving: true, terminating: true }]) {
       await cluster.apply(slice('eight', [{ pod: a, ...part }]));
       expect(cluster.who(via(client), 'tcp', ip, 80, { count: 5 })).toBe('a');
@@ -158,9 +175,15 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
 
   it('AFF-1 AFF-2 AFF-3 AFF-7 keeps a client at its backend, for as long as it was told', async () => {
     const ip = `10.96.9.${net}`;
-    const ports = [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }];
+    const ports = [
+      { name: 't', port: 80 },
+      { name: 'u', port: 80, protocol: 'UDP' },
+    ];
     const define = (spec: object) => cluster.apply(service('nine', { clusterIP: ip, ports, ...spec }));
-    const sticky = { sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds: 1 } } };
+    const sticky = {
+      sessionAffinity: 'ClientIP',
+      sessionAffinityConfig: { clientIP: { timeoutSeconds: 1 } },
+    };
     await define(sticky);
     await cluster.apply(slice('nine', [{ pod: a }, { pod: b }], { ports }));
     for (const kind of ['tcp', 'udp', 'send'] as const)
@@ -181,11 +204,20 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
 
   it('PATH-1 PATH-2 PATH-9 PATH-10 DS-7 DS-10 reaches every endpoint, and none that is gone', async () => {
     const [ip, ip6] = [`10.96.10.${net}`, `fd00:96::10:${net}`];
-    const ports = [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }];
+    const ports = [
+      { name: 't', port: 80 },
+      { name: 'u', port: 80, protocol: 'UDP' },
+    ];
     await cluster.apply(service('ten', { clusterIPs: [ip, ip6], ipFamilyPolicy: 'PreferDualStack', ports }));
     const both = async (...pods: Pod[]) => {
       for (const family of [4, 6] as const)
-        await cluster.apply(slice('ten', pods.map((pod) => ({ pod })), { family, ports }));
+        await cluster.apply(
+          slice(
+            'ten',
+            pods.map((pod) => ({ pod })),
+            { family, ports },
+          ),
+        );
     };
     await both(a, b);
     for (const address of [ip, ip6]) {
@@ -222,7 +254,10 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
 
   it('PATH-13 PATH-14 DS-12 carries what is larger than a packet', async () => {
     const [ip, ip6] = [`10.96.12.${net}`, `fd00:96::12:${net}`];
-    const ports = [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }];
+    const ports = [
+      { name: 't', port: 80 },
+      { name: 'u', port: 80, protocol: 'UDP' },
+    ];
     await cluster.apply(
       service('twelve', { clusterIPs: [ip, ip6], ipFamilyPolicy: 'RequireDualStack', ports }),
       slice('twelve', [{ pod: b }], { ports }),
@@ -237,11 +272,22 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
 
   it('tells a socket the address that it asked for', async () => {
     const ip = `10.96.13.${net}`;
-    const ports = [{ name: 't', port: 99, targetPort: 80 }, { name: 'u', port: 99, targetPort: 80, protocol: 'UDP' }];
-    const targets = [{ name: 't', port: 80 }, { name: 'u', port: 80, protocol: 'UDP' }];
-    await cluster.apply(service('thirteen', { clusterIP: ip, ports }), slice('thirteen', [{ pod: a }], { ports: targets }));
+    const ports = [
+      { name: 't', port: 99, targetPort: 80 },
+      { name: 'u', port: 99, targetPort: 80, protocol: 'UDP' },
+    ];
+    const targets = [
+      { name: 't', port: 80 },
+      { name: 'u', port: 80, protocol: 'UDP' },
+    ];
+    await cluster.apply(
+      service('thirteen', { clusterIP: ip, ports }),
+      slice('thirteen', [{ pod: a }], { ports: targets }),
+    );
     for (const kind of ['tcp', 'udp', 'send'] as const) {
-      expect(cluster.ask(via(client), kind, ip, 99)).toEqual([{ who: 'a', seen: client.ipv4, peer: `${ip} 99` }]);
+      expect(cluster.ask(via(client), kind, ip, 99)).toEqual([
+        { who: 'a', seen: client.ipv4, peer: `${ip} 99` },
+      ]);
       // The same service through a mapped address.
       expect(cluster.ask(via(client), kind, `::ffff:${ip}`, 99)[0]?.peer).toBe(`${ip} 99`);
     }
