@@ -17,7 +17,17 @@ import { Pins } from './pins.js';
 import { asError } from './rollback.js';
 
 /** Files and folders of the agent below the state folder; others are not touched. */
-const STATE = ['applied', 'leases', 'runtime', 'cni', 'folder.json', 'bpf.json', 'host.json'] as const;
+const STATE = [
+  'applied',
+  'leases',
+  'runtime',
+  'cni',
+  'services.journal',
+  'services.journal.tmp',
+  'folder.json',
+  'bpf.json',
+  'host.json',
+] as const;
 
 /**
  * Removes everything that this instance made, from the pins, the aliases of devices, the routes'
