@@ -1,4 +1,4 @@
-import { insideNetns, type NetnsRef, openNetns } from '../../loader/netns.js';
+import { insideNetns, type Netns, type NetnsRef, openNetns } from '../../loader/netns.js';
 import { parseAddress } from '../../policy/address.js';
 import type { Attachments } from './attachments.js';
 import { netnsCookie } from './constants.js';
@@ -46,7 +46,9 @@ export class SocketNetns {
     const lives = this.#attachments
       .ofContainer(container)
       .map((id) => this.#attachments.get(id))
-      .filter((live) => live !== undefined);
+      .filter((live) => live !== undefined)
+      // A device that a runtime moves itself: its namespace need not exist yet. Packets are translated at TC.
+      .filter(({ spec }) => spec.handover === undefined);
     // The network that its default routes lead to: the one whose address its connections have.
     const live = lives.find(({ spec }) => spec.defaultRoute) ?? lives[0];
     const before = this.#known.get(container);
@@ -68,14 +70,28 @@ export class SocketNetns {
     let cookie = before?.cookie;
     if (cookie === undefined || before?.netns !== netns) {
       if (before !== undefined) this.#map.delete(before.cookie);
-      const open = openNetns(spec.netns);
-      try {
-        cookie = insideNetns(open, netnsCookie);
-      } finally {
-        open.close();
+      cookie = cookieOf(spec.netns);
+      if (cookie === undefined) {
+        this.#known.delete(container);
+        return;
       }
     }
     this.#map.set(cookie, value);
     this.#known.set(container, { netns, cookie, text, ref: spec.netns });
+  }
+}
+
+/** Undefined: the namespace lives on without the name that it is known by. Its packets are translated at TC. */
+function cookieOf(ref: NetnsRef): bigint | undefined {
+  let open: Netns;
+  try {
+    open = openNetns(ref);
+  } catch {
+    return undefined;
+  }
+  try {
+    return insideNetns(open, netnsCookie);
+  } finally {
+    open.close();
   }
 }
