@@ -10,6 +10,8 @@ import type { KernelMaps } from '../../src/dataplane/kernel-maps.js';
 
 /** Identities below are fixed (enum reserved_identity). */
 const FIRST_IDENTITY = 256;
+/** Numbers from here on are classes of identities. */
+const FIRST_CLASS = 0x4000_0000;
 
 class Numbers {
   readonly #known = new Map<number, number>();
@@ -54,6 +56,7 @@ export function mapContent(maps: KernelMaps): string[] {
     new Numbers('identity', FIRST_IDENTITY),
     new Numbers('set'),
   ];
+  const classes = new Numbers('class', FIRST_CLASS);
   const [profiles, rules] = [new Numbers('profile'), new Numbers('rule')];
   const lines: string[] = [];
   const row = <K, V>(
@@ -94,9 +97,16 @@ export function mapContent(maps: KernelMaps): string[] {
     });
   }
 
+  const members = [...maps.identity_class.entries()].map(
+    ([identity, number]) => [identities.known(identity), number] as const,
+  );
+  for (const [identity, number] of sorted(members, MAPS.identity_class.key))
+    row('identity_class', MAPS.identity_class, identity, classes.meet(number));
+
+  const peerOf = (identity: number): number =>
+    identity < FIRST_CLASS ? identities.known(identity) : classes.known(identity);
   const peers = [...maps.policy_peers.entries()].map(
-    ([key, value]) =>
-      [{ set: sets.known(key.set), identity: identities.known(key.identity) }, value] as const,
+    ([key, value]) => [{ set: sets.known(key.set), identity: peerOf(key.identity) }, value] as const,
   );
   for (const [key, value] of sorted(peers, MAPS.policy_peers.key)) {
     const renamed = { profile: profiles.meet(value.profile), rule: rules.meet(value.rule) };
