@@ -13,6 +13,7 @@ import {
   type LinkKind,
   type MacvlanMode,
 } from './link.js';
+import type { MessageBuilder } from './message.js';
 import { Requests } from './requests.js';
 
 /** What all new devices may be given. */
@@ -201,23 +202,46 @@ export class LinkRequests extends Requests {
     elsewhere?: { readonly fd: number; readonly requests: LinkRequests },
   ): number {
     // The kernel takes alias and address mode only in a second message, and the mode only while the
-    // device is down. That message is not sent together with the first: if the name or the index
-    // turned out to be taken, it would change somebody else's device.
+    // device is down. Who is killed between two system calls would leave a device that nobody can
+    // recognise by its alias, so both messages go out together. If the name or the index turned out
+    // to be taken, a message for either would change somebody else's device: the second one is for
+    // the devices of a group that has no other member.
+    const { alias } = link;
     const quiet = link.noIpv6LinkLocal === true;
-    this.request(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, (message) => {
+    const group = alias === undefined || elsewhere !== undefined ? undefined : randomInt(0x10000, 0x7fffffff);
+    const create = (message: MessageBuilder): void => {
       encodeLinkHeader(message, { index: link.ifindex, up: quiet ? undefined : link.up });
       const { name, mac, mtu, queues } = link;
-      encodeLinkAttributes(operation, message, { name, mac, mtu, queues, netnsFd: elsewhere?.fd });
+      encodeLinkAttributes(operation, message, { name, mac, mtu, queues, group, netnsFd: elsewhere?.fd });
       encodeLinkKind(operation, message, kind);
-    });
+    };
     const requests = elsewhere?.requests ?? this;
+    const errors: NetlinkError[] = [];
+    this.together(
+      () => {
+        this.change(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, create);
+        if (group === undefined) return;
+        this.change(`${operation}: set its alias`, RTM.NEWLINK, 0, (message) => {
+          encodeLinkHeader(message, {});
+          encodeLinkAttributes(operation, message, { group, alias, noIpv6LinkLocal: quiet || undefined });
+        });
+      },
+      (error) => errors.push(error),
+    );
+    const [failure] = errors;
+    if (failure?.operation === operation) throw failure;
     const ifindex = link.ifindex ?? requests.link(link.name)?.index;
     if (ifindex === undefined) throw new NetlinkError(operation, EINVAL, 'the device is gone');
-    if (link.alias === undefined && !quiet) return ifindex;
+    if (alias === undefined && !quiet) return ifindex;
     return requests.#orDelete(operation, ifindex, () => {
+      if (failure !== undefined) throw failure;
+      const up = quiet ? link.up : undefined;
       requests.together(() => {
-        requests.setLink(ifindex, { alias: link.alias, noIpv6LinkLocal: quiet ? true : undefined });
-        if (quiet && link.up !== undefined) requests.setLink(ifindex, { up: link.up });
+        if (group !== undefined) requests.setLink(ifindex, { group: 0, up });
+        else {
+          requests.setLink(ifindex, { alias, noIpv6LinkLocal: quiet || undefined });
+          if (up !== undefined) requests.setLink(ifindex, { up });
+        }
       });
       return ifindex;
     });
