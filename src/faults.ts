@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs';
+
 /**
- * Where the agent can be made to die, for tests: with SLUICE_FAULT=STEP in its environment it is killed, as by
- * SIGKILL, when it comes to that step. Without it a step costs a comparison.
+ * Where the agent can be made to die, for tests: SLUICE_FAULT in its environment names a file, and the agent is
+ * killed, as by SIGKILL, when it comes to the step that the file names. Without it a step costs a comparison.
  */
-const wanted = process.env.SLUICE_FAULT ?? '';
+const file = process.env.SLUICE_FAULT ?? '';
 
 /** The steps of attaching and detaching a container, in the order in which they are passed. */
 export const FAULT_STEPS = {
@@ -42,5 +44,5 @@ type FaultStep = (typeof FAULT_STEPS)['add' | 'del'][number];
 
 /** Dies here if this is the step that was asked for. */
 export function fault(step: FaultStep): void {
-  if (wanted !== '' && wanted === step) process.kill(process.pid, 'SIGKILL');
+  if (file !== '' && readFileSync(file, 'utf8') === step) process.kill(process.pid, 'SIGKILL');
 }

@@ -127,19 +127,6 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     }
     if (stop.requested) return removed;
 
-    const api = await ApiServer.listen(config.socket, {
-      engine: running,
-      log,
-      problems: () => [...(folder?.problems() ?? []), ...(dns?.problems() ?? []).map(errorLine)],
-      down: async () => {
-        await folder?.close();
-        await docker?.close();
-        await running.down();
-        removed = true;
-      },
-      stopped: () => stop.request(),
-    });
-    closers.push(() => api.close());
     if (config.cniSocket !== '') {
       const { defaultRoutes, inspectDevice } = await import('./dataplane/inspect.js');
       const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));
@@ -155,6 +142,19 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
         answers.close();
       });
     }
+    const api = await ApiServer.listen(config.socket, {
+      engine: running,
+      log,
+      problems: () => [...(folder?.problems() ?? []), ...(dns?.problems() ?? []).map(errorLine)],
+      down: async () => {
+        await folder?.close();
+        await docker?.close();
+        await running.down();
+        removed = true;
+      },
+      stopped: () => stop.request(),
+    });
+    closers.push(() => api.close());
     ready = true;
     notifyManager('READY=1');
     log.info({ socket: config.socket, uptime: process.uptime() }, 'ready');

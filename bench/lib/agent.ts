@@ -96,6 +96,16 @@ export class Agent {
     await gone;
   }
 
+  /** Waits until the agent has ended by itself; false if it has not within five seconds. */
+  async ended(): Promise<boolean> {
+    const agent = this.#process;
+    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+      if (agent === undefined || agent.exitCode !== null || agent.signalCode !== null) return true;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    return false;
+  }
+
   /** What the agent wrote to its log. */
   log(): string {
     return readFileSync(this.#logFile, 'utf8');

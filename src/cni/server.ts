@@ -87,16 +87,14 @@ export class CniServer {
       // Whoever it is may understand an error; nothing more is read.
       socket.pause();
       socket.end(encodeAnswer(1, new CniError(CNI_CODE.decode, error.message, 'SLU5114').toJson()));
-      setTimeout(() => socket.destroy(), DELIVERY_MS).unref();
+      this.#destroyLater(socket);
     }
   }
 
   async #serve(socket: Socket, request: WireRequest): Promise<void> {
     const { status, text, delivered } = await this.#service.handle(request, () => !socket.destroyed);
     if (socket.destroyed) return;
-    const timer = setTimeout(() => socket.destroy(), DELIVERY_MS);
-    timer.unref();
-    socket.once('close', () => clearTimeout(timer));
+    this.#destroyLater(socket);
     if (delivered !== undefined) {
       socket.once('data', () => {
         try {
@@ -108,6 +106,13 @@ export class CniServer {
     }
     // The plugin ends the connection when it has printed the answer.
     socket.write(encodeAnswer(status, text));
+  }
+
+  /** The other side has a while to read its answer. The timer does not keep what is closed before. */
+  #destroyLater(socket: Socket): void {
+    const timer = setTimeout(() => socket.destroy(), DELIVERY_MS);
+    timer.unref();
+    socket.once('close', () => clearTimeout(timer));
   }
 
   #dropOldest(): void {
