@@ -112,6 +112,14 @@ export const ERRORS = {
   SLU2509: 'does not go together with what is in force: {reason}',
   SLU2508: 'not everything could be removed: {reason}; run "sluice down" again',
 
+  // 72xx: safe change (src/change)
+  SLU7201: 'there is no revision {number}; the latest is {latest}: see "sluice history"',
+  SLU7202: 'revision {number} is no longer kept; the oldest that is kept is {oldest}',
+  SLU7203: 'no change waits to be confirmed: it was confirmed already, or taken back',
+  SLU7204:
+    'revision {revision} waits to be confirmed ({seconds} s left): run "sluice confirm" or "sluice rollback" first',
+  SLU7205: 'the time to confirm must be between {min} and {max} seconds',
+
   // 33xx: BPF objects of the running agent (src/dataplane)
   SLU3301:
     'map {map} has room for {capacity} entries and the change needs {wanted}: raise {setting} in the settings and restart',

@@ -6,6 +6,11 @@ import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
 import { ServiceCompiler } from '../policy/services/compiler.js';
+import { Changes, type Recording } from './change/changes.js';
+import { Confirmation } from './change/confirmation.js';
+import { restoreOnDisk } from './change/restore.js';
+import { historyFolder, Revisions } from './change/revisions.js';
+import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
 import { Kernel } from './dataplane/kernel.js';
@@ -47,6 +52,7 @@ import { Services } from './services/services.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import { FolderCopy } from './state/folder-copy.js';
+import { keyOf } from './state/keys.js';
 import { type EditList, ObjectSet, type Proposal, type Source } from './state/objects.js';
 import { AppliedStore } from './state/store.js';
 import { version } from './version.js';
@@ -89,6 +95,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #store: AppliedStore;
   readonly #folder: FolderCopy;
   readonly runtime: RuntimeObjects;
+  readonly safe: Changes;
   readonly names: NameFeed;
   readonly #reader = new DefinitionReader();
   readonly #objects = new ObjectSet();
@@ -112,9 +119,18 @@ class AgentEngine implements RuntimeEngine {
   constructor(config: AgentConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
-    const opened = AppliedStore.open(config.stateDir);
-    this.#store = opened.store;
-    this.#applied = opened.sources;
+    const state = openState(config.stateDir, log);
+    this.#store = state.store;
+    this.#applied = state.sources;
+    this.safe = new Changes({
+      config,
+      log,
+      revisions: state.revisions,
+      confirmation: state.confirmation,
+      exclusive: (work) => this.#exclusive(work),
+      propose: (set, remove) => this.#objects.proposeRestore(set, remove),
+      change: (propose, options) => this.#change('api', [], propose, options),
+    });
     this.#folder = new FolderCopy(config.stateDir);
     this.#leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
     if (this.#leases.damaged > 0)
@@ -255,6 +271,7 @@ class AgentEngine implements RuntimeEngine {
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
     this.#timers.push(this.#warmDryRun(onError));
+    this.safe.start((key) => this.#objects.get(key));
     this.#ready = true;
     this.#log.info(
       {
@@ -269,12 +286,13 @@ class AgentEngine implements RuntimeEngine {
     );
   }
 
-  apply(sources: readonly SourceText[]): Promise<ApplyResult> {
-    return this.#change('api', sources, (resources) => this.#objects.proposeApply(resources));
+  apply(sources: readonly SourceText[], options: ApplyOptions = {}): Promise<ApplyResult> {
+    return this.#change('api', sources, (resources) => this.#objects.proposeApply(resources), options);
   }
 
-  delete(sources: readonly SourceText[]): Promise<ApplyResult> {
-    return this.#change('api', sources, (resources) => this.#objects.proposeDelete(resources));
+  delete(sources: readonly SourceText[], options: ApplyOptions = {}): Promise<ApplyResult> {
+    const propose = (resources: Resource[]): Proposal => this.#objects.proposeDelete(resources);
+    return this.#change('api', sources, propose, { what: 'delete', ...options });
   }
 
   replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult> {
@@ -303,6 +321,7 @@ class AgentEngine implements RuntimeEngine {
       ...this.#reconciler.problems.values(),
       ...this.#services.problems,
     ].map(errorLine);
+    const pending = this.safe.pending();
     return {
       version: version(),
       pid: process.pid,
@@ -320,6 +339,7 @@ class AgentEngine implements RuntimeEngine {
       identities: this.#compiler.counts.identities,
       flows: { entries: this.#telemetry.flows, capacity: kernel.loaded.maps.flows.maxEntries },
       epoch: kernel.node.epoch,
+      ...(pending === undefined ? {} : { pending }),
       ...(this.#lastApply === undefined ? {} : { lastApply: this.#lastApply }),
       problems,
     };
@@ -345,6 +365,7 @@ class AgentEngine implements RuntimeEngine {
     if (this.#closed) return;
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
+    this.safe.close();
     await this.#queue.catch(() => undefined);
     this.#watcher.close();
     this.#telemetry.close();
@@ -356,6 +377,7 @@ class AgentEngine implements RuntimeEngine {
   }
 
   async down(): Promise<void> {
+    this.safe.forget();
     await this.close();
     await removeEverything(this.#config, this.#log);
   }
@@ -371,12 +393,13 @@ class AgentEngine implements RuntimeEngine {
     source: Source,
     sources: readonly SourceText[],
     propose: (resources: Resource[]) => Proposal,
+    options: ApplyOptions = {},
   ): Promise<ApplyResult> {
     const received = performance.now();
     return this.#exclusive(async () => {
       let result: ApplyResult;
       try {
-        result = await this.#run(source, sources, propose, received);
+        result = await this.#run(source, sources, propose, options, received);
       } catch (error) {
         const refusal = internalError(error);
         const details = error instanceof SluiceError ? {} : { err: error };
@@ -398,6 +421,7 @@ class AgentEngine implements RuntimeEngine {
     source: Source,
     sources: readonly SourceText[],
     propose: (resources: Resource[]) => Proposal,
+    options: ApplyOptions,
     received: number,
   ): Promise<ApplyResult> {
     if (this.#closed) throw SluiceError.of('SLU2405', {});
@@ -407,14 +431,17 @@ class AgentEngine implements RuntimeEngine {
     const proposal = propose(resources);
     if (!proposal.ok) return refused(proposal.errors);
     const unstage = this.#objects.stage(proposal.edits, source);
+    let recording: Recording | undefined;
     try {
       const found = checkEdits(this.#objects, proposal.edits);
       if (found.length > 0) {
         unstage();
         return refused(found);
       }
+      recording = this.safe.begin(source, proposal.edits, options);
       if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal);
     } catch (error) {
+      recording?.failed();
       unstage();
       throw error;
     }
@@ -422,7 +449,8 @@ class AgentEngine implements RuntimeEngine {
       this.#folder.write(sources);
       this.#problems = [];
     }
-    return { ok: true, changes: proposal.changes, milliseconds: performance.now() - received };
+    const { changes } = proposal;
+    return { ok: true, changes, milliseconds: performance.now() - received, ...recording.done() };
   }
 
   /** What it returns is for the end of the devices of runtimes that go; others are gone when it resolves. */
@@ -468,6 +496,35 @@ class AgentEngine implements RuntimeEngine {
   #endPickup(): void {
     this.#kernel.node.pickup = false;
   }
+}
+
+/**
+ * What is on disk of the definitions that came through the API. A change that was to be confirmed by now and was not
+ * is taken back here, before anything is brought into force.
+ */
+function openState(stateDir: string, log: Logger) {
+  const folder = historyFolder(stateDir);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const revisions = new Revisions(folder, Journal.open(join(folder, 'journal')));
+  const confirmation = Confirmation.open(stateDir);
+  let opened = AppliedStore.open(stateDir);
+  const pending = confirmation.pending();
+  if (pending !== undefined && confirmation.millisecondsLeft() <= 0) {
+    const current = new Map(
+      parseSources(opened.sources).resources.map((resource) => [keyOf(resource), resource]),
+    );
+    revisions.finish((key) => current.get(key));
+    try {
+      const [error] = restoreOnDisk(revisions, opened.store, current, pending.to);
+      if (error !== undefined) throw error;
+      opened = AppliedStore.open(stateDir);
+      log.warn(pending, 'a change was not confirmed in time and is taken back');
+    } catch (err) {
+      log.error({ err, ...pending }, 'a change that was not confirmed in time cannot be taken back');
+    }
+    confirmation.end();
+  }
+  return { ...opened, revisions, confirmation };
 }
 
 function refused(errors: readonly SluiceError[]): ApplyResult {

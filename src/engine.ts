@@ -2,12 +2,14 @@
  * What the API server, the CLI and the metrics see of the running agent. The engine behind it is
  * built in src/main.ts from state, address management and dataplane.
  */
+
 import type { ResourceKind } from '../policy/model/resources.js';
+import type { ApplyOptions, PendingChange, SafeChange } from './change/types.js';
 import type { NameFeed } from './dns/feed.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { Runtime } from './runtime/runtime.js';
 
-export type { ExplainRequest, Explanation };
+export type { ApplyOptions, ExplainRequest, Explanation };
 
 /** One file or stdin stream of YAML documents. `text` is the raw content. */
 export interface SourceText {
@@ -32,7 +34,15 @@ export interface Change {
 }
 
 export type ApplyResult =
-  | { readonly ok: true; readonly changes: readonly Change[]; readonly milliseconds: number }
+  | {
+      readonly ok: true;
+      readonly changes: readonly Change[];
+      readonly milliseconds: number;
+      /** Absent: nothing changed. */
+      readonly revision?: number;
+      /** The change waits to be confirmed. */
+      readonly pending?: PendingChange;
+    }
   | { readonly ok: false; readonly errors: readonly ErrorLine[] };
 
 /** `sluice get` tables: plain rows of text cells and the objects behind them for -o json|yaml. */
@@ -73,6 +83,8 @@ export interface Status {
   readonly identities: number;
   readonly flows: { readonly entries: number; readonly capacity: number };
   readonly epoch: number;
+  /** A change that waits for `sluice confirm`. */
+  readonly pending?: PendingChange;
   readonly lastApply?: { readonly at: string; readonly ok: boolean; readonly milliseconds: number };
   readonly problems: readonly ErrorLine[];
 }
@@ -121,9 +133,9 @@ export interface MetricsSnapshot {
 
 export interface Engine {
   /** Creates or replaces the documents; all or nothing. Resolves when the kernel has the change. */
-  apply(sources: readonly SourceText[]): Promise<ApplyResult>;
+  apply(sources: readonly SourceText[], options?: ApplyOptions): Promise<ApplyResult>;
   /** Deletes the objects that the documents name (kind, namespace, name); unknown ones are an error. */
-  delete(sources: readonly SourceText[]): Promise<ApplyResult>;
+  delete(sources: readonly SourceText[], options?: ApplyOptions): Promise<ApplyResult>;
   /** Replaces everything that came from the definitions' folder; all or nothing. */
   replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult>;
   list(name: ListingName): Promise<Listing>;
@@ -152,6 +164,8 @@ export interface Engine {
 /** The engine with what container runtimes (CNI, Docker) need of it. */
 export interface RuntimeEngine extends Engine {
   readonly runtime: Runtime;
+  /** History, rollback and confirmation. */
+  readonly safe: SafeChange;
   /** Names and addresses of containers: all that there are at once, then each change. */
   readonly names: NameFeed;
 }

@@ -87,6 +87,26 @@ export async function downWithoutAgent(config: AgentConfig): Promise<void> {
   lock.remove();
 }
 
+/**
+ * `sluice settle`: takes back a change that waits to be confirmed when its time is over and no agent is there to do
+ * it. What was in force before is put into the kernel, and stays there without an agent.
+ */
+export async function settleWithoutAgent(stateDir: string): Promise<void> {
+  const { Confirmation } = await import('./change/confirmation.js');
+  const confirmation = Confirmation.open(stateDir);
+  const { config } = confirmation;
+  if (config === undefined || confirmation.millisecondsLeft() > 0) return;
+  checkRights();
+  const lock = InstanceLock.acquire(config, tryFlock);
+  try {
+    const { createEngine } = await import('./engine-impl.js');
+    const engine = await createEngine(config, createLogger(config.logLevel));
+    await engine.close();
+  } finally {
+    lock.release();
+  }
+}
+
 /** Runs the parts until it is told to stop; true if everything was removed (`sluice down`). */
 async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
   const stop = stopSignal(log);
@@ -144,6 +164,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     }
     const api = await ApiServer.listen(config.socket, {
       engine: running,
+      safe: running.safe,
       log,
       problems: () => [...(folder?.problems() ?? []), ...(dns?.problems() ?? []).map(errorLine)],
       down: async () => {

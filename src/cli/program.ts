@@ -7,6 +7,7 @@ import { downCommand } from './commands/down.js';
 import { dropsCommand, monitorCommand } from './commands/drops.js';
 import { explainCommand } from './commands/explain.js';
 import { getCommand } from './commands/get.js';
+import { confirmCommand, historyCommand, rollbackCommand, settleCommand } from './commands/history.js';
 import { policyCommand } from './commands/policy.js';
 import { statusCommand } from './commands/status.js';
 import { validateCommand } from './commands/validate.js';
@@ -38,6 +39,9 @@ export function createProgram(context: CliContext): Command {
     agentCommand,
     applyCommand,
     deleteCommand,
+    confirmCommand,
+    historyCommand,
+    rollbackCommand,
     getCommand,
     statusCommand,
     dropsCommand,
@@ -51,6 +55,7 @@ export function createProgram(context: CliContext): Command {
   ]) {
     program.addCommand(make(context));
   }
+  program.addCommand(settleCommand(context), { hidden: true });
   for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()

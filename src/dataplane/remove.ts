@@ -25,6 +25,8 @@ const STATE = [
   'services.journal',
   'services.journal.tmp',
   'folder.json',
+  'history',
+  'confirm.json',
   'bpf.json',
   'host.json',
 ] as const;

@@ -4,6 +4,9 @@
  *
  *   POST /v1/apply     ApplyRequest -> ApplyResult (status 422 when it is refused)
  *   POST /v1/delete    ApplyRequest -> ApplyResult
+ *   POST /v1/rollback  {to, by} -> ApplyResult
+ *   POST /v1/confirm   {by} -> {revision}
+ *   GET  /v1/history?revision=N -> Revision; without N: History
  *   POST /v1/down      -> { ok: true }, then the agent exits
  *   GET  /v1/status    -> Status
  *   GET  /v1/list/NAME -> Listing
@@ -17,6 +20,11 @@ import type { DropEvent, ErrorLine, SourceText } from '../engine.js';
 
 export interface ApplyRequest {
   readonly sources: readonly SourceText[];
+  /** Who asks and what is done, for the history. */
+  readonly by?: string;
+  readonly what?: string;
+  /** Seconds after which the change is taken back unless it is confirmed. */
+  readonly confirmWithin?: number;
 }
 
 export interface ErrorResponse {

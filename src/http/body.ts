@@ -37,7 +37,20 @@ export function parseApplyRequest(body: Buffer): ApplyRequest {
   const sources = (value as { sources: unknown[] }).sources;
   if (sources.length > MAX_SOURCES)
     throw SluiceError.of('SLU2404', { reason: `more than ${MAX_SOURCES} sources` });
-  return { sources: sources.map(checkSource) };
+  const { by, what, confirmWithin } = value as Record<string, unknown>;
+  if (confirmWithin !== undefined && typeof confirmWithin !== 'number')
+    throw SluiceError.of('SLU2404', { reason: 'confirmWithin must be a number of seconds' });
+  return {
+    sources: sources.map(checkSource),
+    ...(by === undefined ? {} : { by: shortText(by, 'by') }),
+    ...(what === undefined ? {} : { what: shortText(what, 'what') }),
+    ...(confirmWithin === undefined ? {} : { confirmWithin }),
+  };
+}
+
+function shortText(value: unknown, field: string): string {
+  if (typeof value === 'string' && value.length <= MAX_FILE_NAME) return value;
+  throw SluiceError.of('SLU2404', { reason: `${field} must be a short text` });
 }
 
 function checkSource(value: unknown, index: number): SourceText {

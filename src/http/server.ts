@@ -1,9 +1,11 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { SluiceError } from '../../policy/errors.js';
+import type { ApplyOptions, SafeChange } from '../change/types.js';
 import { type ApplyResult, type Engine, type ErrorLine, LISTINGS, type Status } from '../engine.js';
 import type { Logger } from '../log.js';
-import { asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
+import { type ApplyRequest, asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
 import { parseApplyRequest, readBody } from './body.js';
+import { answerHistory, readConfirm, readRollback } from './change.js';
 import { streamDrops } from './drops.js';
 import { readExplainRequest } from './explain.js';
 import { listenPrivately } from './socket.js';
@@ -11,6 +13,8 @@ import { listenPrivately } from './socket.js';
 /** What the API needs of the agent around the engine. */
 export interface ApiHost {
   readonly engine: Engine;
+  /** Absent: this engine keeps no history. */
+  readonly safe?: SafeChange;
   readonly log: Logger;
   /** Problems that the engine does not know of, such as files that could not be read. */
   readonly problems: () => readonly ErrorLine[];
@@ -39,12 +43,19 @@ export class ApiServer {
     this.#routes = new Map<string, Readonly<Record<string, Handler>>>([
       [
         '/v1/apply',
-        { POST: (request, response) => this.#change(request, response, (sources) => engine.apply(sources)) },
+        {
+          POST: (request, response) =>
+            this.#change(request, response, (sources, options) => engine.apply(sources, options)),
+        },
       ],
       [
         '/v1/delete',
-        { POST: (request, response) => this.#change(request, response, (sources) => engine.delete(sources)) },
+        {
+          POST: (request, response) =>
+            this.#change(request, response, (sources, options) => engine.delete(sources, options)),
+        },
       ],
+      ...this.#changeRoutes(host.safe),
       ['/v1/down', { POST: (_, response) => this.#down(response) }],
       ['/v1/status', { GET: (_, response) => sendJson(response, 200, this.#status()) }],
       ['/v1/drops', { GET: (_, response, query) => streamDrops(engine, response, query) }],
@@ -117,12 +128,37 @@ export class ApiServer {
   async #change(
     request: IncomingMessage,
     response: ServerResponse,
-    run: (sources: ReturnType<typeof parseApplyRequest>['sources']) => Promise<ApplyResult>,
+    run: (sources: ApplyRequest['sources'], options: ApplyOptions) => Promise<ApplyResult>,
   ): Promise<void> {
-    const { sources } = parseApplyRequest(await readBody(request));
+    const { sources, ...options } = parseApplyRequest(await readBody(request));
     if (this.#stopping) throw SluiceError.of('SLU2405', {});
-    const result = await run(sources);
+    const result = await run(sources, options);
     sendJson(response, result.ok ? 200 : 422, result);
+  }
+
+  #changeRoutes(safe: SafeChange | undefined): [string, Readonly<Record<string, Handler>>][] {
+    if (safe === undefined) return [];
+    return [
+      ['/v1/history', { GET: (_, response, query) => sendJson(response, 200, answerHistory(safe, query)) }],
+      [
+        '/v1/rollback',
+        {
+          POST: async (request, response) => {
+            const { to, by } = await readRollback(request);
+            if (this.#stopping) throw SluiceError.of('SLU2405', {});
+            const result = await safe.rollback(to, by);
+            sendJson(response, result.ok ? 200 : 422, result);
+          },
+        },
+      ],
+      [
+        '/v1/confirm',
+        {
+          POST: async (request, response) =>
+            sendJson(response, 200, await safe.confirm((await readConfirm(request)).by)),
+        },
+      ],
+    ];
   }
 
   async #down(response: ServerResponse): Promise<void> {
@@ -159,8 +195,8 @@ export class ApiServer {
 }
 
 const STATUS_OF: Readonly<Record<string, number>> = { SLU2403: 413, SLU2404: 400, SLU2405: 503 };
-/** Questions of `explain` that have no answer. */
-const UNANSWERABLE = /^SLU17/;
+/** Questions of `explain` that have no answer, and changes that cannot be. */
+const UNANSWERABLE = /^SLU(17|72|73)/;
 
 function sendJson(response: ServerResponse, status: number, value: unknown): void {
   if (response.destroyed) return;

@@ -99,6 +99,24 @@ export class ObjectSet {
     return errors.length > 0 ? { ok: false, errors } : this.#compare(new Map(), [...gone.values()], 'api');
   }
 
+  /** Set these objects and remove those: going back to what came through the API before. */
+  proposeRestore(set: readonly Resource[], remove: readonly Resource[]): Proposal {
+    const { unique, errors } = distinct(set);
+    const gone: Gone[] = [];
+    for (const resource of remove) {
+      const present = this.#objects.get(keyOf(resource));
+      if (present === undefined || unique.has(keyOf(resource))) continue;
+      if (this.#source.get(keyOf(resource)) !== 'api') errors.push(elsewhere(present, resource.origin));
+      else gone.push({ resource: present, origin: resource.origin });
+    }
+    for (const [key, resource] of unique) {
+      const present = this.#objects.get(key);
+      if (present !== undefined && this.#source.get(key) !== 'api')
+        errors.push(elsewhere(present, resource.origin));
+    }
+    return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, gone, 'api');
+  }
+
   /** These objects are everything that the folder has. */
   proposeFolder(resources: readonly Resource[]): Proposal {
     const { unique, errors } = distinct(resources);

@@ -1,19 +1,25 @@
-import { Argument, Command } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import type { ApplyResult, Change, SourceText } from '../../engine.js';
 import { type CliContext, collect } from '../context.js';
+import { parseDuration } from '../durations.js';
 import { SOCKET_FILES, sections } from '../help.js';
 import { readInputs } from '../inputs.js';
 import { EXIT, type ExitCode, print, UsageError } from '../io.js';
 import { parseReference, referenceText } from '../references.js';
+import { currentUser } from '../user.js';
 
 const FILE_OPTION = [
   '-f, --file <path>',
   'file, folder (its *.yaml, *.yml and *.json) or - for standard input; repeatable',
 ] as const;
 
+/** Characters of a command that the history keeps. */
+const MAX_WHAT = 200;
+
 interface ChangeOptions {
   readonly file?: readonly string[];
   readonly quiet?: true;
+  readonly confirmWithin?: number;
 }
 
 /** `sluice apply`. */
@@ -26,10 +32,22 @@ export function applyCommand(context: CliContext): Command {
     )
     .option(...FILE_OPTION, collect)
     .option('-q, --quiet', 'print nothing when it succeeds')
+    .addOption(
+      new Option(
+        '--confirm-within <time>',
+        'take the change back after this time (60s, 5m, ...; at most 24h) unless "sluice confirm" comes',
+      ).argParser(parseDuration),
+    )
     .addHelpText(
       'after',
       sections({
+        notes: [
+          'A change with --confirm-within is taken back also when the session, the command or the agent ends: the\n' +
+            'agent does it, or the next one when it starts, or without an agent a process that watches the time.\n' +
+            'Until then other changes are refused. See docs/safe-change.md.',
+        ],
         examples: [
+          ['sluice apply -f rules.yaml --confirm-within 60s', 'try a change that could lock you out'],
           ['sluice apply -f shop.yaml', 'one file'],
           ['sluice apply -f networks.yaml -f containers/', 'a file and a folder, as one change'],
           ['sluice get policies -o yaml | sluice apply -f -', 'from standard input'],
@@ -42,7 +60,13 @@ export function applyCommand(context: CliContext): Command {
       context.action<ChangeOptions>(async (options) => {
         const sources = await readInputs(options.file, context.io);
         const client = await context.client(options);
-        return report(context, options, await client.post<ApplyResult>('/v1/apply', { sources }));
+        const body = {
+          sources,
+          by: currentUser(context.io.env),
+          what: `apply ${(options.file ?? []).join(' ')}`.slice(0, MAX_WHAT),
+          ...(options.confirmWithin === undefined ? {} : { confirmWithin: options.confirmWithin }),
+        };
+        return report(context, options, await client.post<ApplyResult>('/v1/apply', body));
       }),
     );
 }
@@ -80,7 +104,9 @@ export function deleteCommand(context: CliContext): Command {
       context.action<ChangeOptions>(async (options, args) => {
         const sources = await deleteSources(context, options, args);
         const client = await context.client(options);
-        return report(context, options, await client.post<ApplyResult>('/v1/delete', { sources }));
+        const what = `delete ${(options.file ?? args).join(' ')}`.slice(0, MAX_WHAT);
+        const body = { sources, by: currentUser(context.io.env), what };
+        return report(context, options, await client.post<ApplyResult>('/v1/delete', body));
       }),
     );
 }
@@ -101,12 +127,20 @@ async function deleteSources(
 
 function report(context: CliContext, options: ChangeOptions, result: ApplyResult): ExitCode {
   // A refusal has arrived as RefusedError: the status of its answer is not 2xx.
-  if (result.ok && options.quiet !== true) print(context.io.stdout, ...result.changes.map(changeLine));
+  if (!result.ok || options.quiet === true) return EXIT.ok;
+  print(context.io.stdout, ...result.changes.map(changeLine));
+  if (result.pending !== undefined) {
+    const { revision, to, secondsLeft } = result.pending;
+    print(
+      context.io.stdout,
+      `revision ${revision} waits for "sluice confirm"; in ${secondsLeft} s it goes back to revision ${to}`,
+    );
+  } else if (options.confirmWithin !== undefined) print(context.io.stdout, 'nothing to confirm');
   return EXIT.ok;
 }
 
 /** `container shop/web created`. */
-function changeLine(change: Change): string {
+export function changeLine(change: Change): string {
   const name = change.namespace === undefined ? change.name : `${change.namespace}/${change.name}`;
   return `${change.kind.toLowerCase()} ${name} ${change.action}`;
 }

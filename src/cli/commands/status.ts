@@ -5,6 +5,7 @@ import type { CliContext } from '../context.js';
 import { SOCKET_FILES, sections } from '../help.js';
 import { EXIT, print } from '../io.js';
 import { FORMATS, type Format, formatDuration, formatFields, printValue } from '../output.js';
+import { pendingText } from './history.js';
 
 /** `sluice status`. */
 export function statusCommand(context: CliContext): Command {
@@ -62,6 +63,9 @@ export function statusLines(status: Status): string[] {
         ? 'none'
         : `${last.at}, ${last.ok ? 'in force' : 'refused'}, ${last.milliseconds.toFixed(1)} ms`,
     ],
+    ...(status.pending === undefined
+      ? []
+      : [['Unconfirmed', `revision ${status.pending.revision} ${pendingText(status.pending)}`] as const]),
     ['Problems', status.problems.length === 0 ? 'none' : String(status.problems.length)],
   ]);
   return [...lines, ...status.problems.map((problem) => `  ${formatErrorLine(problem)}`)];
