@@ -18,13 +18,11 @@ export default defineConfig({
         },
       },
       {
-        // Needs root and a kernel: one file at a time, the machine is part of the test.
+        // Needs root and a kernel; each file has its own namespaces, folders and pins.
         extends: true,
         test: {
           name: 'kernel',
           include: ['test/**/*.test.ts'],
-          fileParallelism: false,
-          maxWorkers: 1,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           sequence: { groupOrder: 1 },

@@ -63,7 +63,7 @@ export { removeEverything };
 const PICKUP_MS = 300_000;
 
 /** After the start and between two programs of the dry run. */
-const WARM_MS = 1000;
+const WARM_MS = 100;
 
 type AppliedListener = Parameters<Engine['onApplied']>[0];
 
