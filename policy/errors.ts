@@ -55,8 +55,7 @@ export const ERRORS = {
     '{address} is an IPv{family} address, and the container has none: join a network with an IPv{family} range',
 
   // 14xx: policies and the resources that they are tested with
-  SLU1401:
-    'kind {kind} of apiVersion {apiVersion} is for the resources of a PolicyTest: an agent does not take it',
+  // SLU1401 was: Node and Pod are for policy tests alone
   SLU1402: 'domain names as peers are not supported yet: use networks with the addresses, or remove the rule',
 
   // 16xx: policy tests (policy/schema/policy-test, src/policytest)

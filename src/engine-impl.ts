@@ -43,6 +43,7 @@ import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
 import type { Logger } from './log.js';
+import { RemoteNodes, UNKNOWN } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
@@ -166,6 +167,13 @@ class AgentEngine implements RuntimeEngine {
       log,
       exclusive: (work) => this.#exclusive(work),
     });
+    const nodes = new RemoteNodes({
+      name: nodeContext(config, []).name,
+      objects: this.#objects,
+      addresses: this.#kernel.addresses,
+      cidrs: this.#kernel.cidrs,
+      reach: () => UNKNOWN,
+    });
     this.#reconciler = new Reconciler({
       kernel: this.#kernel,
       objects: this.#objects,
@@ -174,6 +182,7 @@ class AgentEngine implements RuntimeEngine {
       instance: config.instance,
       log,
       services: this.#services,
+      nodes,
     });
     this.#watcher = new Watcher({
       kernel: this.#kernel,

@@ -155,12 +155,12 @@ export class DatapathBed {
     const addrs = this.map('addrs');
     for (const [text, identity] of addresses) {
       const ifindex = places.find(({ address }) => address === text)?.ifindex ?? 0;
-      addrs.set(parseAddress(text), { identity, ifindex, network: 1, flags: 0 });
+      addrs.set(parseAddress(text), { identity, ifindex, network: 1, flags: 0, node: NONE });
     }
     const prefixes = this.map('cidrs');
     for (const [text, identity] of cidrs) {
       const { address: addr, prefixLength: prefixlen } = parseCidr(text);
-      prefixes.set({ prefixlen, addr }, { identity, ifindex: 0, network: 0, flags: 0 });
+      prefixes.set({ prefixlen, addr }, { identity, ifindex: 0, network: 0, flags: 0, node: NONE });
     }
     const identityClass = this.map('identity_class');
     for (const [identity, peerClass] of classes) identityClass.set(identity, peerClass);

@@ -80,6 +80,10 @@ export class PolicyBed {
       leases: this.#leases,
       compiler: this.compiler,
       instance: config.instance,
+      nodes: {
+        isElsewhere: () => false,
+        prepare: () => ({ mustReevaluate: false, commit: () => undefined }),
+      },
       services: { prepare: () => ({ mustReevaluate: false, commit: () => undefined }) },
       log: createLogger(config.logLevel),
     });

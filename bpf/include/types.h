@@ -165,6 +165,8 @@ enum addr_flag {
 	ADDR_HOST = 1, /* an address of this host */
 	ADDR_RESERVED = 2, /* inside a container network but nobody's: dropped */
 	ADDR_NODEPORT = 4, /* with ADDR_HOST: node ports are served on it */
+	ADDR_CLUSTER = 8, /* a pod's on another node, a range of pods, or a node's: never masqueraded */
+	ADDR_NODE = 16, /* with ADDR_CLUSTER: an address of another node itself */
 };
 
 /* What is known of an address or a prefix. */
@@ -173,6 +175,7 @@ struct addr_info {
 	__u32 ifindex; /* host-side device of a container on this node, 0: elsewhere */
 	__u32 network; /* number of its Network, 0: none */
 	__u32 flags; /* enum addr_flag */
+	struct ip_addr node; /* ADDR_CLUSTER: address of the node it is on, 0: not known or not needed */
 };
 
 struct cidr_key {

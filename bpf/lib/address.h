@@ -24,6 +24,7 @@ __noinline int address_info(const struct ip_addr *a, struct addr_info *out)
 	out->ifindex = 0;
 	out->network = 0;
 	out->flags = 0;
+	memset(&out->node, 0, sizeof(out->node));
 	return 0;
 }
 

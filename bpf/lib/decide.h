@@ -257,7 +257,9 @@ __noinline int decide(struct __sk_buff *skb)
 			return reason;
 		if (w->f.action == ACTION_NEIGH) {
 			w->rev.ifindex = FLOW_IF_UPLINK;
-			if (sep) {
+			if (sep && (w->dst.flags & ADDR_CLUSTER)) {
+				/* Pods and nodes of the cluster see each other's own addresses. */
+			} else if (sep) {
 				reason = masquerade(w, sep);
 				if (reason)
 					return reason;

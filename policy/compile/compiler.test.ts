@@ -178,6 +178,34 @@ describe('identities and sets', () => {
   });
 });
 
+describe('endpoints on other nodes', () => {
+  const isolate = policy('web', { app: 'web' }, { ingress: [{ peers: [pods({ app: 'web' })] }] });
+
+  it('are peers and need no sets of their own', () => {
+    const compiler = new PolicyCompiler();
+    const far = { ...pod('far', { app: 'web' }, '10.0.1.1'), remote: true };
+    expect(change(compiler, [isolate, far])).toMatchObject({ endpoints: [], peers: { set: [] } });
+    expect(compiler.counts.sets).toBe(0);
+    const near = change(compiler, [pod('near', { app: 'web' }, '10.0.0.1')]);
+    expect(near.endpoints).toMatchObject([
+      { id: 'near', setIngress: 1, identity4: compiler.identityOf('10.0.1.1') },
+    ]);
+    expect(compiler.sets()).toMatchObject([{ endpoints: 1 }]);
+    const gone = change(compiler, [], [{ kind: 'Endpoint', id: 'near' }]);
+    expect(gone.peers.delete).not.toEqual([]);
+    expect([compiler.counts.sets, compiler.fullState().endpoints]).toEqual([0, []]);
+  });
+
+  it('make what is open be judged again, come or go', () => {
+    const compiler = new PolicyCompiler();
+    change(compiler, [isolate, pod('near', { app: 'web' }, '10.0.0.1')]);
+    const come = change(compiler, [{ ...pod('far', { app: 'lb' }, '10.0.1.1'), remote: true }]);
+    const go = change(compiler, [], [{ kind: 'Endpoint', id: 'far' }]);
+    expect([come.mustReevaluate, go.mustReevaluate]).toEqual([true, true]);
+    expect(go.addresses.delete).toEqual(['10.0.1.1']);
+  });
+});
+
 describe('changes', () => {
   it('of a label move the endpoint and cut what it had', () => {
     const compiler = new PolicyCompiler();

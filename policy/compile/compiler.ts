@@ -143,7 +143,7 @@ export class PolicyCompiler {
         number: set.number,
         direction: set.direction,
         policies: set.parts.map((part) => part.policy),
-        endpoints: [...set.groups].reduce((sum, group) => sum + group.endpoints.size, 0),
+        endpoints: [...set.groups].reduce((sum, group) => sum + group.locals, 0),
         entries: set.entries.size + kindEntries(set).length,
       }))
       .sort((a, b) => a.number - b.number);
@@ -161,7 +161,7 @@ export class PolicyCompiler {
     }
     const ports: PortRow[] = [];
     for (const profile of this.#sets.profiles.all()) ports.push(...profile.rows);
-    const endpoints = [...this.#endpoints.values()].map(numbers);
+    const endpoints = [...this.#endpoints.values()].filter((endpoint) => !endpoint.peerOnly).map(numbers);
     const cidrs = [...this.#identities.cidrRows()];
     return { addresses, cidrs, classes: [...this.#classes.rows()], peers, ports, endpoints };
   }
@@ -265,10 +265,10 @@ export class PolicyCompiler {
   #upsertEndpoint(input: EndpointInput, update: Update): void {
     const group = this.#selection.group(input.namespace, input.labels, input.ports, update);
     const known = this.#endpoints.get(input.id);
-    const endpoint = known ?? newEndpoint(input.id, group, false);
+    const endpoint = known ?? newEndpoint(input.id, group, input.remote === true);
     if (known === undefined) {
       this.#journal.put(this.#endpoints, input.id, endpoint);
-      this.#journal.add(group.endpoints, endpoint);
+      this.#enterGroup(endpoint, group, update);
     } else if (known.group !== group) {
       this.#regroup(known, group, update);
     }
@@ -289,7 +289,7 @@ export class PolicyCompiler {
         return known;
       }
       const address = newEndpoint(id, group, true);
-      this.#journal.add(group.endpoints, address);
+      this.#enterGroup(address, group, update);
       this.#setAddress(address, text.includes(':') ? 'claim6' : 'claim4', text, update);
       return address;
     });
@@ -302,7 +302,14 @@ export class PolicyCompiler {
       if (claim !== undefined) this.#identities.regroup(claim, group, update);
     this.#leaveGroup(endpoint, update);
     this.#journal.assign(endpoint, 'group', group);
+    this.#enterGroup(endpoint, group, update);
+  }
+
+  #enterGroup(endpoint: EndpointNode, group: Group, update: Update): void {
     this.#journal.add(group.endpoints, endpoint);
+    if (endpoint.peerOnly) return;
+    if (group.locals === 0) update.groups.add(group);
+    this.#journal.assign(group, 'locals', group.locals + 1);
   }
 
   #setAddress(
@@ -321,8 +328,10 @@ export class PolicyCompiler {
   }
 
   #leaveGroup(endpoint: EndpointNode, update: Update): void {
-    this.#journal.remove(endpoint.group.endpoints, endpoint);
-    update.idle.groups.add(endpoint.group);
+    const { group } = endpoint;
+    this.#journal.remove(group.endpoints, endpoint);
+    if (!endpoint.peerOnly) this.#journal.assign(group, 'locals', group.locals - 1);
+    update.idle.groups.add(group);
   }
 
   #finish(update: Update): CompileDelta {
@@ -331,13 +340,13 @@ export class PolicyCompiler {
     this.#classes.assign(update);
     const isEmpty = (group: Group): boolean => group.endpoints.size === 0;
     for (const group of update.groups) {
-      if (!isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.assign(group, direction, update);
+      if (group.locals > 0) for (const direction of DIRECTIONS) this.#sets.assign(group, direction, update);
     }
     for (const set of update.newSets) this.#sets.build(set, update);
     for (const [peer, sets] of update.peers) this.#sets.refresh(peer, sets, update);
 
     for (const group of idle.groups)
-      if (isEmpty(group)) for (const direction of DIRECTIONS) this.#sets.leave(group, direction, update);
+      if (group.locals === 0) for (const direction of DIRECTIONS) this.#sets.leave(group, direction, update);
     for (const set of idle.sets) if (set.groups.size === 0) this.#sets.retire(set, update);
     for (const identity of idle.identities) {
       if (identity.dead || (identity.group !== undefined && identity.claims.size > 0)) continue;
@@ -360,7 +369,7 @@ export class PolicyCompiler {
     if (update.ownersChanged) recorder.mustReevaluate = true;
     const endpoints: EndpointNumbers[] = [];
     for (const endpoint of update.endpoints) {
-      if (endpoint.isNode) continue;
+      if (endpoint.peerOnly) continue;
       const now = numbers(endpoint);
       const before = endpoint.published;
       const setsChanged = before?.setEgress !== now.setEgress || before.setIngress !== now.setIngress;
@@ -384,8 +393,8 @@ function numbers(endpoint: EndpointNode): EndpointNumbers {
   };
 }
 
-function newEndpoint(id: string, group: Group, isNode: boolean): EndpointNode {
-  return { id, isNode, group, claim4: undefined, claim6: undefined, published: undefined };
+function newEndpoint(id: string, group: Group, peerOnly: boolean): EndpointNode {
+  return { id, peerOnly, group, claim4: undefined, claim6: undefined, published: undefined };
 }
 
 /** What places a policy among others of its tier. */

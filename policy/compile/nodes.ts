@@ -30,6 +30,8 @@ export interface Group {
   readonly ports: readonly ContainerPort[];
   readonly portsKey: string;
   readonly endpoints: Set<EndpointNode>;
+  /** How many of them policies are enforced on: without any the group needs no sets. */
+  locals: number;
   /** Peer selectors that select it. */
   readonly selectors: Set<PeerSelector>;
   /** Policies whose podSelector selects it. */
@@ -130,8 +132,8 @@ export interface Claim {
 
 export interface EndpointNode {
   readonly id: string;
-  /** An address of a node: it has an identity, and no policy applies to it. */
-  readonly isNode: boolean;
+  /** An address of a node, or a pod on another one: it has an identity, and no policy is enforced on it here. */
+  readonly peerOnly: boolean;
   group: Group;
   claim4: Claim | undefined;
   claim6: Claim | undefined;

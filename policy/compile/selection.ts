@@ -143,6 +143,7 @@ export class Selection {
       ports,
       portsKey: portsKey(ports),
       endpoints: new Set(),
+      locals: 0,
       selectors: new Set(),
       policies: new Set(),
       identities: new Set(),

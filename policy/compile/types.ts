@@ -45,6 +45,8 @@ export interface EndpointInput {
   readonly ports: readonly ContainerPort[];
   readonly ipv4?: string;
   readonly ipv6?: string;
+  /** It is on another node: others see it as a peer, no policy is enforced on it here. It stays so. */
+  readonly remote?: boolean;
 }
 
 /** A node of the cluster, for peers that select nodes; its addresses get identities of their own. */

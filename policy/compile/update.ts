@@ -72,12 +72,12 @@ export class Update {
 
   /**
    * Whether an address that was known now belongs to somebody else or to nobody, or one that was not turns
-   * out to be a node's, which was there all the time.
+   * out to be that of a node or of a pod on another one, which may have been there for a while.
    */
   get ownersChanged(): boolean {
     for (const [address, before] of this.#ownersBefore) {
       if (before === ownerOf(address)) continue;
-      if (before !== undefined || address.claims.at(-1)?.endpoint.isNode === true) return true;
+      if (before !== undefined || address.claims.at(-1)?.endpoint.peerOnly === true) return true;
     }
     return false;
   }

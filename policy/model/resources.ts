@@ -204,17 +204,20 @@ export interface ClusterNetworkPolicyResource extends ResourceBase {
   readonly egress: readonly ClusterPolicyRule[];
 }
 
-/**
- * `v1` Node, in policy tests alone. `addresses`: canonical text, from `status.addresses` (those that are
- * addresses and not names).
- */
+/** `v1` Node: a host that runs an agent, this one included. */
 export interface NodeResource extends ResourceBase {
   readonly kind: 'Node';
   readonly labels: Labels;
+  /**
+   * Canonical text, from `status.addresses` (those that are addresses and not names), InternalIP first: of each family
+   * the first is where other nodes send what its pods get.
+   */
   readonly addresses: readonly string[];
+  /** Ranges that its pods have their addresses from, canonical text (`spec.podCIDRs`). */
+  readonly podCidrs: readonly string[];
 }
 
-/** `v1` Pod, in policy tests alone; what a policy can see of it. */
+/** `v1` Pod; what other nodes and policies can see of it. Pods of this node come from container runtimes. */
 export interface PodResource extends ResourceBase {
   readonly kind: 'Pod';
   readonly namespace: string;
@@ -223,6 +226,8 @@ export interface PodResource extends ResourceBase {
   readonly nodeName?: string;
   /** It has the addresses of its node; policies do not apply to it. */
   readonly hostNetwork: boolean;
+  /** It has ended (phase Succeeded or Failed): its addresses may be another pod's by now. */
+  readonly ended?: boolean;
   /** Named ports of its containers. */
   readonly ports: readonly ContainerPort[];
   /** Canonical text; at most one of a family. */
@@ -238,8 +243,10 @@ export type Resource =
   | NetworkPolicyResource
   | ClusterNetworkPolicyResource
   | ServiceResource
-  | EndpointSliceResource;
+  | EndpointSliceResource
+  | NodeResource
+  | PodResource;
 export type ResourceKind = Resource['kind'];
 
 /** What a policy test takes. */
-export type TestResource = Resource | NodeResource | PodResource;
+export type TestResource = Resource;

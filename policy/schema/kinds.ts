@@ -53,14 +53,12 @@ export const AGENT_KINDS: readonly Kind<Resource>[] = [
   kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
   kind('v1', 'Service', serviceSchema, lowerService, true),
   kind('discovery.k8s.io/v1', 'EndpointSlice', endpointSliceSchema, lowerEndpointSlice),
-];
-
-/** What a policy test takes. */
-export const TEST_KINDS: readonly Kind<TestResource>[] = [
-  ...AGENT_KINDS,
   kind('v1', 'Node', nodeSchema, lowerNode, true),
   kind('v1', 'Pod', podSchema, lowerPod, true),
 ];
+
+/** What a policy test takes. */
+export const TEST_KINDS: readonly Kind<TestResource>[] = AGENT_KINDS;
 
 /** The kind of that name, or the error that says what there is. */
 export function findKind<R extends TestResource>(
@@ -69,14 +67,7 @@ export function findKind<R extends TestResource>(
   name: string,
 ): Kind<R> | SluiceError {
   const is = (entry: Kind<TestResource>): boolean => entry.apiVersion === apiVersion && entry.kind === name;
-  return (
-    kinds.find(is) ??
-    (TEST_KINDS.some(is) ? forTests(apiVersion, name) : unsupported(kinds, apiVersion, name))
-  );
-}
-
-function forTests(apiVersion: string, name: string): SluiceError {
-  return SluiceError.of('SLU1401', { kind: `"${name}"`, apiVersion: `"${apiVersion}"` });
+  return kinds.find(is) ?? unsupported(kinds, apiVersion, name);
 }
 
 function unsupported(kinds: readonly Kind<TestResource>[], apiVersion: string, name: string): SluiceError {

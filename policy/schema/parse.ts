@@ -25,10 +25,7 @@ export function parseSources(sources: readonly SourceFile[]): ParseResult {
   return parseAll(sources, AGENT_KINDS);
 }
 
-/**
- * As `parseSources`, with the kinds that only a policy test takes: Node and Pod. Documents of kind PolicyTest are
- * passed over: they may lie in the folder whose definitions they test.
- */
+/** As `parseSources`; documents of kind PolicyTest are passed over: they may lie in the folder whose definitions they test. */
 export function parseTestSources(sources: readonly SourceFile[]): ParseResult<TestResource> {
   return parseAll(sources, TEST_KINDS, 'PolicyTest');
 }
@@ -113,9 +110,10 @@ class Reader<R extends TestResource> {
       return;
     }
     // What a system observed (`sluice get -o yaml`, `kubectl get -o yaml`) is no part of a definition.
+    // Of kinds whose status is read it belongs to what the object means.
     const { status: observed, ...definition } = object;
     const result = found.read(found.status ? { ...definition, status: observed } : definition, {
-      source: deepFreeze(definition),
+      source: deepFreeze(found.status && observed != null ? { ...definition, status: observed } : definition),
       at,
       origin: (fields = []) => ({
         ...at([]),

@@ -54,6 +54,7 @@ describe('Pod and Node', () => {
       },
       { kind: 'Node', name: 'node-1', labels: { zone: 'a' }, addresses: ['172.18.0.2', '2001:db8::1'] },
     ]);
+    expect(resources[1]).toMatchObject({ podCidrs: ['10.0.0.0/24'] });
   });
 
   it('need no more than a name', () => {
@@ -84,6 +85,7 @@ describe('Pod and Node', () => {
       'first of podIPs',
     ],
     ['an address that is none', 'Pod', '{podIP: 10.0.0.256}', 'status.podIP', 'not a number from 0 to 255'],
+    ['a node range', 'Node', '{}\nspec: {podCIDRs: [10.0.0.1/24]}', 'spec.podCIDRs[0]', 'write 10.0.0.0/24'],
     [
       'a node address',
       'Node',
@@ -99,12 +101,24 @@ describe('Pod and Node', () => {
     expect(errors[0]?.message).toContain(says);
   });
 
-  it('are nothing for an agent', () => {
+  it('have their status in what is compared and shown', () => {
     const { resources, errors } = parseSources([{ file: 'f', text: `${POD}---\n${NODE}` }]);
-    expect(resources).toEqual([]);
-    expect(errors.map((error) => error.toLine())).toEqual([
-      'f:2: kind "Pod" of apiVersion "v1" is for the resources of a PolicyTest: an agent does not take it (SLU1401)',
-      'f:21: kind "Node" of apiVersion "v1" is for the resources of a PolicyTest: an agent does not take it (SLU1401)',
+    expect(errors).toEqual([]);
+    expect(resources.map(({ source }) => source)).toMatchObject([
+      { status: { podIP: '10.0.0.7' } },
+      { status: { nodeInfo: { architecture: 'amd64' } } },
+    ]);
+  });
+
+  it('of nodes have InternalIPs first and their ranges in canonical form', () => {
+    const text = `${NODE.replace('InternalIP', 'X')
+      .replace('ExternalIP', 'InternalIP')
+      .replace('X', 'ExternalIP')
+      .replace('{podCIDR: 10.0.0.0/24}', '{podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24, "FD00:0::/64"]}')}`;
+    const { resources, errors } = parseSources([{ file: 'f', text }]);
+    expect(errors).toEqual([]);
+    expect(resources).toMatchObject([
+      { addresses: ['2001:db8::1', '172.18.0.2'], podCidrs: ['10.0.0.0/24', 'fd00::/64'] },
     ]);
   });
 });

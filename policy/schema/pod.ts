@@ -1,9 +1,10 @@
 /**
- * `v1` Pod and Node as a policy test uses them: labels, names of ports and addresses. All other fields
- * are left alone, so that what `kubectl get -o yaml` prints can be used as it is.
+ * `v1` Pod and Node, as far as networks and policies see them: labels, names of ports, addresses and ranges. All other
+ * fields are left alone, so that what `kubectl get -o yaml` prints can be used as it is.
  */
 import { z } from 'zod';
-import { canonicalAddress, tryParseAddress } from '../address.js';
+import { canonicalAddress, formatCidr, parseCidr, tryParseAddress } from '../address.js';
+import { SluiceError } from '../errors.js';
 import type { ContainerPort, NodeResource, PodResource } from '../model/resources.js';
 import { DEFAULT_NAMESPACE } from './container.js';
 import {
@@ -16,6 +17,7 @@ import {
   portNumber,
   protocol,
   refuse,
+  refuseWith,
   textOf,
 } from './fields.js';
 import type { Lowering } from './lowering.js';
@@ -36,6 +38,7 @@ const podStatus = z
   .looseObject({
     podIP: optional(address),
     podIPs: optional(z.array(z.looseObject({ ip: address }))),
+    phase: optional(z.string()),
   })
   .superRefine(({ podIP, podIPs = [] }, ctx) => {
     const families = podIPs.map(({ ip }) => ip.includes(':'));
@@ -72,6 +75,9 @@ function namedPorts(containers: readonly z.output<typeof container>[]): Containe
   return [...found.values()];
 }
 
+/** Phases in which a pod runs no more. */
+const ENDED: ReadonlySet<string> = new Set(['Succeeded', 'Failed']);
+
 export function lowerPod(document: z.output<typeof podSchema>, lowering: Lowering): PodResource {
   const { metadata, spec, status } = document;
   const sidecars = (spec?.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always');
@@ -90,6 +96,7 @@ export function lowerPod(document: z.output<typeof podSchema>, lowering: Lowerin
     source: lowering.source,
     ...(spec?.nodeName === undefined ? {} : { nodeName: spec.nodeName }),
     hostNetwork: spec?.hostNetwork ?? false,
+    ...(ENDED.has(status?.phase ?? '') ? { ended: true } : {}),
     ports: namedPorts([...(spec?.containers ?? []), ...sidecars]),
     ...(ipv4 === undefined ? {} : { ipv4 }),
     ...(ipv6 === undefined ? {} : { ipv6 }),
@@ -97,6 +104,17 @@ export function lowerPod(document: z.output<typeof podSchema>, lowering: Lowerin
 }
 
 const ADDRESS_TYPES: ReadonlySet<string> = new Set(['InternalIP', 'ExternalIP']);
+
+/** A range of addresses; the value is its canonical text. */
+const podRange = z.string().transform((text, ctx) => {
+  try {
+    return formatCidr(parseCidr(text));
+  } catch (error) {
+    if (!(error instanceof SluiceError)) throw error;
+    refuseWith(ctx, error);
+    return z.NEVER;
+  }
+});
 
 const nodeAddress = z
   .looseObject({ type: z.string(), address: z.string() })
@@ -109,19 +127,33 @@ export const nodeSchema = mapping({
   apiVersion: z.string(),
   kind: z.string(),
   metadata: clusterMetadata('Node', badDnsSubdomain),
-  spec: z.unknown().optional(),
+  spec: optional(
+    z
+      .looseObject({ podCIDR: optional(podRange), podCIDRs: optional(z.array(podRange)) })
+      .superRefine(({ podCIDR: first, podCIDRs: all = [] }, ctx) => {
+        if (first !== undefined && all.length > 0 && all[0] !== first)
+          refuse(ctx, `must be the first of podCIDRs (${all[0]}), not ${first}`, ['podCIDR']);
+      }),
+  ),
   status: optional(z.looseObject({ addresses: optional(z.array(nodeAddress)) })),
 });
 
 export function lowerNode(document: z.output<typeof nodeSchema>, lowering: Lowering): NodeResource {
-  const { metadata, status } = document;
+  const { metadata, spec, status } = document;
   const given = (status?.addresses ?? []).filter(({ type }) => ADDRESS_TYPES.has(type));
+  const internalFirst = [...given].sort((a, b) => rank(a.type) - rank(b.type));
+  const ranges = [...(spec?.podCIDRs ?? []), ...(spec?.podCIDR === undefined ? [] : [spec.podCIDR])];
   return {
     kind: 'Node',
     name: metadata.name,
     labels: metadata.labels ?? {},
     origin: lowering.origin(),
     source: lowering.source,
-    addresses: [...new Set(given.map(({ address: text }) => canonicalAddress(text)))],
+    addresses: [...new Set(internalFirst.map(({ address: text }) => canonicalAddress(text)))],
+    podCidrs: [...new Set(ranges)],
   };
+}
+
+function rank(type: string): number {
+  return type === 'InternalIP' ? 0 : 1;
 }

@@ -50,6 +50,8 @@ const KINDS: Readonly<Record<ResourceKind, KindInfo>> = {
     fields: { addressType: 'IPv4' },
     aliases: ['endpointslice', 'endpointslices'],
   },
+  Node: { apiVersion: 'v1', namespaced: false, aliases: ['node', 'nodes', 'no'] },
+  Pod: { apiVersion: 'v1', namespaced: true, aliases: ['pod', 'pods', 'po'] },
   Namespace: { apiVersion: 'v1', namespaced: false, aliases: ['namespace', 'namespaces', 'ns'] },
 };
 

@@ -1,6 +1,7 @@
 import type { IpAddr } from '../../loader/abi/codec.js';
 import { AddrFlag, type AddrInfo, ReservedIdentity } from '../../loader/abi/gen/types.gen.js';
 import { parseAddress } from '../../policy/address.js';
+import { NO_ADDRESS } from './endpoints.js';
 import type { SyncedMap } from './synced-map.js';
 
 /** Where a container's address is. */
@@ -9,15 +10,27 @@ export interface Place {
   readonly network: number;
 }
 
+/** Where an address of the cluster is that is not on this node. Addresses of one node may share one object. */
+export interface Remote {
+  /** Address of the node, 16 bytes; zero: not known, or not needed to get there. */
+  readonly node: IpAddr;
+  /** Number of the network whose range it is in, 0: none of this node's. */
+  readonly network: number;
+  /** Whether it is an address of the node itself. */
+  readonly isNode: boolean;
+}
+
 /**
  * `addrs`: exact addresses. Containers' addresses come in two halves, the identity from the policy
  * compiler and the place from the device; the entry is written when the place is known. Addresses
- * of the host (its own and the gateways) have the identity HOST. A container's address wins.
+ * of the host (its own and the gateways) have the identity HOST. Addresses on other nodes are written when the compiler
+ * has an identity for them. A container's address wins, then the host's.
  */
 export class AddressTable {
   readonly #map: SyncedMap<IpAddr, AddrInfo>;
   readonly #identities = new Map<string, number>();
   readonly #places = new Map<string, Place>();
+  readonly #remote = new Map<string, Remote>();
   readonly #host = new Map<string, number>(); // address -> how many reasons it is the host's
 
   readonly #servesNodePorts: (address: string) => boolean;
@@ -74,6 +87,18 @@ export class AddressTable {
     return this.#change(address, this.#places, undefined);
   }
 
+  remoteOf(address: string): Remote | undefined {
+    return this.#remote.get(address);
+  }
+
+  setRemote(address: string, remote: Remote): () => void {
+    return this.#change(address, this.#remote, remote);
+  }
+
+  deleteRemote(address: string): () => void {
+    return this.#change(address, this.#remote, undefined);
+  }
+
   /** The address is the host's for one more reason (a device, a gateway). */
   addHost(address: string): () => void {
     return this.#change(address, this.#host, (this.#host.get(address) ?? 0) + 1);
@@ -109,11 +134,18 @@ export class AddressTable {
   #infoFor(address: string): AddrInfo | undefined {
     const place = this.#places.get(address);
     if (place !== undefined) {
-      return { identity: this.#identities.get(address) ?? ReservedIdentity.World, ...place, flags: 0 };
+      const identity = this.#identities.get(address) ?? ReservedIdentity.World;
+      return { identity, ...place, flags: 0, node: NO_ADDRESS };
     }
-    if (!this.#host.has(address)) return undefined;
-    const flags = AddrFlag.Host | (this.#servesNodePorts(address) ? AddrFlag.Nodeport : 0);
-    return { identity: ReservedIdentity.Host, ifindex: 0, network: 0, flags };
+    if (this.#host.has(address)) {
+      const flags = AddrFlag.Host | (this.#servesNodePorts(address) ? AddrFlag.Nodeport : 0);
+      return { identity: ReservedIdentity.Host, ifindex: 0, network: 0, flags, node: NO_ADDRESS };
+    }
+    const remote = this.#remote.get(address);
+    const identity = this.#identities.get(address);
+    if (remote === undefined || identity === undefined) return undefined;
+    const flags = AddrFlag.Cluster | (remote.isNode ? AddrFlag.Node : 0);
+    return { identity, ifindex: 0, network: remote.network, flags, node: remote.node };
   }
 }
 

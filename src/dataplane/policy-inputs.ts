@@ -1,6 +1,12 @@
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
-import type { CompileDelta, CompilerInput, CompilerKey, EndpointInput } from '../../policy/compile/types.js';
-import type { ContainerResource, Resource } from '../../policy/model/resources.js';
+import type {
+  CompileDelta,
+  CompilerInput,
+  CompilerKey,
+  EndpointInput,
+  NodeInput,
+} from '../../policy/compile/types.js';
+import type { ContainerResource, NodeResource, PodResource, Resource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { Edit } from '../state/objects.js';
 import type { Plan, Wanted } from './plan.js';
@@ -10,9 +16,12 @@ import type { Rollback } from './rollback.js';
 export class PolicyInputs {
   readonly #compiler: PolicyCompiler;
   readonly #inputs = new Map<string, EndpointInput>();
+  readonly #isElsewhere: (pod: PodResource) => boolean;
 
-  constructor(compiler: PolicyCompiler) {
+  /** `isElsewhere`: whether a pod is on another node, with addresses of its own. */
+  constructor(compiler: PolicyCompiler, isElsewhere: (pod: PodResource) => boolean) {
     this.#compiler = compiler;
+    this.#isElsewhere = isElsewhere;
   }
 
   /**
@@ -28,7 +37,10 @@ export class PolicyInputs {
         remove.push({ kind: before.kind, name: before.name });
       else if (before?.kind === 'NetworkPolicy') {
         remove.push({ kind: 'NetworkPolicy', namespace: before.namespace, name: before.name });
-      }
+      } else if (after?.kind === 'Node') upsert.push(nodeInput(after));
+      else if (before?.kind === 'Node') remove.push({ kind: 'Node', name: before.name });
+      else if (after?.kind === 'Pod' && this.#isElsewhere(after)) upsert.push(podInput(after));
+      else if (before?.kind === 'Pod') remove.push({ kind: 'Endpoint', id: podId(before) });
     }
     for (const { spec, container } of [...making, ...plan.keep, ...plan.mtu]) {
       const input = endpointInput(spec, container);
@@ -82,6 +94,30 @@ function endpointInput(spec: AttachmentSpec, container: ContainerResource): Endp
     ...(spec.ipv4 === undefined ? {} : { ipv4: spec.ipv4.address }),
     ...(spec.ipv6 === undefined ? {} : { ipv6: spec.ipv6.address }),
   };
+}
+
+/** No attachment has such an id: names have no colon. */
+function podId(pod: PodResource): string {
+  return `pod:${pod.namespace}/${pod.name}`;
+}
+
+function podInput(pod: PodResource): EndpointInput {
+  const { namespace, name, labels, ports, ipv4, ipv6 } = pod;
+  return {
+    kind: 'Endpoint',
+    id: podId(pod),
+    namespace,
+    name,
+    labels,
+    ports,
+    ...(ipv4 === undefined ? {} : { ipv4 }),
+    ...(ipv6 === undefined ? {} : { ipv6 }),
+    remote: true,
+  };
+}
+
+function nodeInput({ kind, name, labels, addresses }: NodeResource): NodeInput {
+  return { kind, name, labels, addresses };
 }
 
 function isInput(

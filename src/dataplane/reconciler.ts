@@ -6,6 +6,7 @@ import type { ContainerResource, NetworkResource } from '../../policy/model/reso
 import { fault } from '../faults.js';
 import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
+import type { PendingNodes, RemoteNodes } from '../nodes/remote-nodes.js';
 import type { PendingServices, Services } from '../services/services.js';
 import { hasDevice } from '../state/desired.js';
 import { displayName, type ResourceKey } from '../state/keys.js';
@@ -57,6 +58,7 @@ export class Reconciler {
   readonly #instance: string;
   readonly #log: Logger;
   readonly #services: Pick<Services, 'prepare'>;
+  readonly #nodes: Pick<RemoteNodes, 'prepare' | 'isElsewhere'>;
   readonly #switch: PolicySwitch;
   readonly #hostPorts: HostPorts;
   readonly #networks: NetworkSetup;
@@ -72,11 +74,13 @@ export class Reconciler {
     readonly instance: string;
     readonly log: Logger;
     readonly services: Pick<Services, 'prepare'>;
+    readonly nodes: Pick<RemoteNodes, 'prepare' | 'isElsewhere'>;
   }) {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
     this.#leases = parts.leases;
-    this.#policies = new PolicyInputs(parts.compiler);
+    this.#nodes = parts.nodes;
+    this.#policies = new PolicyInputs(parts.compiler, (pod) => parts.nodes.isElsewhere(pod));
     this.#instance = parts.instance;
     this.#log = parts.log;
     this.#services = parts.services;
@@ -167,6 +171,7 @@ export class Reconciler {
       this.#kernel.hostAddresses.refresh();
       undo.push(() => this.#kernel.hostAddresses.refresh());
     }
+    const nodes = this.#nodes.prepare(request.edits, undo);
     const creating = prepared.length > 0;
     const early = [...plan.replace.map(({ spec }) => spec.id), ...(creating ? plan.remove : [])];
     this.#devices.removeEarly(early, undo);
@@ -188,6 +193,7 @@ export class Reconciler {
     if (
       delta.mustReevaluate ||
       services.mustReevaluate ||
+      nodes.mustReevaluate ||
       portsChanged ||
       networksChanged ||
       early.length > 0 ||
@@ -206,6 +212,7 @@ export class Reconciler {
         networkEdits,
         containers,
         services,
+        nodes,
         ...(request.removeLater === true ? { later } : {}),
       });
   }
@@ -324,6 +331,7 @@ export class Reconciler {
     readonly containers: ReadonlyMap<ResourceKey, ContainerResource | undefined>;
     readonly later?: (gone: Promise<void>) => void;
     readonly services: PendingServices;
+    readonly nodes: PendingNodes;
   }): unknown[] {
     const { plan, delta, failed, networkEdits } = done;
     const errors: unknown[] = [];
@@ -340,6 +348,7 @@ export class Reconciler {
     else done.later(attachments.removeLater(going));
     if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
     attempt(() => done.services.commit());
+    attempt(() => done.nodes.commit());
     attempt(() => this.#switch.finish(delta));
     for (const rest of this.#policies.settle(failed)) {
       attempt(() => {

@@ -78,7 +78,7 @@ function cidrs() {
 describe('SyncedMap', () => {
   it('writes only differences, keeps what an earlier agent left until the sweep', () => {
     const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
-    const info = { identity: 1, ifindex: 2, network: 3, flags: 0 };
+    const info = { identity: 1, ifindex: 2, network: 3, flags: 0, node: new Uint8Array(16) };
     const [a, b, c] = ['10.0.0.1', '10.0.0.2', 'fd00::3'].map(parseAddress) as [
       Uint8Array,
       Uint8Array,
@@ -100,7 +100,7 @@ describe('SyncedMap', () => {
     const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
     const map = new SyncedMap(kernel, MAPS.addrs);
     const key = parseAddress('10.0.0.1');
-    const info = { identity: 1, ifindex: 2, network: 3, flags: 0 };
+    const info = { identity: 1, ifindex: 2, network: 3, flags: 0, node: new Uint8Array(16) };
     const undo = [map.set(key, info), map.set(key, { ...info, identity: 9 }), map.delete(key)];
     for (const step of undo.reverse()) step();
     expect([kernel.held.size, map.size]).toEqual([0, 0]);
@@ -120,6 +120,27 @@ describe('AddressTable', () => {
     table.removeHost('10.1.0.1');
     expect(text()).toEqual(['10.1.0.1 1 0 0 5']);
     table.removeHost('10.1.0.1');
+    expect(text()).toEqual([]);
+  });
+
+  it('writes an address of another node when identity and node are known, behind the container and the host', () => {
+    const { kernel, table, text } = addresses();
+    const remote = { node: parseAddress('192.0.2.7'), network: 0, isNode: false };
+    table.setRemote('10.1.0.2', remote);
+    expect(text()).toEqual([]);
+    table.setIdentity('10.1.0.2', 300);
+    table.setRemote('192.0.2.7', { ...remote, isNode: true });
+    table.setIdentity('192.0.2.7', 301);
+    expect(text()).toEqual(['10.1.0.2 300 0 0 8', '192.0.2.7 301 0 0 24']);
+    expect([...kernel.held.values()].map(([, { node }]) => formatAddress(node))).toEqual([
+      '192.0.2.7',
+      '192.0.2.7',
+    ]);
+    const undo = [table.addHost('192.0.2.7'), table.setPlace('10.1.0.2', { ifindex: 256, network: 1 })];
+    expect(text()).toEqual(['10.1.0.2 300 256 1 0', '192.0.2.7 1 0 0 5']);
+    for (const step of undo) step();
+    table.deleteRemote('10.1.0.2');
+    table.deleteIdentity('192.0.2.7');
     expect(text()).toEqual([]);
   });
 
@@ -144,6 +165,28 @@ describe('CidrTable', () => {
     table.release('10.1.0.0/16');
     expect(text()).toEqual(['10.1.0.0/16 302 0 0', '10.1.0.9/32 301 0 0']);
     undo();
+  });
+
+  it('lets the longest of the ranges around a prefix say whose it is', () => {
+    const { kernel, table, text } = cidrs();
+    table.setIdentity('10.1.2.128/25', 300);
+    table.reserve('10.1.0.0/16', 2);
+    table.setRemote('10.1.2.0/24', { node: parseAddress('192.0.2.7') });
+    table.setIdentity('10.0.0.0/8', 301);
+    const both = [
+      '10.0.0.0/8 301 0 0',
+      '10.1.0.0/16 301 2 2',
+      '10.1.2.0/24 301 2 8',
+      '10.1.2.128/25 300 2 8',
+    ];
+    expect(text()).toEqual(both);
+    expect([...kernel.held.values()].filter(([, { node }]) => node[15] === 7)).toHaveLength(2);
+    const undo = table.release('10.1.0.0/16');
+    expect(text()).toEqual(['10.0.0.0/8 301 0 0', '10.1.2.0/24 301 0 8', '10.1.2.128/25 300 0 8']);
+    undo();
+    expect(text()).toEqual(both);
+    table.deleteRemote('10.1.2.0/24');
+    expect(text()).toEqual(['10.0.0.0/8 301 0 0', '10.1.0.0/16 301 2 2', '10.1.2.128/25 300 2 2']);
   });
 
   it('ends in the same entries whatever the order', () => {

@@ -40,4 +40,6 @@ export const KIND_ORDER: readonly ResourceKind[] = [
   'Container',
   'Service',
   'EndpointSlice',
+  'Node',
+  'Pod',
 ];

@@ -207,14 +207,24 @@ export class Bed {
           ifindex: guest.ifindex,
           network: guest.network,
           flags: 0,
+          node: NONE,
         });
       }
     }
     for (const address of [UPLINK.v4, UPLINK.v6, GATEWAY.v4, GATEWAY.v6]) {
-      this.addrs.set(parseAddress(address), { identity: 1, ifindex: 0, network: 0, flags: AddrFlag.Host });
+      this.addrs.set(parseAddress(address), {
+        identity: 1,
+        ifindex: 0,
+        network: 0,
+        flags: AddrFlag.Host,
+        node: NONE,
+      });
     }
     const cidr = (text: string, prefixlen: number, flags: number, identity = 2) =>
-      this.cidrs.set({ prefixlen, addr: parseAddress(text) }, { identity, ifindex: 0, network: 1, flags });
+      this.cidrs.set(
+        { prefixlen, addr: parseAddress(text) },
+        { identity, ifindex: 0, network: 1, flags, node: NONE },
+      );
     cidr('10.7.0.0', 96 + 24, AddrFlag.Reserved);
     cidr('fd07::', 64, AddrFlag.Reserved);
     const networks = this.#object.map('networks', u32Codec, networkCodec);

@@ -10,12 +10,14 @@ import type { Resource } from '../../policy/model/resources.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import { Simulation } from './simulation.js';
 
-type NoPolicy = 'Network' | 'Container' | 'Service' | 'EndpointSlice';
+type NoPolicy = 'Network' | 'Container' | 'Service' | 'EndpointSlice' | 'Node' | 'Pod';
 const NO_POLICY: ReadonlySet<string> = new Set<NoPolicy>([
   'Network',
   'Container',
   'Service',
   'EndpointSlice',
+  'Node',
+  'Pod',
 ]);
 
 const read = (text: string): Exclude<Resource, { kind: NoPolicy }>[] => {

@@ -28,7 +28,13 @@ beforeAll(() => {
     addr6: HERE[6],
   });
   for (const address of Object.values(HERE))
-    dry.maps.addrs.set(address, { identity: 300, ifindex: DEVICE, network: 1, flags: 0 });
+    dry.maps.addrs.set(address, {
+      identity: 300,
+      ifindex: DEVICE,
+      network: 1,
+      flags: 0,
+      node: new Uint8Array(16),
+    });
 });
 afterAll(() => {
   dry.close();

@@ -52,14 +52,23 @@ export class Cluster {
   readonly #groups: string[] = [];
   readonly #pods: Pod[] = [];
 
-  constructor(prefix: string, count: number, settings: readonly AgentSettings[] = []) {
+  /** `fabric`: whether the network between the nodes knows the pods' ranges. */
+  constructor(
+    prefix: string,
+    count: number,
+    settings: readonly AgentSettings[] = [],
+    options: { readonly fabric?: boolean; readonly mtu?: number } = {},
+  ) {
+    const { fabric = true, mtu = 1500 } = options;
     this.scratch = new Scratch(prefix);
     try {
       const middle = this.scratch.netns('mid');
-      sh(`ip -n ${middle} link add br0 type bridge`);
+      sh(`ip -n ${middle} link add br0 mtu ${mtu} type bridge`);
       sh(`ip -n ${middle} link set br0 up`);
       const join = (netns: string, device: string, v4: string, v6: string): void => {
-        sh(`ip link add eth0 netns ${netns} type veth peer name ${device} netns ${middle}`);
+        sh(
+          `ip link add eth0 netns ${netns} mtu ${mtu} type veth peer name ${device} netns ${middle} mtu ${mtu}`,
+        );
         sh(`ip -n ${middle} link set ${device} master br0 up`);
         sh(`ip -n ${netns} link set eth0 up`);
         sh(`ip -n ${netns} address add ${v4}/24 dev eth0`);
@@ -93,7 +102,7 @@ export class Cluster {
           ...(group === undefined ? {} : { group }),
         });
       }
-      for (const node of this.nodes) {
+      for (const node of fabric ? this.nodes : []) {
         for (const netns of [outside, ...this.nodes.filter((other) => other !== node).map((o) => o.netns)]) {
           inside(netns, `ip route add 10.8${node.index}.0.0/24 via ${node.ipv4}`);
           inside(netns, `ip -6 route add fd8${node.index}::/64 via ${node.ipv6}`);

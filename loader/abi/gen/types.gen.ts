@@ -13,22 +13,24 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '427a82e329652f20';
+export const LAYOUT_HASH = '279714c32e7af91f';
 
-/** struct addr_info, 16 bytes. */
+/** struct addr_info, 32 bytes. */
 export interface AddrInfo {
   readonly identity: number;
   readonly ifindex: number;
   readonly network: number;
   readonly flags: number;
+  readonly node: IpAddr;
 }
 export const addrInfoCodec: Codec<AddrInfo> = {
-  size: 16,
+  size: 32,
   encode(value, into, offset) {
     into.writeUInt32LE(value.identity, offset);
     into.writeUInt32LE(value.ifindex, offset + 4);
     into.writeUInt32LE(value.network, offset + 8);
     into.writeUInt32LE(value.flags, offset + 12);
+    putBytes(value.node, into, offset + 16, 16, 'addr_info.node');
   },
   decode(from, offset) {
     return {
@@ -36,6 +38,7 @@ export const addrInfoCodec: Codec<AddrInfo> = {
       ifindex: from.readUInt32LE(offset + 4),
       network: from.readUInt32LE(offset + 8),
       flags: from.readUInt32LE(offset + 12),
+      node: takeBytes(from, offset + 16, 16),
     };
   },
 };
@@ -1095,6 +1098,8 @@ export const AddrFlag = {
   Host: 1,
   Reserved: 2,
   Nodeport: 4,
+  Cluster: 8,
+  Node: 16,
 } as const;
 export type AddrFlag = (typeof AddrFlag)[keyof typeof AddrFlag];
 /** Names of enum addr_flag by number. */
@@ -1102,6 +1107,8 @@ export const AddrFlagName: Readonly<Record<number, keyof typeof AddrFlag>> = {
   1: 'Host',
   2: 'Reserved',
   4: 'Nodeport',
+  8: 'Cluster',
+  16: 'Node',
 };
 
 /** enum direction. */
