@@ -221,6 +221,22 @@ export const ERRORS = {
   SLU2404: 'bad request: {reason}',
   SLU2405: 'the agent is stopping',
   SLU2406: "internal error: {reason}; the agent's log has more",
+
+  // 62xx: the API of Kubernetes (src/kubernetes)
+  SLU6201: 'the kubeconfig cannot be read: {reason}',
+  SLU6202: '{reason}',
+  SLU6203: 'user {user} has {what}, which is not supported: use a client certificate, a token or a token file',
+  SLU6204: 'not in a pod: {reason}; set kubernetes.kubeconfig',
+  SLU6205: 'the API server answered {status} to {what}: {reason}',
+  SLU6206: 'the API server at {server} cannot be reached: {reason}',
+  SLU6207: 'the API server at {server} sent nothing for {seconds} s: the connection is given up',
+  SLU6208: 'the answer of the API server to {what} is not understood: {reason}',
+  SLU6209: 'the service account may not {verb} {resource}: apply the RBAC rules in deploy/',
+  SLU6210: '{kind} {name} is ignored: {reason}',
+  SLU6211: 'node {node} is not in the cluster: set nodeName to the name that "kubectl get nodes" shows',
+  SLU6212: 'node {node} has no podCIDR: let the cluster give out ranges, or set kubernetes.podRanges',
+  SLU6213: 'pod {pod} is not known to the API server yet: the runtime tries again',
+  SLU6214: 'no block of {range} is free for node {node}: take a larger range or smaller blocks',
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -1,5 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { ContainerNetwork, ContainerResource } from '../../policy/model/resources.js';
+import type {
+  ContainerNetwork,
+  ContainerPort,
+  ContainerResource,
+  Labels,
+} from '../../policy/model/resources.js';
 import { badLabelValue } from '../../policy/schema/names.js';
 import { runtimeContainer } from '../runtime/resources.js';
 import { attachmentId } from '../state/keys.js';
@@ -26,6 +31,15 @@ const PREFIX = 'cni.sluice.dev/';
 export const FROM = 'cni';
 const DEFAULT_NAMESPACE = 'default';
 
+/** What policies see of a pod. */
+export interface PodFacts {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly labels: Labels;
+  readonly ports: readonly ContainerPort[];
+}
+
 export function keyText({ network, containerId, ifname }: AttachmentKey): string {
   return `${network}/${containerId}/${ifname}`;
 }
@@ -33,13 +47,46 @@ export function keyText({ network, containerId, ifname }: AttachmentKey): string
 /** The attachment that a container's object stands for; undefined if CNI did not make it. */
 export function attachmentOf(container: ContainerResource): Attachment | undefined {
   if (container.origin.file !== FROM || container.netns?.type !== 'path') return undefined;
-  const { annotations } = (container.source as { metadata: { annotations?: Record<string, string> } })
-    .metadata;
+  const annotations = annotationsOf(container);
   const network = annotations?.[`${PREFIX}network`];
   const containerId = annotations?.[`${PREFIX}container`];
   const ifname = annotations?.[`${PREFIX}interface`];
   if (network === undefined || containerId === undefined || ifname === undefined) return undefined;
   return { network, containerId, ifname, container, netns: container.netns.path };
+}
+
+/** The pod of a cluster that a container was made for; undefined: it was made for none. */
+export function podOf(
+  container: ContainerResource,
+): Pick<PodFacts, 'namespace' | 'name' | 'uid'> | undefined {
+  const annotations = annotationsOf(container);
+  const name = annotations?.[`${PREFIX}pod`];
+  if (name === undefined) return undefined;
+  return { namespace: container.namespace, name, uid: annotations?.[`${PREFIX}pod-uid`] ?? '' };
+}
+
+/** The container with the labels and the named ports of its pod. */
+export function withPod(
+  container: ContainerResource,
+  pod: Pick<PodFacts, 'labels' | 'ports'>,
+): ContainerResource {
+  const { namespace, name, netns, networks, hostPorts } = container;
+  if (netns === undefined) return container;
+  const { labels, ports } = pod;
+  const fresh = runtimeContainer({ from: FROM, namespace, name, labels, netns, networks, hostPorts, ports });
+  return annotated(fresh, annotationsOf(container) ?? {});
+}
+
+function annotationsOf(container: ContainerResource): Readonly<Record<string, string>> | undefined {
+  return (container.source as { metadata: { annotations?: Record<string, string> } }).metadata.annotations;
+}
+
+function annotated(
+  container: ContainerResource,
+  annotations: Readonly<Record<string, string>>,
+): ContainerResource {
+  const source = container.source as { readonly metadata: object };
+  return { ...container, source: { ...source, metadata: { ...source.metadata, annotations } } };
 }
 
 /** Id of the attachment in leases and in the kernel's books. */
@@ -56,6 +103,7 @@ export function containerFor(
   conf: NetConf,
   attachment: Omit<ContainerNetwork, 'device'>,
   taken: (namespace: string, name: string) => boolean,
+  pod?: PodFacts,
 ): ContainerResource {
   const { containerId, ifname, netns, args } = parameters;
   const key = { network: conf.name, containerId, ifname };
@@ -64,18 +112,19 @@ export function containerFor(
     from: FROM,
     namespace,
     name: nameFor(key, args.podName, (name) => taken(namespace, name)),
-    labels: labelsFor(parameters, conf),
+    // Policies of a cluster select the labels that a pod has there, and no others.
+    labels: pod?.labels ?? labelsFor(parameters, conf),
+    ports: pod?.ports ?? [],
     netns: { type: 'path', path: netns },
     networks: [{ device: ifname, ...attachment }],
     hostPorts: conf.hostPorts,
   });
-  const source = container.source as { readonly metadata: object };
-  const annotations = {
+  return annotated(container, {
     [`${PREFIX}network`]: conf.name,
     [`${PREFIX}container`]: containerId,
     [`${PREFIX}interface`]: ifname,
-  };
-  return { ...container, source: { ...source, metadata: { ...source.metadata, annotations } } };
+    ...(pod === undefined ? {} : { [`${PREFIX}pod`]: pod.name, [`${PREFIX}pod-uid`]: pod.uid }),
+  });
 }
 
 function nameFor(key: AttachmentKey, pod: string | undefined, taken: (name: string) => boolean): string {

@@ -22,6 +22,7 @@ export interface CniParameters {
 export interface CniArgs {
   readonly podName?: string;
   readonly podNamespace?: string;
+  readonly podUid?: string;
   readonly ip?: string;
   readonly mac?: string;
   /** SLUICE_LABELS, such as `app=web,tier=front`. */
@@ -98,11 +99,13 @@ function readArgs(given: string): CniArgs {
   const value = (name: string): string | undefined => pairs.get(name) || undefined;
   const podName = value('K8S_POD_NAME');
   const podNamespace = value('K8S_POD_NAMESPACE');
+  const podUid = value('K8S_POD_UID');
   const ip = value('IP');
   const mac = value('MAC');
   return {
     ...(podName === undefined ? {} : { podName }),
     ...(podNamespace === undefined ? {} : { podNamespace }),
+    ...(podUid === undefined ? {} : { podUid }),
     ...(ip === undefined ? {} : { ip }),
     ...(mac === undefined ? {} : { mac }),
     labels: readLabels(value('SLUICE_LABELS') ?? ''),

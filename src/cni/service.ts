@@ -11,7 +11,7 @@ import type { Logger } from '../log.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { displayName, keyOf } from '../state/keys.js';
 import type { Answers } from './answered.js';
-import { type Attachment, attachmentOf, containerFor, idOf, keyText } from './attachment.js';
+import { type Attachment, attachmentOf, containerFor, idOf, keyText, type PodFacts } from './attachment.js';
 import { checkInside, type Inspected } from './check.js';
 import {
   type NetConf,
@@ -43,6 +43,8 @@ interface Parts {
   readonly runtime: Runtime;
   readonly answers: Answers;
   readonly namespaces: Namespaces;
+  /** In a cluster: what it says of a pod that is to be attached. Throws SluiceError; the runtime tries again. */
+  readonly pod?: (namespace: string, name: string, uid: string) => Promise<PodFacts>;
   readonly log: Logger;
 }
 
@@ -194,15 +196,17 @@ export class CniService {
     },
   ): Promise<Attachment> {
     const { runtime } = this.#parts;
+    const pod = await this.#pod(parameters);
     const own = addresses.network === undefined ? this.#networks.wanted(conf, addresses) : undefined;
     if (own !== undefined) await this.#networks.hold(own);
     const network = own ?? this.#defined(addresses.network ?? '');
     let container: ContainerResource | undefined;
     try {
-      container = containerFor(parameters, conf, this.#wish(parameters, conf, network), (namespace, name) => {
+      const taken = (namespace: string, name: string): boolean => {
         const key = `Container ${namespace}/${name}`;
         return this.#names.has(key) || runtime.get(key) !== undefined;
-      });
+      };
+      container = containerFor(parameters, conf, this.#wish(parameters, conf, network), taken, pod);
       this.#names.add(keyOf(container));
       await runtime.change({ set: [container] });
       const attachment = attachmentOf(container);
@@ -211,6 +215,19 @@ export class CniService {
     } finally {
       if (container !== undefined) this.#names.delete(keyOf(container));
       if (own !== undefined) this.#networks.release(own.name);
+    }
+  }
+
+  /** No container of a pod begins without the pod's labels: policy would not know it. Throws CniError 11. */
+  async #pod({ args }: CniParameters): Promise<PodFacts | undefined> {
+    const { podNamespace, podName, podUid = '' } = args;
+    if (this.#parts.pod === undefined || podNamespace === undefined || podName === undefined)
+      return undefined;
+    try {
+      return await this.#parts.pod(podNamespace, podName, podUid);
+    } catch (error) {
+      if (!(error instanceof SluiceError)) throw error;
+      throw CniError.of('SLU5117', { reason: error.message });
     }
   }
 

@@ -9,6 +9,11 @@ export function keyOf(resource: Resource): ResourceKey {
     : `${resource.kind} ${resource.name}`;
 }
 
+/** The key of an object by its kind and its name as people write it. */
+export function keyText(kind: string, displayed: string): ResourceKey {
+  return `${kind} ${displayed}`;
+}
+
 export function namespaceOf(resource: Resource): string | undefined {
   return 'namespace' in resource ? resource.namespace : undefined;
 }
