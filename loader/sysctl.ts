@@ -8,6 +8,12 @@ import { insideNetns, type Netns } from './netns.js';
  * the process unless `ns` is given.
  */
 
+/**
+ * Where /proc/sys can be written: in an unprivileged container that folder is read-only, and the host's is mounted
+ * elsewhere. Keys below net/ are those of the caller's network namespace in any mount.
+ */
+const ROOT = process.env.SLUICE_PROC_SYS ?? '/proc/sys';
+
 const EINVAL = 22;
 const buffer = Buffer.alloc(4096);
 
@@ -15,7 +21,7 @@ function path(operation: string, key: string): string {
   if (!/^[^/\0]+(\/[^/\0]+)+$/.test(key) || key.split('/').includes('..')) {
     throw new NetlinkError(operation, EINVAL, 'not a path below /proc/sys');
   }
-  return `/proc/sys/${key}`;
+  return `${ROOT}/${key}`;
 }
 
 function failed(operation: string, error: unknown): unknown {

@@ -225,7 +225,8 @@ export const ERRORS = {
   // 62xx: the API of Kubernetes (src/kubernetes)
   SLU6201: 'the kubeconfig cannot be read: {reason}',
   SLU6202: '{reason}',
-  SLU6203: 'user {user} has {what}, which is not supported: use a client certificate, a token or a token file',
+  SLU6203:
+    'user {user} has {what}, which is not supported: use a client certificate, a token or a token file',
   SLU6204: 'not in a pod: {reason}; set kubernetes.kubeconfig',
   SLU6205: 'the API server answered {status} to {what}: {reason}',
   SLU6206: 'the API server at {server} cannot be reached: {reason}',

@@ -5,13 +5,14 @@ import { type Document, isMap, isScalar, LineCounter, parseDocument } from 'yaml
 import { z } from 'zod';
 import { tryParseCidr } from '../policy/address.js';
 import { compareErrors, didYouMean, SluiceError, shown } from '../policy/errors.js';
-import { badDnsSubdomain, badLabelValue } from '../policy/schema/names.js';
+import { badDnsLabel, badDnsSubdomain, badLabelValue } from '../policy/schema/names.js';
 import {
   type AgentConfig,
   CONFIG_DEFAULTS,
   defaultCniSocket,
   defaultDockerPlugin,
   defaultSocket,
+  KUBERNETES_DEFAULTS,
 } from './config.js';
 import { reasonOf } from './http/api.js';
 import { parseHostPort } from './metrics/server.js';
@@ -63,6 +64,24 @@ function isServiceRanges(value: readonly string[]): boolean {
   if (cidrs.some((cidr) => cidr === undefined)) return false;
   return new Set(cidrs.map((cidr) => cidr?.family)).size === cidrs.length;
 }
+
+/** With null (`kubernetes:` and nothing else) everything is as by default. */
+const kubernetes = z.preprocess(
+  (value) => value ?? {},
+  z.strictObject({
+    kubeconfig: pathOrOff.default(KUBERNETES_DEFAULTS.kubeconfig),
+    network: z
+      .string()
+      .refine((text) => badDnsLabel(text) === undefined, { error: 'the name of a network' })
+      .default(KUBERNETES_DEFAULTS.network),
+    cniBinDir: pathOrOff.default(KUBERNETES_DEFAULTS.cniBinDir),
+    cniConfDir: pathOrOff.default(KUBERNETES_DEFAULTS.cniConfDir),
+    cniName: z
+      .string()
+      .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$/, { error: 'letters, digits, ".", "_" and "-"' })
+      .default(KUBERNETES_DEFAULTS.cniName),
+  }),
+);
 
 const settings = z.strictObject({
   apiVersion: z.literal('sluice.dev/v1alpha1', { error: '"sluice.dev/v1alpha1"' }),
@@ -145,6 +164,7 @@ const settings = z.strictObject({
   serviceEntries: wholeNumber(1024, 1_048_576).optional(),
   serviceSlotEntries: wholeNumber(4096, 67_108_864).optional(),
   backendEntries: wholeNumber(1024, 1_048_576).optional(),
+  kubernetes: kubernetes.optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),

@@ -1,4 +1,26 @@
 /** Agent settings after defaults; see src/config-file.ts for reading and checking the file. */
+/** How this node is part of a cluster. */
+export interface KubernetesConfig {
+  /** Path of a kubeconfig; '': the service account of the pod that the agent runs in. */
+  readonly kubeconfig: string;
+  /** Name of the network that the pods of this node are in. */
+  readonly network: string;
+  /** Where the container runtime has its CNI plugins and configurations; '' for each: nothing is put there. */
+  readonly cniBinDir: string; // /opt/cni/bin
+  readonly cniConfDir: string; // /etc/cni/net.d
+  /** Name of the CNI network configuration. */
+  readonly cniName: string; // sluice
+}
+
+/** Defaults for a node of a cluster. */
+export const KUBERNETES_DEFAULTS: KubernetesConfig = {
+  kubeconfig: '',
+  network: 'pods',
+  cniBinDir: '/opt/cni/bin',
+  cniConfDir: '/etc/cni/net.d',
+  cniName: 'sluice',
+};
+
 export interface AgentConfig {
   /** Tells instances on one machine apart; part of device aliases. Default: `default`. */
   readonly instance: string;
@@ -56,6 +78,8 @@ export interface AgentConfig {
   readonly serviceEntries: number; // 65536
   readonly serviceSlotEntries: number; // 524288
   readonly backendEntries: number; // 65536
+  /** Present: this node is part of a cluster, and what that has is in force here. */
+  readonly kubernetes?: KubernetesConfig;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
   /** Use clsact filters even where TCX exists (tests). */
   readonly hooks: 'auto' | 'tcx' | 'clsact';

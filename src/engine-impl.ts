@@ -42,6 +42,7 @@ import { Telemetry } from './flows/telemetry.js';
 import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
+import { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
 import { RemoteNodes, UNKNOWN } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
@@ -53,7 +54,7 @@ import { Services } from './services/services.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import { FolderCopy } from './state/folder-copy.js';
-import { keyOf } from './state/keys.js';
+import { keyOf, type ResourceKey } from './state/keys.js';
 import { type EditList, ObjectSet, type Proposal, type Source } from './state/objects.js';
 import { AppliedStore } from './state/store.js';
 import { version } from './version.js';
@@ -70,9 +71,14 @@ type AppliedListener = Parameters<Engine['onApplied']>[0];
 
 /**
  * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
- * and takes over what is in the kernel already. Throws SluiceError when that cannot be done.
+ * and takes over what is in the kernel already. `cluster`: all objects of the cluster that this node is in. Throws
+ * SluiceError when that cannot be done.
  */
-export async function createEngine(config: AgentConfig, log: Logger): Promise<RuntimeEngine> {
+export async function createEngine(
+  config: AgentConfig,
+  log: Logger,
+  cluster: readonly Resource[] = [],
+): Promise<RuntimeEngine> {
   try {
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -80,7 +86,7 @@ export async function createEngine(config: AgentConfig, log: Logger): Promise<Ru
   }
   const engine = new AgentEngine(config, log);
   try {
-    await engine.start();
+    await engine.start(cluster);
   } catch (error) {
     await engine.close();
     throw error;
@@ -98,6 +104,9 @@ class AgentEngine implements RuntimeEngine {
   readonly runtime: RuntimeObjects;
   readonly safe: Changes;
   readonly names: NameFeed;
+  readonly cluster: ClusterObjects;
+  busySince: number | undefined;
+  refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
   readonly #reader = new DefinitionReader();
   readonly #objects = new ObjectSet();
   readonly #compiler: PolicyCompiler;
@@ -212,6 +221,14 @@ class AgentEngine implements RuntimeEngine {
         for (const listener of this.#listeners) listener({ ok: true, seconds, source: 'runtime' });
       },
     });
+    this.cluster = new ClusterObjects({
+      objects: this.#objects,
+      exclusive: (work) => this.#exclusive(work),
+      bringIntoForce: async (edits) => {
+        if (this.#closed) throw SluiceError.of('SLU2405', {});
+        return this.#bringIntoForce('kubernetes', edits);
+      },
+    });
     this.#telemetry = new Telemetry(this.#kernel, this.#objects, this.#compiler, context);
     this.#lister = new Lister({
       kernel: this.#kernel,
@@ -233,7 +250,7 @@ class AgentEngine implements RuntimeEngine {
   }
 
   /** Brings what was defined before into force and takes over what is there. */
-  async start(): Promise<void> {
+  async start(cluster: readonly Resource[]): Promise<void> {
     const started = performance.now();
     const kernel = this.#kernel;
     const folder = this.#reader.readFolder(this.#folder.read());
@@ -249,6 +266,9 @@ class AgentEngine implements RuntimeEngine {
       this.#objects.stage(proposal.edits, source);
       return proposal.edits;
     });
+    const staged = this.cluster.stage(cluster);
+    this.refused = staged.refused;
+    for (const edit of staged.edits) edits.push(edit);
     edits.push(...this.runtime.stage());
     kernel.host.setSysctl('net/ipv4/ip_forward', '1');
     kernel.host.setSysctl('net/ipv6/conf/all/forwarding', '1');
@@ -393,7 +413,14 @@ class AgentEngine implements RuntimeEngine {
 
   /** Runs changes one after the other. */
   #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(work);
+    const result = this.#queue.then(async () => {
+      this.busySince = performance.now();
+      try {
+        return await work();
+      } finally {
+        this.busySince = undefined;
+      }
+    });
     this.#queue = result.catch(() => undefined);
     return result;
   }
@@ -466,7 +493,7 @@ class AgentEngine implements RuntimeEngine {
   async #bringIntoForce(source: Source, { edits }: EditList): Promise<() => Promise<void>> {
     const pending = await this.#reconciler.prepare({
       edits,
-      lenient: source === 'folder',
+      lenient: source === 'folder' || source === 'kubernetes',
       removeLater: source === 'runtime',
     });
     try {

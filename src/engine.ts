@@ -3,11 +3,14 @@
  * built in src/main.ts from state, address management and dataplane.
  */
 
+import type { SluiceError } from '../policy/errors.js';
 import type { ResourceKind } from '../policy/model/resources.js';
 import type { ApplyOptions, PendingChange, SafeChange } from './change/types.js';
 import type { NameFeed } from './dns/feed.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
+import type { ClusterFeed } from './kubernetes/feed.js';
 import type { Runtime } from './runtime/runtime.js';
+import type { ResourceKey } from './state/keys.js';
 
 export type { ApplyOptions, ExplainRequest, Explanation };
 
@@ -152,7 +155,7 @@ export interface Engine {
     listener: (result: {
       readonly ok: boolean;
       readonly seconds: number;
-      readonly source: 'api' | 'folder' | 'runtime';
+      readonly source: 'api' | 'folder' | 'runtime' | 'kubernetes';
     }) => void,
   ): void;
   /** Leaves the kernel as it is and releases what the process holds. */
@@ -168,4 +171,10 @@ export interface RuntimeEngine extends Engine {
   readonly safe: SafeChange;
   /** Names and addresses of containers: all that there are at once, then each change. */
   readonly names: NameFeed;
+  /** `performance.now()` of the begin of the change in progress; undefined: there is none. */
+  readonly busySince: number | undefined;
+  /** The objects of a cluster. */
+  readonly cluster: ClusterFeed;
+  /** What of the cluster's objects could not be brought into force at the start. */
+  readonly refused: ReadonlyMap<ResourceKey, SluiceError>;
 }

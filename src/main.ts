@@ -5,23 +5,36 @@
  */
 import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { tryFlock } from '../loader/ffi/libc.js';
+import { SluiceError } from '../policy/errors.js';
+import type { Resource } from '../policy/model/resources.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
 import { Answers } from './cni/answered.js';
+import { installBinary, installList, listText, PLUGIN } from './cni/install.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
-import { type AgentConfig, DEFAULT_CONFIG_FILE } from './config.js';
+import {
+  type AgentConfig,
+  DEFAULT_CNI_SOCKET,
+  DEFAULT_CONFIG_FILE,
+  KUBERNETES_DEFAULTS,
+  type KubernetesConfig,
+} from './config.js';
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
 import { Journal } from './ipam/journal.js';
+import type { Cluster } from './kubernetes/cluster.js';
 import { InstanceLock } from './lock.js';
 import { createLogger, type Logger } from './log.js';
+import type { Check, Health } from './metrics/health.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
 import { checkRights, preflight, warnAboutMachine } from './preflight.js';
+import { nodeNameOf } from './services/node-context.js';
 import { DefinitionsFolder } from './sources/folder.js';
 import { errorLine } from './state/error-lines.js';
 import { notifyManager } from './systemd.js';
@@ -45,12 +58,35 @@ export function loadConfig(file: string | undefined): AgentConfig {
   return parsed.config;
 }
 
+/** What `sluice agent` can be told on its command line; it goes before the file. */
+export interface AgentOptions {
+  readonly config?: string;
+  readonly kubernetes?: boolean;
+  readonly kubeconfig?: string;
+  readonly nodeName?: string;
+}
+
+function withOptions(config: AgentConfig, options: AgentOptions): AgentConfig {
+  const { kubernetes = false, kubeconfig, nodeName = process.env.NODE_NAME } = options;
+  const joins = kubernetes || kubeconfig !== undefined;
+  const settings = config.kubernetes ?? (joins ? KUBERNETES_DEFAULTS : undefined);
+  return {
+    ...config,
+    ...(nodeName === undefined || (config.nodeName !== '' && options.nodeName === undefined)
+      ? {}
+      : { nodeName }),
+    ...(settings === undefined
+      ? {}
+      : { kubernetes: { ...settings, ...(kubeconfig === undefined ? {} : { kubeconfig }) } }),
+  };
+}
+
 /**
  * `sluice agent`: runs until a signal or `sluice down`. Throws SluiceError or RefusedError when it
  * cannot start.
  */
-export async function runAgent(options: { readonly config?: string }): Promise<ExitCode> {
-  const config = loadConfig(options.config);
+export async function runAgent(options: AgentOptions): Promise<ExitCode> {
+  const config = withOptions(loadConfig(options.config), options);
   preflight(config.pinPath);
   const lock = InstanceLock.acquire(config, tryFlock);
   const log = createLogger(config.logLevel);
@@ -116,17 +152,38 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
   let removed = false;
   try {
     const metrics = new Metrics(() => engine?.snapshot(), version());
-    const healthy = (): boolean => ready && !stop.requested;
+    let cluster: Cluster | undefined;
+    let busySince = (): number | undefined => undefined;
+    const health: Health = {
+      ready: () => [
+        { name: 'agent', ok: ready && !stop.requested },
+        ...(cluster === undefined ? [] : cluster.checks()),
+      ],
+      alive: () => [changesCheck(busySince())],
+    };
     if (config.metricsAddress !== '') {
-      const server = await MetricsServer.listen(config.metricsAddress, metrics, healthy, log);
+      const server = await MetricsServer.listen(config.metricsAddress, metrics, health, log);
       closers.push(() => server.close());
       log.info({ address: server.address }, 'serving metrics');
     }
     log.info({ version: version(), node: process.version, config }, 'starting');
 
     const { createEngine } = await import('./engine-impl.js');
-    const running = await createEngine(config, log);
+    let members: readonly Resource[] = [];
+    if (config.kubernetes !== undefined) {
+      cluster = await joinCluster(config, config.kubernetes, metrics, log);
+      const joined = cluster;
+      closers.push(() => joined.close());
+      // What is in the kernel stays as it is for as long as this takes.
+      const known = await joined.synced(stop.signal);
+      if (known === undefined) return removed;
+      members = known;
+      log.info({ objects: known.length, uptime: process.uptime() }, 'the cluster is known');
+    }
+    const running = await createEngine(config, log, members);
+    members = [];
     engine = running;
+    busySince = () => running.busySince;
     closers.push(async () => {
       if (!removed) await running.close();
     });
@@ -154,6 +211,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
         runtime: running.runtime,
         answers,
         namespaces: { inspect: inspectDevice, defaultRoutes },
+        ...(cluster === undefined ? {} : { pod: cluster.factsFor }),
         log,
       });
       const cni = await CniServer.listen(config.cniSocket, service, log);
@@ -166,8 +224,13 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       engine: running,
       safe: running.safe,
       log,
-      problems: () => [...(folder?.problems() ?? []), ...(dns?.problems() ?? []).map(errorLine)],
+      problems: () => [
+        ...(folder?.problems() ?? []),
+        ...(dns?.problems() ?? []).map(errorLine),
+        ...(cluster?.problems() ?? []).map(errorLine),
+      ],
       down: async () => {
+        await cluster?.close();
         await folder?.close();
         await docker?.close();
         await running.down();
@@ -177,6 +240,8 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     });
     closers.push(() => api.close());
     ready = true;
+    // Runtimes are told last: from now on they ask for containers.
+    cluster?.attach(running.cluster, running.runtime, running.refused);
     notifyManager('READY=1');
     log.info({ socket: config.socket, uptime: process.uptime() }, 'ready');
     await stop.promise;
@@ -188,6 +253,70 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     stop.release();
   }
   return removed;
+}
+
+/** A change that takes so long (milliseconds) is one that hangs. */
+const HANGING_MS = 300_000;
+
+function changesCheck(since: number | undefined): Check {
+  const taken = since === undefined ? 0 : performance.now() - since;
+  if (taken < HANGING_MS) return { name: 'changes', ok: true };
+  return { name: 'changes', ok: false, reason: `one hangs since ${Math.round(taken / 1000)} s` };
+}
+
+/** The connection to the cluster of this node. Throws SLU62xx if there are no usable credentials. */
+async function joinCluster(
+  config: AgentConfig,
+  settings: KubernetesConfig,
+  metrics: Metrics,
+  log: Logger,
+): Promise<Cluster> {
+  const { ApiClient, Cluster, ClusterMetrics, inClusterAccess, kubeconfigAccess } = await import(
+    './kubernetes/join.js'
+  );
+  const access = settings.kubeconfig === '' ? inClusterAccess() : kubeconfigAccess(settings.kubeconfig);
+  const client = new ApiClient(access);
+  const node = nodeNameOf(config);
+  const told: { metrics?: InstanceType<typeof ClusterMetrics>; installed: boolean } = { installed: false };
+  const cluster = new Cluster({
+    client,
+    log,
+    node,
+    network: settings.network,
+    onBatch: (seconds) => told.metrics?.applied(seconds),
+    onNetwork: () => {
+      if (told.installed) return;
+      told.installed = installPlugin(config, settings, log);
+      if (told.installed) cluster.networkUp();
+    },
+  });
+  told.metrics = new ClusterMetrics(metrics.registry, () => cluster.figures());
+  log.info({ server: client.server, node }, 'joining the cluster');
+  return cluster;
+}
+
+/** Puts the plugin and then its configuration where the runtime finds them. False: it has to be tried again. */
+function installPlugin(config: AgentConfig, settings: KubernetesConfig, log: Logger): boolean {
+  const { cniBinDir: binDir, cniConfDir: confDir, cniName: name, network } = settings;
+  const { cniSocket: socket } = config;
+  try {
+    const source = fileURLToPath(new URL(`../cni/${PLUGIN}`, import.meta.url));
+    if (binDir !== '') installBinary(source, { binDir, confDir, name });
+    if (confDir !== '' && socket !== '') {
+      const list = {
+        name,
+        network,
+        subnets: [],
+        ...(socket === DEFAULT_CNI_SOCKET ? {} : { socket }),
+      };
+      installList(listText(list), { binDir, confDir, name });
+      log.info({ binDir, confDir }, 'the CNI plugin is installed');
+    }
+    return true;
+  } catch (error) {
+    log.error(error instanceof SluiceError ? error.toLine() : { err: error });
+    return false;
+  }
 }
 
 /** Serves the names of containers at the networks' gateways. */
@@ -252,6 +381,8 @@ function withUsableCgroup(config: AgentConfig, log: Logger): AgentConfig {
 interface StopSignal {
   readonly requested: boolean;
   readonly promise: Promise<void>;
+  /** Aborted when it is requested. */
+  readonly signal: AbortSignal;
   request(): void;
   onReload(listener: () => void): void;
   release(): void;
@@ -260,12 +391,14 @@ interface StopSignal {
 /** SIGTERM and SIGINT ask to stop, once more ends the process at once; SIGHUP reads the folder again. */
 function stopSignal(log: Logger): StopSignal {
   let requested = false;
+  const aborter = new AbortController();
   let resolve: () => void = () => {};
   const promise = new Promise<void>((done) => {
     resolve = done;
   });
   const request = (): void => {
     requested = true;
+    aborter.abort();
     resolve();
   };
   const onStop = (signal: NodeJS.Signals): void => {
@@ -281,6 +414,7 @@ function stopSignal(log: Logger): StopSignal {
       return requested;
     },
     promise,
+    signal: aborter.signal,
     request,
     onReload: (listener) => {
       reload = listener;

@@ -89,7 +89,7 @@ export class Changes implements SafeChange {
    */
   begin(source: Source, edits: readonly Edit[], options: ApplyOptions): Recording {
     const { revisions, confirmation, config } = this.#parts;
-    if (source === 'runtime') return { done: () => ({}), failed: () => undefined };
+    if (source === 'runtime' || source === 'kubernetes') return { done: () => ({}), failed: () => undefined };
     const { by = 'unknown', what = 'apply', confirmWithin } = options;
     const pending = confirmation.pending();
     const isRollback = what.startsWith(ROLLBACK);

@@ -2,6 +2,7 @@
 import { SluiceError } from '../../policy/errors.js';
 import type { TestResource } from '../../policy/model/resources.js';
 import type { Logger } from '../log.js';
+import type { Check } from '../metrics/health.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { keyText, type ResourceKey } from '../state/keys.js';
 import type { ApiClient } from './client.js';
@@ -10,7 +11,7 @@ import type { ClusterFeed } from './feed.js';
 import { LabelInterner } from './labels.js';
 import { LocalPods } from './local-pods.js';
 import type { ClusterFigures } from './metrics.js';
-import type { ApiObject } from './objects.js';
+import type { ApiObject, PodFacts } from './objects.js';
 import { NetworkCondition, podNetwork, podRangesOf, UP_REASON } from './own-node.js';
 import { type Collection, Reflector, type ReflectorSink } from './reflector.js';
 import { Reports } from './reports.js';
@@ -30,13 +31,6 @@ export interface ClusterOptions {
   readonly onBatch?: (seconds: number) => void;
   /** The network of this node's pods is in force: runtimes can be told. */
   readonly onNetwork?: () => void;
-}
-
-/** One part of what decides whether the agent is ready. */
-export interface Check {
-  readonly name: string;
-  readonly ok: boolean;
-  readonly reason?: string;
 }
 
 export class Cluster {
@@ -111,9 +105,9 @@ export class Cluster {
     this.#checkNetwork(refused);
   }
 
-  get pods(): LocalPods {
-    return this.#local;
-  }
+  /** For the CNI plugin: what the cluster says of a pod of this node. Throws SluiceError. */
+  readonly factsFor = (namespace: string, name: string, uid: string): Promise<PodFacts> =>
+    this.#local.factsFor(namespace, name, uid);
 
   /** Ranges of this node's pods. */
   get ranges(): readonly string[] {

@@ -62,7 +62,7 @@ export class NetworkCondition {
   #up = false;
   #seen: Condition | undefined;
   #running: Promise<void> | undefined;
-  #written = 0;
+  #written = Number.NEGATIVE_INFINITY;
 
   constructor(parts: Parts) {
     this.#parts = parts;

@@ -3,6 +3,7 @@ import { createServer } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { MemoryEngine } from '../../test/cli/memory-engine.js';
 import { createLogger } from '../log.js';
+import type { Check, Health } from './health.js';
 import { Metrics } from './metrics.js';
 import { MetricsServer, parseHostPort } from './server.js';
 
@@ -16,8 +17,17 @@ async function lines(metrics: Metrics): Promise<string[]> {
   return (await metrics.scrape()).split('\n');
 }
 
+/** `alive` fails together with `ready`, under another name. */
+function healthOf(healthy: () => boolean): Health {
+  const check = (name: string): Check[] => [
+    { name: 'process', ok: true },
+    { name, ok: healthy(), ...(healthy() ? {} : { reason: 'not yet' }) },
+  ];
+  return { ready: () => check('synced'), alive: () => check('changes') };
+}
+
 async function serve(metrics: Metrics, healthy: () => boolean): Promise<MetricsServer> {
-  const server = await MetricsServer.listen('127.0.0.1:0', metrics, healthy, log);
+  const server = await MetricsServer.listen('127.0.0.1:0', metrics, healthOf(healthy), log);
   open.push(server);
   return server;
 }
@@ -142,7 +152,7 @@ describe('Metrics', () => {
 });
 
 describe('MetricsServer', () => {
-  it('serves /metrics and /healthz, and nothing else', async () => {
+  it('serves metrics and health, and nothing else', async () => {
     let healthy = false;
     const server = await serve(new Metrics(() => undefined, '1'), () => healthy);
     expect(await get(server, '/metrics')).toMatchObject({
@@ -152,6 +162,13 @@ describe('MetricsServer', () => {
     expect(await get(server, '/healthz')).toMatchObject({ status: 503, body: 'not ready\n' });
     healthy = true;
     expect(await get(server, '/healthz?x')).toMatchObject({ status: 200, body: 'ok\n' });
+    expect(await get(server, '/readyz')).toMatchObject({
+      status: 200,
+      body: '[+]process ok\n[+]synced ok\n',
+    });
+    healthy = false;
+    const failed = { status: 503, body: '[+]process ok\n[-]changes failed: not yet\n' };
+    expect(await get(server, '/livez')).toMatchObject(failed);
     expect((await get(server, '/')).status).toBe(404);
     expect((await get(server, '/metrics/x')).status).toBe(404);
     expect((await get(server, '/metrics', 'POST')).status).toBe(405);
@@ -168,7 +185,12 @@ describe('MetricsServer', () => {
       fd: (await import('node:fs')).openSync('/dev/null', 'w'),
       isTTY: false,
     });
-    const server = await MetricsServer.listen('127.0.0.1:0', metrics, () => true, quiet);
+    const server = await MetricsServer.listen(
+      '127.0.0.1:0',
+      metrics,
+      healthOf(() => true),
+      quiet,
+    );
     open.push(server);
     expect((await get(server, '/metrics')).status).toBe(500);
     fail = false;
@@ -180,13 +202,25 @@ describe('MetricsServer', () => {
     await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
     const { port } = other.address() as { port: number };
     const metrics = new Metrics(() => undefined, '1');
-    await expect(MetricsServer.listen(`127.0.0.1:${port}`, metrics, () => true, log)).rejects.toThrow(
+    await expect(
+      MetricsServer.listen(
+        `127.0.0.1:${port}`,
+        metrics,
+        healthOf(() => true),
+        log,
+      ),
+    ).rejects.toThrow(
       `the metrics address 127.0.0.1:${port} is in use: stop the other process or set metricsAddress`,
     );
     other.close();
-    await expect(MetricsServer.listen('192.0.2.1:1', metrics, () => true, log)).rejects.toThrow(
-      'cannot listen on 192.0.2.1:1: ',
-    );
+    await expect(
+      MetricsServer.listen(
+        '192.0.2.1:1',
+        metrics,
+        healthOf(() => true),
+        log,
+      ),
+    ).rejects.toThrow('cannot listen on 192.0.2.1:1: ');
   });
 });
 

@@ -5,7 +5,7 @@ import type { MetricsSnapshot } from '../engine.js';
 export interface AppliedChange {
   readonly ok: boolean;
   readonly seconds: number;
-  readonly source: 'api' | 'folder' | 'runtime';
+  readonly source: 'api' | 'folder' | 'runtime' | 'kubernetes';
 }
 
 const SOURCES = ['api', 'folder'] as const;
@@ -100,6 +100,11 @@ export class Metrics {
       for (const result of ['success', 'failure']) this.#applies.inc({ source, result }, 0);
     }
     this.#lastApply.set(1);
+  }
+
+  /** For metrics of parts that are not always there. */
+  get registry(): Registry {
+    return this.#registry;
   }
 
   get contentType(): string {

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { SluiceError } from '../../policy/errors.js';
 import { reasonOf } from '../http/api.js';
 import type { Logger } from '../log.js';
+import { type Check, checkLines, type Health } from './health.js';
 import type { Metrics } from './metrics.js';
 
 /** `host:port` or `[v6]:port`; undefined if it is neither. */
@@ -13,16 +14,16 @@ export function parseHostPort(text: string): { readonly host: string; readonly p
   return host === undefined || port > 65535 ? undefined : { host, port };
 }
 
-/** Serves /metrics and /healthz. It listens before the engine exists, so a taken port is known first. */
+/** Serves /metrics, /healthz, /readyz and /livez. It listens before the engine exists, so a taken port is known first. */
 export class MetricsServer {
   readonly #server: Server;
   readonly #metrics: Metrics;
-  readonly #healthy: () => boolean;
+  readonly #health: Health;
   readonly #log: Logger;
 
-  private constructor(metrics: Metrics, healthy: () => boolean, log: Logger) {
+  private constructor(metrics: Metrics, health: Health, log: Logger) {
     this.#metrics = metrics;
-    this.#healthy = healthy;
+    this.#health = health;
     this.#log = log;
     this.#server = createServer((request, response) => void this.#answer(request, response));
     this.#server.headersTimeout = 10_000;
@@ -34,12 +35,12 @@ export class MetricsServer {
   static async listen(
     address: string,
     metrics: Metrics,
-    healthy: () => boolean,
+    health: Health,
     log: Logger,
   ): Promise<MetricsServer> {
     const at = parseHostPort(address);
     if (at === undefined) throw SluiceError.of('SLU2106', { address, reason: 'not host:port' });
-    const self = new MetricsServer(metrics, healthy, log);
+    const self = new MetricsServer(metrics, health, log);
     await new Promise<void>((resolve, reject) => {
       self.#server.once('error', (error: NodeJS.ErrnoException) => {
         reject(
@@ -71,14 +72,17 @@ export class MetricsServer {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       const path = (request.url ?? '/').split('?', 1)[0];
-      if (path !== '/metrics' && path !== '/healthz') {
-        reply(response, 404, 'not found: try /metrics or /healthz\n');
+      if (path === undefined || !PATHS.includes(path)) {
+        reply(response, 404, `not found: try ${PATHS.join(', ')}\n`);
       } else if (request.method !== 'GET' && request.method !== 'HEAD') {
         response.setHeader('allow', 'GET, HEAD');
         reply(response, 405, 'method not allowed\n');
       } else if (path === '/healthz') {
-        const healthy = this.#healthy();
+        const healthy = this.#health.ready().every(({ ok }) => ok);
         reply(response, healthy ? 200 : 503, healthy ? 'ok\n' : 'not ready\n');
+      } else if (path === '/readyz' || path === '/livez') {
+        const checks: readonly Check[] = path === '/readyz' ? this.#health.ready() : this.#health.alive();
+        reply(response, checks.every(({ ok }) => ok) ? 200 : 503, checkLines(checks));
       } else {
         reply(response, 200, await this.#metrics.scrape(), this.#metrics.contentType);
       }
@@ -89,6 +93,8 @@ export class MetricsServer {
     }
   }
 }
+
+const PATHS = ['/metrics', '/healthz', '/readyz', '/livez'];
 
 function reply(
   response: ServerResponse,

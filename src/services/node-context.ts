@@ -18,10 +18,15 @@ export function serviceCapacity(config: AgentConfig): ServiceCapacity {
   };
 }
 
+/** Name of this node: as set, or that of the host. */
+export function nodeNameOf(config: Pick<AgentConfig, 'nodeName'>): string {
+  return config.nodeName === '' ? hostname().toLowerCase() : config.nodeName;
+}
+
 /** This node as the compiler of services sees it. */
 export function nodeContext(config: AgentConfig, addresses: readonly string[]): NodeContext {
   return {
-    name: config.nodeName === '' ? hostname().toLowerCase() : config.nodeName,
+    name: nodeNameOf(config),
     zone: config.zone,
     addresses,
     balancing: config.serviceBalancing,

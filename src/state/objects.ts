@@ -4,8 +4,11 @@ import type { Change } from '../engine.js';
 import { displayName, KIND_ORDER, keyOf, namespaceOf, type ResourceKey } from './keys.js';
 import { Relations } from './relations.js';
 
-/** Where an object came from: the API (`sluice apply`), the definitions' folder, or a container runtime. */
-export type Source = 'api' | 'folder' | 'runtime';
+/**
+ * Where an object came from: the API (`sluice apply`), the definitions' folder, a container runtime, or the cluster
+ * that this node is in.
+ */
+export type Source = 'api' | 'folder' | 'runtime' | 'kubernetes';
 
 /** One object that changes: created (no `before`), deleted (no `after`) or replaced. */
 export interface Edit {
@@ -154,6 +157,32 @@ export class ObjectSet {
       return [{ resource, origin: resource.origin }];
     });
     return this.#compare(unique, gone, 'runtime');
+  }
+
+  /**
+   * Create, replace and remove objects of the cluster, which differ from what there is. Those that are defined elsewhere
+   * are refused.
+   */
+  proposeCluster(
+    resources: readonly Resource[],
+    remove: readonly ResourceKey[],
+  ): { readonly edits: Edit[]; readonly refused: Map<ResourceKey, SluiceError> } {
+    const refused = new Map<ResourceKey, SluiceError>();
+    const edits: Edit[] = [];
+    for (const key of remove) {
+      const before = this.#objects.get(key);
+      if (before === undefined || this.#source.get(key) !== 'kubernetes') continue;
+      edits.push({ key, before, origin: before.origin });
+    }
+    for (const after of resources) {
+      const key = keyOf(after);
+      const before = this.#objects.get(key);
+      const { origin } = after;
+      if (before === undefined) edits.push({ key, after, origin });
+      else if (this.#source.get(key) === 'kubernetes') edits.push({ key, before, after, origin });
+      else refused.set(key, elsewhere(before, origin));
+    }
+    return { edits, refused };
   }
 
   /** Puts edits into force; the returned function takes them back. */

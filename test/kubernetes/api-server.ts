@@ -33,6 +33,8 @@ export interface ServerOptions {
   /** Whether what is asked for is allowed; absent: everything is. */
   readonly allowed?: (verb: string, target: Target) => boolean;
   readonly bookmarkMs?: number;
+  /** Runs what opens the socket, for instance in a network namespace. */
+  readonly enter?: (open: () => void) => void;
 }
 
 /** A request as the audit log has it. */
@@ -85,7 +87,8 @@ export class ApiServer {
     server.keepAliveTimeout = 60_000;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
-      server.listen(port, () => resolve());
+      const { enter = (open: () => void): void => open() } = this.#options;
+      enter(() => server.listen(port, () => resolve()));
     });
     this.#server = server;
     this.#port = (server.address() as AddressInfo).port;

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import type { AgentOptions } from '../../main.js';
 import type { CliContext } from '../context.js';
 import { CONFIG_FILES, sections } from '../help.js';
 
@@ -12,6 +13,9 @@ export function agentCommand(context: CliContext): Command {
         'ends, networks and policies stay in force; only "sluice down" removes them.',
     )
     .option('--config <file>', 'configuration file')
+    .option('--kubernetes', 'this host is a node of a cluster: what that has is in force here')
+    .option('--kubeconfig <file>', 'how to reach its API; default: the service account of the pod')
+    .option('--node-name <name>', 'name of the node; default: $NODE_NAME, or the name of the host')
     .addHelpText(
       'after',
       sections({
@@ -42,11 +46,19 @@ export function agentCommand(context: CliContext): Command {
             '  dnsUpstreams: auto                   # or a list of addresses; default: /etc/resolv.conf\n' +
             '  dockerPlugin: /run/docker/plugins/sluice.sock # "" for none (default of other instances)\n' +
             '  dockerApi: /run/docker.sock          # where Docker says what labels a container has\n' +
+            '  kubernetes:                          # this host is a node of a cluster; the same as --kubernetes\n' +
+            '    kubeconfig: ""                     # default: the service account of the pod\n' +
+            '    network: pods                      # network of the pods; its ranges are podCIDRs of the node\n' +
+            '    cniBinDir: /opt/cni/bin            # the plugin is put there when pods can be made; "" for not\n' +
+            '    cniConfDir: /etc/cni/net.d\n' +
+            '    cniName: sluice\n' +
             '  logLevel: info                       # trace, debug, info, warn, error\n' +
             '  hooks: auto                          # or tcx, clsact',
         ],
         examples: [
           ['sluice agent', 'with the default settings'],
+          ['sluice agent --kubernetes', 'as a pod of a DaemonSet'],
+          ['sluice agent --kubeconfig /etc/kubernetes/kubelet.conf', 'as a process of a node'],
           ['sluice agent --config /etc/sluice/blue.yaml', 'a second agent with its own settings'],
         ],
         failed: 'not started: one line says why',
@@ -62,7 +74,7 @@ export function agentCommand(context: CliContext): Command {
       }),
     )
     .action(
-      context.action<{ readonly config?: string }>(async (options) => {
+      context.action<AgentOptions>(async (options) => {
         const { runAgent } = await import('../../main.js');
         return runAgent(options);
       }),
