@@ -319,8 +319,11 @@ export class ApiServer {
     const table: Table = this.store.table(type);
     const wanted = this.#selection(target, url);
     const from = Number(url.searchParams.get('resourceVersion') ?? 0);
+    let silent = false;
     const write = (event: string, object: unknown): void => {
-      if (!this.faults.stalled) response.write(`${JSON.stringify({ type: event, object })}\n`);
+      // A connection that has swallowed something says nothing more: what comes later would hide the gap.
+      silent ||= this.faults.stalled;
+      if (!silent) response.write(`${JSON.stringify({ type: event, object })}\n`);
     };
     response.writeHead(200, { 'content-type': 'application/json' });
     response.flushHeaders();
