@@ -162,6 +162,8 @@ export const ERRORS = {
   SLU5120: 'container {container} has interface {device} in network {network} already: DEL comes first',
   SLU5121: 'network {network} has containers, so it cannot change {what}: delete them first',
   SLU5122: 'ADD cannot be served: {reason}',
+  SLU5123:
+    'the labels of container {container} cannot be asked of Podman at {socket} ({reason}): start podman.socket or correct "podman" in the network configuration',
 
   // 52xx: Docker (src/docker)
   SLU5201:

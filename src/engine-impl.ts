@@ -512,7 +512,7 @@ class AgentEngine implements RuntimeEngine {
     fault('runtime:saved');
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
-    this.names.changed(edits);
+    await this.names.changed(edits);
     return () => pending.removed();
   }
 

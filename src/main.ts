@@ -212,6 +212,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
         answers,
         namespaces: { inspect: inspectDevice, defaultRoutes },
         ...(cluster === undefined ? {} : { pod: cluster.factsFor }),
+        serveNames: config.dns,
         log,
       });
       const cni = await CniServer.listen(config.cniSocket, service, log);
@@ -323,7 +324,7 @@ function installPlugin(config: AgentConfig, settings: KubernetesConfig, log: Log
 async function startNames(config: AgentConfig, engine: RuntimeEngine, log: Logger): Promise<DnsService> {
   const { DnsService } = await import('./dns/service.js');
   const service = new DnsService({ upstreams: config.dnsUpstreams }, log);
-  engine.names.listen((change) => service.update(change));
+  await engine.names.listen((change) => service.update(change));
   return service;
 }
 

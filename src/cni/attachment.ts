@@ -95,28 +95,32 @@ export function idOf({ container }: Attachment): string {
 }
 
 /**
- * The container's object for an ADD. It has the name of the pod or the start of the container's id; `taken` says which
- * names are in use.
+ * The container's object for an ADD. It has the name of the pod or the start of the container's id, also as an alias if
+ * another one has the name; `taken` says which are in use. `asked`: labels that the runtime was asked for.
  */
 export function containerFor(
   parameters: CniParameters & { readonly netns: string },
   conf: NetConf,
   attachment: Omit<ContainerNetwork, 'device'>,
+  asked: Labels,
   taken: (namespace: string, name: string) => boolean,
   pod?: PodFacts,
 ): ContainerResource {
   const { containerId, ifname, netns, args } = parameters;
   const key = { network: conf.name, containerId, ifname };
   const namespace = args.podNamespace ?? DEFAULT_NAMESPACE;
+  const own = ownName(key, args.podName);
+  const name = nameFor(key, own, (candidate) => taken(namespace, candidate));
+  const aliases = [...new Set([...(attachment.aliases ?? []), ...(name === own ? [] : [own])])];
   const container = runtimeContainer({
     from: FROM,
     namespace,
-    name: nameFor(key, args.podName, (name) => taken(namespace, name)),
+    name,
     // Policies of a cluster select the labels that a pod has there, and no others.
-    labels: pod?.labels ?? labelsFor(parameters, conf),
+    labels: pod?.labels ?? { ...asked, ...labelsFor(parameters, conf) },
     ports: pod?.ports ?? [],
     netns: { type: 'path', path: netns },
-    networks: [{ device: ifname, ...attachment }],
+    networks: [{ device: ifname, ...attachment, ...(aliases.length === 0 ? {} : { aliases }) }],
     hostPorts: conf.hostPorts,
   });
   return annotated(container, {
@@ -127,9 +131,14 @@ export function containerFor(
   });
 }
 
-function nameFor(key: AttachmentKey, pod: string | undefined, taken: (name: string) => boolean): string {
-  const base = pod?.replace(/[^a-zA-Z0-9_.-]/g, '-') ?? shortId(key.containerId);
-  const name = key.ifname === 'eth0' ? base : `${base}-${key.ifname}`;
+/** What its runtime calls it. */
+function ownName({ containerId }: AttachmentKey, pod: string | undefined): string {
+  return pod?.replace(/[^a-zA-Z0-9_.-]/g, '-') ?? shortId(containerId);
+}
+
+/** Each attachment is an object of its own: those beside eth0 have the device in their name. */
+function nameFor(key: AttachmentKey, own: string, taken: (name: string) => boolean): string {
+  const name = key.ifname === 'eth0' ? own : `${own}-${key.ifname}`;
   if (!taken(name)) return name;
   return `${name}-${createHash('sha256').update(keyText(key)).digest('hex').slice(0, 8)}`;
 }

@@ -13,6 +13,7 @@ import {
   addressOrCidr,
   cidr,
   flag,
+  goObject,
   invalid,
   isObject,
   type JsonObject,
@@ -58,6 +59,8 @@ export interface NetConf {
   /** Absent: a default route for each family, if the container has none yet. */
   readonly routes?: readonly ContainerRoute[];
   readonly labels: Readonly<Record<string, string>>;
+  /** Socket of Podman's API, which is asked for the labels of each container. */
+  readonly podman?: string;
   readonly hostPorts: readonly HostPort[];
   readonly bandwidth?: Bandwidth;
   /** Wanted addresses, at most one of a family. */
@@ -140,6 +143,7 @@ export function readConfig(raw: JsonObject): NetConf {
     [];
   const dns = optional(runtime, 'dns', 'runtimeConfig', readRuntimeDns) ?? optional(raw, 'dns', '', readDns);
   const prevResult = optional(raw, 'prevResult', '', object);
+  const podman = optional(raw, 'podman', '', absolutePath);
   const mtu = optional(raw, 'mtu', '', wholeNumber(0, 65535)) ?? 0;
   return {
     cniVersion: versionOf(raw),
@@ -150,6 +154,7 @@ export function readConfig(raw: JsonObject): NetConf {
     ...(mtu === 0 ? {} : { mtu }),
     ...(routes === undefined || routes.length === 0 ? {} : { routes }),
     labels: { ...readLabels(raw), ...readArgLabels(args) },
+    ...(podman === undefined ? {} : { podman }),
     hostPorts: optional(runtime, 'portMappings', 'runtimeConfig', listOf(readPort))?.flat() ?? [],
     ...(bandwidth === undefined ? {} : { bandwidth }),
     ips: onePerFamily(ips),
@@ -158,6 +163,12 @@ export function readConfig(raw: JsonObject): NetConf {
     ...(dns === undefined ? {} : { dns }),
     ...(prevResult === undefined ? {} : { prevResult }),
   };
+}
+
+function absolutePath(value: unknown, field: string): string {
+  const path = text(value, field);
+  if (!path.startsWith('/')) throw invalid(field, `must be an absolute path, not "${path}"`);
+  return path;
 }
 
 function macOrEmpty(value: unknown, field: string): string | undefined {
@@ -216,7 +227,7 @@ function readAddresses(raw: JsonObject, ipam: JsonObject, runtime: JsonObject): 
 }
 
 function readRange(value: unknown, field: string): RangeConfig {
-  const given = object(value, field);
+  const given = goObject(value, field);
   const subnet = optional(given, 'subnet', field, cidr);
   if (subnet === undefined) throw invalid(`${field}.subnet`, 'is required');
   const gateway = optional(given, 'gateway', field, address);
@@ -239,7 +250,7 @@ function readRoute(value: unknown, field: string): ContainerRoute {
 }
 
 function readBandwidth(value: unknown, field: string): Bandwidth | undefined {
-  const given = object(value, field);
+  const given = goObject(value, field);
   const read = (direction: 'ingress' | 'egress'): RateLimit | undefined => {
     const bits = wholeNumber(0, Number.MAX_SAFE_INTEGER);
     const rate = optional(given, `${direction}Rate`, field, bits) ?? 0;
@@ -259,7 +270,7 @@ function readBandwidth(value: unknown, field: string): Bandwidth | undefined {
 
 /** Nothing for a host port of 0: the runtime does not want it published. */
 function readPort(value: unknown, field: string): HostPort[] {
-  const given = object(value, field);
+  const given = goObject(value, field);
   const hostPort = optional(given, 'hostPort', field, wholeNumber(0, 65535)) ?? 0;
   const containerPort = optional(given, 'containerPort', field, wholeNumber(1, 65535));
   if (containerPort === undefined) throw invalid(`${field}.containerPort`, 'is required');
@@ -285,7 +296,7 @@ function readDns(value: unknown, field: string): DnsConfig {
 
 /** The capability has other names than the result. */
 function readRuntimeDns(value: unknown, field: string): DnsConfig {
-  const given = object(value, field);
+  const given = goObject(value, field);
   const servers = optional(given, 'servers', field, listOf(text));
   const searches = optional(given, 'searches', field, listOf(text));
   const options = optional(given, 'options', field, listOf(text));

@@ -36,6 +36,7 @@ const CODES: Readonly<Record<string, number>> = {
   SLU5120: CNI_CODE.conflict,
   SLU5121: CNI_CODE.invalidConfig,
   SLU5122: CNI_CODE.notAvailable,
+  SLU5123: CNI_CODE.tryAgain,
   SLU5001: CNI_CODE.tryAgain,
   SLU5003: CNI_CODE.tryAgain,
   SLU2405: CNI_CODE.tryAgain,

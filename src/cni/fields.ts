@@ -46,6 +46,19 @@ export function object(value: unknown, field: string): JsonObject {
   return value;
 }
 
+/**
+ * An object whose names may begin with a capital: containerd sends `HostPort` for `hostPort`, and plugins written in
+ * Go don't tell the two apart.
+ */
+export function goObject(value: unknown, field: string): JsonObject {
+  const given = object(value, field);
+  const lower = Object.entries(given).map(([name, item]) => [
+    `${name.slice(0, 1).toLowerCase()}${name.slice(1)}`,
+    item,
+  ]);
+  return { ...(Object.fromEntries(lower) as JsonObject), ...given };
+}
+
 export function wholeNumber(min: number, max: number) {
   return (value: unknown, field: string): number => {
     if (!Number.isSafeInteger(value) || (value as number) < min || (value as number) > max)

@@ -34,6 +34,8 @@ export interface NetworkList {
   readonly subnets: readonly string[];
   /** Only if it is not the plugin's default. */
   readonly socket?: string;
+  /** Socket of Podman's API, if the runtime is Podman. */
+  readonly podman?: string;
 }
 
 /** The file of a configuration: runtimes read them in alphabetical order, and some take the first. */
@@ -42,10 +44,11 @@ export function listFile({ confDir, name }: Installation): string {
 }
 
 /** The plugin's part of a configuration. */
-export function pluginConfig({ network, subnets, socket }: NetworkList): object {
+export function pluginConfig({ network, subnets, socket, podman }: NetworkList): object {
   return {
     type: PLUGIN,
     ...(socket === undefined ? {} : { socket }),
+    ...(podman === undefined ? {} : { podman }),
     ...(network === undefined ? { ipam: { ranges: subnets.map((subnet) => [{ subnet }]) } } : { network }),
     capabilities: CAPABILITIES,
   };

@@ -26,9 +26,14 @@ interface ResultRoute {
 
 /**
  * The result of ADD (SPEC.md, "ADD Success") for an attachment that is in force, appended to the result of the plugins
- * before it in the chain.
+ * before it in the chain. `serveNames`: the gateway is the name server, if the configuration names none.
  */
-export function addResult(spec: AttachmentSpec, netns: string, conf: NetConf): JsonObject {
+export function addResult(
+  spec: AttachmentSpec,
+  netns: string,
+  conf: NetConf,
+  serveNames: boolean,
+): JsonObject {
   const { cniVersion } = conf;
   const before = conf.prevResult ?? {};
   const interfaces: unknown[] = listIn(before, 'interfaces');
@@ -52,7 +57,7 @@ export function addResult(spec: AttachmentSpec, netns: string, conf: NetConf): J
   routes.push(
     ...routesOf(spec).map(({ destination, gateway }): ResultRoute => ({ dst: destination, gw: gateway })),
   );
-  const dns = conf.dns ?? (isObject(before.dns) ? before.dns : {});
+  const dns = conf.dns ?? (isObject(before.dns) ? before.dns : serveNames ? ownDns(spec) : {});
   return {
     cniVersion,
     interfaces,
@@ -60,6 +65,12 @@ export function addResult(spec: AttachmentSpec, netns: string, conf: NetConf): J
     ...(routes.length === 0 ? {} : { routes }),
     dns,
   };
+}
+
+/** The agent answers at the gateways of networks that have this host as one. */
+function ownDns({ mode, ipv4, ipv6 }: AttachmentSpec): JsonObject {
+  const gateways = [ipv4?.gateway, ipv6?.gateway].filter((gateway) => gateway !== undefined);
+  return mode === 'macvlan' ? {} : { nameservers: gateways };
 }
 
 /** Results before 1.0.0 say the family of each address. */

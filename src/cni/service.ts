@@ -27,6 +27,7 @@ import { CniError } from './errors.js';
 import { address, cidr, invalid, isObject, mac } from './fields.js';
 import { CniNetworks } from './networks.js';
 import { type CniParameters, readParameters } from './parameters.js';
+import { podmanLabels } from './podman.js';
 import { addResult, expectedOf, hasInterface, routesOf } from './result.js';
 import { Turns } from './turns.js';
 import { atLeastVersion, type CniVersion, NEWEST_VERSION } from './versions.js';
@@ -45,6 +46,8 @@ interface Parts {
   readonly namespaces: Namespaces;
   /** In a cluster: what it says of a pod that is to be attached. Throws SluiceError; the runtime tries again. */
   readonly pod?: (namespace: string, name: string, uid: string) => Promise<PodFacts>;
+  /** Whether names are answered at the gateways of networks. */
+  readonly serveNames: boolean;
   readonly log: Logger;
 }
 
@@ -151,7 +154,7 @@ export class CniService {
       fault('add:made');
       const spec = this.#parts.runtime.attachment(idOf(attachment))?.spec;
       if (spec === undefined) throw SluiceError.of('SLU2506', { reason: 'the attachment is gone again' });
-      const text = json(addResult(spec, netns, conf));
+      const text = json(addResult(spec, netns, conf, this.#parts.serveNames));
       fault('add:answer');
       return {
         status: 0,
@@ -172,11 +175,11 @@ export class CniService {
     conf: NetConf,
   ): Promise<Attachment> {
     const { addresses } = conf;
-    if (addresses.type !== 'delegate') return this.#attach(parameters, conf, addresses);
+    if (addresses.type !== 'delegate') return this.#attach(call, parameters, conf, addresses);
     const delegate = this.#delegateCall(call, 'ADD');
     try {
       const answer = readIpamResult(addresses.plugin, await runDelegate(addresses.plugin, delegate));
-      return await this.#attach(parameters, withIpam(conf, answer), rangesOf(answer));
+      return await this.#attach(call, parameters, withIpam(conf, answer), rangesOf(answer));
     } catch (error) {
       await runDelegate(addresses.plugin, { ...delegate, command: 'DEL' }).catch((err: unknown) =>
         this.#parts.log.warn({ err }, 'an IPAM plugin could not take its address back'),
@@ -186,6 +189,7 @@ export class CniService {
   }
 
   async #attach(
+    { deadline }: Call,
     parameters: CniParameters & { readonly netns: string },
     conf: NetConf,
     addresses: {
@@ -202,11 +206,16 @@ export class CniService {
     const network = own ?? this.#defined(addresses.network ?? '');
     let container: ContainerResource | undefined;
     try {
+      const asked =
+        conf.podman === undefined
+          ? {}
+          : await podmanLabels(conf.podman, parameters.containerId, deadline - performance.now());
+      const wish = this.#wish(parameters, conf, network);
       const taken = (namespace: string, name: string): boolean => {
         const key = `Container ${namespace}/${name}`;
         return this.#names.has(key) || runtime.get(key) !== undefined;
       };
-      container = containerFor(parameters, conf, this.#wish(parameters, conf, network), taken, pod);
+      container = containerFor(parameters, conf, wish, asked, taken, pod);
       this.#names.add(keyOf(container));
       await runtime.change({ set: [container] });
       const attachment = attachmentOf(container);

@@ -1,14 +1,18 @@
+import { netnsPath } from '../../loader/netns.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { LeaseBook } from '../ipam/leases.js';
 import { attachmentId, displayName } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
 import type { NameChange, NamedNetwork, NamedObject, NamedPlace } from './names.js';
 
+/** What it returns resolves when the names of the change are known to who asks. */
+export type NameListener = (change: NameChange) => Promise<void>;
+
 /** Tells of names and addresses whenever definitions change: what the name service answers from. */
 export class NameFeed {
   readonly #objects: ObjectSet;
   readonly #leases: LeaseBook;
-  readonly #listeners: ((change: NameChange) => void)[] = [];
+  readonly #listeners: NameListener[] = [];
 
   constructor(objects: ObjectSet, leases: LeaseBook) {
     this.#objects = objects;
@@ -16,18 +20,18 @@ export class NameFeed {
   }
 
   /** Calls the listener with everything that there is, and then with each change. */
-  listen(listener: (change: NameChange) => void): void {
+  listen(listener: NameListener): Promise<void> {
     this.#listeners.push(listener);
     const networks = [...this.#objects.ofKind('Network')];
     const containers = [...this.#objects.ofKind('Container')];
-    listener({
+    return listener({
       networks: networks.map((network) => [network.name, named(network)]),
       objects: containers.map((container) => [displayName(container), this.#object(container)]),
     });
   }
 
-  /** These edits are in force. */
-  changed(edits: readonly Edit[]): void {
+  /** These edits are in force. Resolves when names of new networks are answered. */
+  async changed(edits: readonly Edit[]): Promise<void> {
     if (this.#listeners.length === 0) return;
     const networks = new Map<string, NamedNetwork | undefined>();
     const objects = new Map<string, NamedObject | undefined>();
@@ -45,7 +49,8 @@ export class NameFeed {
           objects.set(displayName(container), this.#object(container));
     }
     if (networks.size + objects.size === 0) return;
-    for (const listener of this.#listeners) listener({ networks: [...networks], objects: [...objects] });
+    const change = { networks: [...networks], objects: [...objects] };
+    await Promise.all(this.#listeners.map((listener) => listener(change)));
   }
 
   #object(container: ContainerResource): NamedObject {
@@ -58,7 +63,14 @@ export class NameFeed {
         ...(aliases === undefined ? {} : { aliases }),
       };
     });
-    return { key: displayName(container), namespace: container.namespace, name: container.name, places };
+    const { namespace, name, netns } = container;
+    return {
+      key: displayName(container),
+      namespace,
+      name,
+      ...(netns === undefined ? {} : { netns: netnsPath(netns) }),
+      places,
+    };
   }
 }
 

@@ -61,6 +61,22 @@ describe('NameTable', () => {
     expect(names.lookup('farm', '10.2.0.3', 'web')?.ipv4).toEqual(['10.1.0.3']);
   });
 
+  it('shows attachments of one network namespace the names of all their networks, until they go', () => {
+    const names = table();
+    const [key, second] = object('shop/cart-eth1', [{ network: 'farm', ipv4: '10.2.0.4' }]);
+    const [, first] = object('shop/cart', [{ network: 'town', ipv4: cart }]);
+    const netns = '/run/netns/cart';
+    const both = [
+      [key, { ...second, netns }],
+      ['shop/cart', { ...first, netns }],
+    ] as const;
+    names.update({ networks: [], objects: both });
+    expect(names.lookup('town', cart, 'cow')?.ipv4).toEqual(['10.2.0.2', '10.2.0.3']);
+    expect(names.lookup('farm', '10.2.0.4', 'web')?.ipv4).toEqual(['10.1.0.2']);
+    names.update({ networks: [], objects: [[key, undefined]] });
+    expect(names.lookup('town', cart, 'cow')).toBeUndefined();
+  });
+
   it('names addresses within the same bounds', () => {
     const names = table();
     expect(names.nameOf('town', cart, 'fd01::2')).toBe('web.town');

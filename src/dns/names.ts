@@ -13,6 +13,8 @@ export interface NamedObject {
   readonly key: string;
   readonly namespace: string;
   readonly name: string;
+  /** Its network namespace. Objects of one namespace (attachments by CNI) see the networks of all of them. */
+  readonly netns?: string;
   readonly places: readonly NamedPlace[];
 }
 
@@ -52,6 +54,7 @@ export class NameTable {
   readonly #byName = new Map<string, Map<string, Set<Entry>>>();
   readonly #byAddress = new Map<string, Entry>();
   #entries = new Map<string, readonly Entry[]>();
+  readonly #byNetns = new Map<string, Set<NamedObject>>();
 
   update({ networks, objects }: NameChange): void {
     for (const [name, network] of networks) {
@@ -114,13 +117,20 @@ export class NameTable {
 
   /** Networks whose names a client sees, that of the gateway it asked first. */
   #scopes(network: string, asking: NamedObject | undefined): string[] {
-    const others = asking?.places.map((place) => place.network) ?? [];
+    const others = asking === undefined ? [] : this.#networksOf(asking);
     // Who asks through the gateway of a network that it is not in sees only its own networks.
     if (asking !== undefined && !others.includes(network)) return others;
     return [network, ...others.filter((other) => other !== network)];
   }
 
+  #networksOf(object: NamedObject): string[] {
+    const all = object.netns === undefined ? undefined : this.#byNetns.get(object.netns);
+    return [...(all ?? [object])].flatMap(({ places }) => places.map((place) => place.network));
+  }
+
   #add(object: NamedObject): void {
+    if (object.netns !== undefined)
+      this.#byNetns.set(object.netns, (this.#byNetns.get(object.netns) ?? new Set()).add(object));
     const entries = object.places.map((place): Entry => ({ object, place }));
     for (const entry of entries) {
       for (const name of namesOf(entry)) {
@@ -147,6 +157,10 @@ export class NameTable {
       for (const address of [entry.place.ipv4, entry.place.ipv6])
         if (address !== undefined && this.#byAddress.get(address) === entry) this.#byAddress.delete(address);
     }
+    const object = this.#objects.get(key);
+    const together = this.#byNetns.get(object?.netns ?? '');
+    if (object !== undefined) together?.delete(object);
+    if (together?.size === 0) this.#byNetns.delete(object?.netns ?? '');
     this.#objects.delete(key);
     this.#entries.delete(key);
   }

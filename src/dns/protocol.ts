@@ -2,12 +2,16 @@ import type { NameChange } from './names.js';
 import type { DnsCounters } from './server.js';
 
 /** What the agent tells the thread that answers. */
-export type ToWorker = { readonly type: 'change'; readonly change: NameChange } | { readonly type: 'close' };
+export type ToWorker =
+  | { readonly type: 'change'; readonly change: NameChange; readonly sequence: number }
+  | { readonly type: 'close' };
 
 /** What the thread tells the agent. */
 export type FromWorker =
   /** An address where it can't listen, and why; without a reason: it can now. */
   | { readonly type: 'problem'; readonly address: string; readonly network: string; readonly reason?: string }
+  /** It listens, or has said where it can't, after the change of this sequence number. */
+  | { readonly type: 'settled'; readonly sequence: number }
   | { readonly type: 'counters'; readonly counters: DnsCounters }
   | { readonly type: 'closed' };
 

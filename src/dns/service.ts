@@ -9,6 +9,8 @@ import type { DnsCounters } from './server.js';
 const MAX_HEAP = 128;
 const RESTART_MS = 1000;
 const CLOSE_MS = 1000;
+/** How long a change waits for the thread at most. */
+const SETTLE_MS = 1000;
 
 /** The name service: a thread that answers, started with the first network and again if it ends. */
 export class DnsService {
@@ -20,6 +22,8 @@ export class DnsService {
   #counters: DnsCounters = { local: 0, forwarded: 0, failed: 0, invalid: 0 };
   #worker: Worker | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #sequence = 0;
+  readonly #waiting = new Map<number, () => void>();
   #closed = false;
 
   constructor(data: WorkerData, log: Logger) {
@@ -36,11 +40,26 @@ export class DnsService {
     return [...this.#problems.values()];
   }
 
-  update(change: NameChange): void {
+  /** Resolves when the names of new networks are served, or cannot be, or it takes too long. Never rejects. */
+  update(change: NameChange): Promise<void> {
     apply(this.#networks, change.networks);
     apply(this.#objects, change.objects);
-    if (this.#worker !== undefined) this.#post({ type: 'change', change });
+    if (this.#worker !== undefined) this.#send(change);
     else if (this.#networks.size > 0) this.#start();
+    return change.networks.length > 0 && this.#worker !== undefined ? this.#settled() : Promise.resolve();
+  }
+
+  #settled(): Promise<void> {
+    const sequence = this.#sequence;
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        this.#waiting.delete(sequence);
+        resolve();
+      };
+      const timer = setTimeout(done, SETTLE_MS);
+      this.#waiting.set(sequence, done);
+    });
   }
 
   async close(): Promise<void> {
@@ -66,15 +85,17 @@ export class DnsService {
     worker.on('message', (message: FromWorker) => this.#hear(message));
     worker.on('error', (err) => this.#log.error({ err }, 'the name service ended; it is started again'));
     worker.once('exit', () => {
+      for (const done of [...this.#waiting.values()]) done();
       this.#worker = undefined;
       this.#problems.clear();
       if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
     });
-    this.#post({ type: 'change', change: { networks: [...this.#networks], objects: [...this.#objects] } });
+    this.#send({ networks: [...this.#networks], objects: [...this.#objects] });
   }
 
   #hear(message: FromWorker): void {
     if (message.type === 'counters') this.#counters = message.counters;
+    if (message.type === 'settled') this.#waiting.get(message.sequence)?.();
     if (message.type !== 'problem') return;
     const { address, network, reason } = message;
     if (reason === undefined) {
@@ -85,6 +106,10 @@ export class DnsService {
     const problem = SluiceError.of('SLU5301', { address, network, reason });
     this.#problems.set(address, problem);
     this.#log.warn({ address, network }, problem.toLine());
+  }
+
+  #send(change: NameChange): void {
+    this.#post({ type: 'change', change, sequence: ++this.#sequence });
   }
 
   #post(message: ToWorker): void {

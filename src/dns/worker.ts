@@ -60,6 +60,7 @@ parentPort?.on('message', (message: ToWorker) => {
   if (message.type === 'change') {
     names.update(message.change);
     if (message.change.networks.length > 0) queue = queue.then(settle);
+    queue = queue.then(() => tell({ type: 'settled', sequence: message.sequence }));
     return;
   }
   clearInterval(retry);

@@ -1,12 +1,11 @@
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
 import { z } from 'zod';
 import { SluiceError } from '../../policy/errors.js';
 import type { Labels } from '../../policy/model/resources.js';
+import { unixGet } from '../runtime/unix-get.js';
 
 /** Milliseconds that Docker has for an answer. */
 const TIMEOUT = 5000;
-/** Largest answer that is read. */
-const MAX_ANSWER = 64 << 20;
 
 const labels = z
   .record(z.string(), z.string())
@@ -113,7 +112,12 @@ export class DockerApi {
     schema: S,
     timeout = TIMEOUT,
   ): Promise<z.output<S> | undefined> {
-    const { status, body } = await this.#request(path, timeout).catch((error: unknown) => {
+    const { status, body } = await unixGet({
+      socket: this.#socket,
+      path,
+      timeout,
+      agent: this.#agent,
+    }).catch((error: unknown) => {
       throw this.#failed((error as Error).message);
     });
     if (status === 404) return undefined;
@@ -127,30 +131,6 @@ export class DockerApi {
 
   #failed(reason: string): SluiceError {
     return SluiceError.of('SLU5204', { socket: this.#socket, reason });
-  }
-
-  #request(path: string, timeout: number): Promise<{ readonly status: number; readonly body: string }> {
-    return new Promise((resolve, reject) => {
-      const call = request(
-        { socketPath: this.#socket, path, agent: this.#agent, timeout, headers: { host: 'docker' } },
-        (response) => {
-          const chunks: Buffer[] = [];
-          let size = 0;
-          response.on('data', (chunk: Buffer) => {
-            size += chunk.length;
-            if (size > MAX_ANSWER) call.destroy(new Error('the answer is too large'));
-            else chunks.push(chunk);
-          });
-          response.on('error', reject);
-          response.on('end', () =>
-            resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks).toString('utf8') }),
-          );
-        },
-      );
-      call.on('timeout', () => call.destroy(new Error(`no answer within ${timeout / 1000} s`)));
-      call.on('error', reject);
-      call.end();
-    });
   }
 }
 

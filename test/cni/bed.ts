@@ -29,21 +29,21 @@ export class CniBed {
 
   async start(subnet: string): Promise<void> {
     await this.world.agent.start(this.world.scratch);
-    this.world.agent.cli(
-      'cni',
-      'install',
+    this.install('installed', '--subnet', subnet);
+    this.installed = JSON.parse(readFileSync(join(this.confDir, '10-installed.conflist'), 'utf8')) as Json;
+  }
+
+  /** `sluice cni install` of a network configuration. */
+  install(name: string, ...options: readonly string[]): void {
+    const where = [
       '--config',
       this.world.agent.configFile,
       '--bin-dir',
       this.binDir,
       '--conf-dir',
       this.confDir,
-      '--name',
-      'installed',
-      '--subnet',
-      subnet,
-    );
-    this.installed = JSON.parse(readFileSync(join(this.confDir, '10-installed.conflist'), 'utf8')) as Json;
+    ];
+    this.world.agent.cli('cni', 'install', ...where, '--name', name, ...options);
   }
 
   /** A namespace of a container; those that were given back are used again. */

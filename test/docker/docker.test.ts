@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allowIngress, documents, HOST, World } from '../e2e/world.js';
-import { Dockerd, IMAGE } from '../lib/dockerd.js';
+import { Dockerd } from '../lib/dockerd.js';
+import { IMAGE } from '../lib/image.js';
 import { hostState, mapEntries } from '../node/kernel-state.js';
 
 const CGROUP = '/sys/fs/cgroup/unified';

@@ -3,41 +3,13 @@
  * that needs no registry. Everything is gone after `scratch.close()`.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  symlinkSync,
-} from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { killAndWait, netnsPath, type Scratch, unmount, waitUntil } from '../../bench/lib/netns.js';
-
-const APPLETS = [
-  'sh',
-  'sleep',
-  'ip',
-  'nslookup',
-  'wget',
-  'ping',
-  'cat',
-  'httpd',
-  'nc',
-  'true',
-  'echo',
-  'hostname',
-];
-
-/** The image's name. */
-export const IMAGE = 'box';
+import { killAndWait, netnsPath, type Scratch } from '../../bench/lib/netns.js';
+import { IMAGE, imageTar } from './image.js';
+import { removeLeftovers } from './leftovers.js';
 
 export class Dockerd {
   readonly folder: string;
@@ -95,14 +67,8 @@ export class Dockerd {
 
   /** Imports the image. */
   makeImage(): void {
-    const root = join(this.folder, 'image');
-    mkdirSync(join(root, 'bin'), { recursive: true });
-    for (const name of ['etc', 'tmp', 'proc']) mkdirSync(join(root, name));
-    copyFileSync('/bin/busybox', join(root, 'bin', 'busybox'));
-    for (const name of APPLETS) symlinkSync('busybox', join(root, 'bin', name));
-    const tar = execFileSync('tar', ['-C', root, '-c', '.'], { maxBuffer: 64 << 20 });
     execFileSync('docker', ['-H', `unix://${this.socket}`, 'import', '-', IMAGE], {
-      input: tar,
+      input: imageTar(),
       stdio: 'pipe',
     });
   }
@@ -156,62 +122,7 @@ export class Dockerd {
       if (ids.length > 0) this.try('rm', '-f', ...ids);
     }
     killAndWait(daemon?.pid);
-    const cgroups = ['/sys/fs/cgroup', ...children('/sys/fs/cgroup')].map((root) =>
-      join(root, basename(this.folder)),
-    );
-    for (const pid of cgroups.flatMap(processesIn)) killAndWait(pid);
-    // Its containerd and what that started: everything that runs with this folder in its command line.
-    for (const pid of this.#processes()) killAndWait(pid);
-    for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n').reverse()) {
-      const mount = line.split(' ')[1] ?? '';
-      if (mount.startsWith(`${this.folder}/`)) unmount(mount);
-    }
+    removeLeftovers(this.folder);
     rmSync(this.socket, { force: true });
-    for (const cgroup of cgroups) removeCgroup(cgroup);
   }
-
-  #processes(): number[] {
-    return children('/proc')
-      .map((path) => Number(basename(path)))
-      .filter((pid) => {
-        try {
-          return (
-            pid > 0 &&
-            pid !== process.pid &&
-            readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(this.folder)
-          );
-        } catch {
-          return false;
-        }
-      });
-  }
-}
-
-function children(path: string): string[] {
-  try {
-    return readdirSync(path).map((name) => join(path, name));
-  } catch {
-    return [];
-  }
-}
-
-/** Processes in a cgroup and those below it. */
-function processesIn(path: string): number[] {
-  if (!existsSync(join(path, 'cgroup.procs'))) return [];
-  const own = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n').map(Number);
-  return [...own.filter((pid) => pid > 0), ...children(path).flatMap(processesIn)];
-}
-
-function removeCgroup(path: string): void {
-  if (!existsSync(path)) return;
-  for (const child of readdirSync(path, { withFileTypes: true }))
-    if (child.isDirectory()) removeCgroup(join(path, child.name));
-  waitUntil(() => {
-    try {
-      rmdirSync(path);
-      return true;
-    } catch {
-      return !existsSync(path);
-    }
-  });
 }

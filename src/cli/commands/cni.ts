@@ -19,6 +19,7 @@ interface InstallOptions extends Folders {
   readonly network?: string;
   readonly subnet?: readonly string[];
   readonly wait: string;
+  readonly podmanSocket?: string;
 }
 
 const POLL_MS = 100;
@@ -53,6 +54,10 @@ function installCommand(context: CliContext): Command {
     )
     .option('--network <name>', 'Network of the definitions that containers join')
     .option('--subnet <cidr>', 'range of a network of its own; IPv4 and IPv6 may be given together', collect)
+    .option(
+      '--podman-socket <path>',
+      "Podman's API, for the labels of its containers (/run/podman/podman.sock)",
+    )
     .option('--wait <seconds>', 'how long to wait for the agent to be ready', '30')
     .option('--config <file>', 'configuration file of the agent')
     .addHelpText(
@@ -65,6 +70,9 @@ function installCommand(context: CliContext): Command {
             '               with another ipam.type that IPAM plugin is asked\n' +
             '  mode         routed (default) or bridge; masquerade, mtu: of a network of its own\n' +
             '  labels       labels of all its containers, for policies\n' +
+            "  podman       socket of Podman's API, which is asked for the labels of each container\n" +
+            '  dns          {nameservers, domain, search, options} for the result; else the gateway, where\n' +
+            '               the agent answers names of containers\n' +
             "  socket       the agent's socket (default /run/sluice/cni.sock)\n" +
             '  timeout      seconds to wait for the agent (default 60)',
           'Policies select a container by namespace (K8S_POD_NAMESPACE, else "default") and labels: those of the\n' +
@@ -74,7 +82,10 @@ function installCommand(context: CliContext): Command {
         examples: [
           ['sluice cni install --subnet 10.88.0.0/16 --subnet fd88::/64', 'a network of its own'],
           ['sluice cni install --network town', 'containers join a Network that is defined'],
-          ['sluice cni install --subnet 10.88.0.0/16 --bin-dir /usr/lib/cni', "Podman's folder on Debian"],
+          [
+            'sluice cni install --network town --bin-dir /usr/lib/cni --podman-socket /run/podman/podman.sock',
+            'for Podman: its folder on Debian, and its labels',
+          ],
         ],
         failed: 'the agent is not ready, or a file cannot be written',
         files: [
@@ -88,6 +99,8 @@ function installCommand(context: CliContext): Command {
       context.action<InstallOptions>(async (options) => {
         const { name, network, subnet: subnets = [] } = options;
         checkFolders(options);
+        if (options.podmanSocket !== undefined && !isAbsolute(options.podmanSocket))
+          throw new UsageError('--podman-socket must be an absolute path');
         if ((network === undefined) === (subnets.length === 0))
           throw new UsageError('give either --network or --subnet');
         const wait = Number(options.wait);
@@ -104,6 +117,7 @@ function installCommand(context: CliContext): Command {
           ...(network === undefined ? {} : { network }),
           subnets,
           ...(socket === DEFAULT_CNI_SOCKET ? {} : { socket }),
+          ...(options.podmanSocket === undefined ? {} : { podman: options.podmanSocket }),
         };
         const source = fileURLToPath(new URL(`../../../cni/${PLUGIN}`, import.meta.url));
         installBinary(source, options);

@@ -1,0 +1,124 @@
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { allowIngress, documents, HOST, network } from '../e2e/world.js';
+import { IMAGE } from '../lib/image.js';
+import { Podman } from '../lib/podman.js';
+import { hostState, mapEntries, until } from '../node/kernel-state.js';
+import { CniBed } from './bed.js';
+
+/** Podman with CNI networks of Sluice. */
+
+let bed: CniBed;
+let podman: Podman;
+let before: unknown;
+
+beforeAll(async () => {
+  bed = new CniBed('slpodman');
+  const socket = join(bed.world.agent.folder, 'podman.sock');
+  podman = new Podman(bed.world.scratch, bed.world.host, socket, bed);
+  await bed.start('10.153.0.0/24');
+  await bed.world.agent.apply(documents(network('town', 54)));
+  bed.install('one', '--subnet', '10.155.0.0/24', '--subnet', 'fd55::/64', '--podman-socket', socket);
+  bed.install('two', '--network', 'town', '--podman-socket', socket);
+  podman.makeImage();
+  await podman.startService();
+  before = await state();
+});
+afterAll(() => bed.close());
+
+/** Everything that could be left over. The network of a configuration goes a little after its last container. */
+async function state(): Promise<unknown> {
+  const { agent } = bed.world;
+  await until('networks of configurations are gone', async () => !/cni\./.test(await agent.list('networks')));
+  const lists = await Promise.all(
+    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => agent.list(name)),
+  );
+  return { lists, maps: mapEntries(bed.world), host: hostState(bed.world) };
+}
+
+/** A container that says its name to who connects to port 80. */
+function run(name: string, net: string, ...more: readonly string[]): string {
+  const where = ['--name', name, '--hostname', name, '--network', net];
+  return podman.podman('run', '-d', ...where, ...more, IMAGE, 'nc', '-ll', '-p', '80', '-e', '/bin/hostname');
+}
+
+/** What a container hears when it connects; an error's text if it can't. */
+const get = (from: string, to: string, port = 80): string =>
+  podman.exec(from, 'nc', '-w', '1', to, String(port));
+
+describe('Podman', () => {
+  it('connects containers by name and alias, over IPv4 and IPv6', () => {
+    run('web', 'one:alias=shop', '-l', 'app=web');
+    run('client', 'one', '-l', 'app=client');
+    expect(get('client', 'web')).toBe('web');
+    expect(get('client', 'shop')).toBe('web');
+    expect(get('client', 'fd55::2')).toBe('web');
+    expect(podman.exec('client', 'ip', 'route')).toMatch(/^default via 10\.155\.0\.1 dev eth0/);
+  });
+
+  it('is told apart by its labels, before it runs', async () => {
+    await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend'])));
+    expect(get('client', 'web')).toContain('timed out');
+    const ask = ['sh', '-c', 'nc -w 1 web 80 2>&1'];
+    expect(podman.podman('run', '--rm', '--network', 'one', '-l', 'app=friend', IMAGE, ...ask)).toBe('web');
+    const other = podman.try('run', '--rm', '--network', 'one', '-l', 'app=other', IMAGE, ...ask);
+    expect(other.stdout).toContain('timed out');
+    expect(bed.world.agent.cli('drops')).toContain('default/guard');
+    await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
+    expect(get('client', 'web')).toBe('web');
+  });
+
+  it('gets no container started while its labels cannot be asked for', async () => {
+    podman.stopService();
+    const refused = podman.try('run', '--rm', '--network', 'one', IMAGE, 'true');
+    expect(refused.status).not.toBe(0);
+    expect(refused.stderr).toMatch(/labels of container .* cannot be asked of Podman at .*podman\.sock/);
+    await podman.startService();
+  });
+
+  it('publishes ports', async () => {
+    run('pub', 'one', '-p', '8080:80', '-p', '127.0.0.1:8081:80');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8080)).toBe('open');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8081)).not.toBe('open');
+    expect(get('client', HOST.v4, 8080)).toBe('pub');
+    const taken = podman.try('run', '--rm', '--network', 'two', '-p', '8080:80', IMAGE, 'true');
+    expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/pub/);
+    podman.podman('rm', '-f', '-t', '0', 'pub');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8080)).not.toBe('open');
+  });
+
+  it('connects a second network to a running container, and disconnects it', () => {
+    run('far', 'two');
+    expect(get('client', '10.54.0.2')).toContain('timed out'); // networks are apart
+    podman.podman('network', 'connect', '--alias', 'both', 'two', 'client');
+    expect(get('client', '10.54.0.2')).toBe('far');
+    expect(get('far', 'client')).toBe('client');
+    expect(podman.exec('far', 'nslookup', 'both')).toContain('10.54.0.3');
+    expect(get('client', 'web')).toBe('web');
+    podman.podman('network', 'disconnect', 'two', 'client');
+    expect(get('client', '10.54.0.2')).toContain('timed out');
+  });
+
+  it('loses nothing when the agent is killed', async () => {
+    const { agent, scratch } = bed.world;
+    await agent.kill();
+    expect(get('client', '10.155.0.2')).toBe('web');
+    const refused = podman.try('run', '--rm', '--network', 'one', IMAGE, 'true');
+    expect(refused.stderr).toContain('agent');
+    await agent.start(scratch);
+    expect(get('client', 'web')).toBe('web');
+    podman.podman('restart', '-t', '0', 'web');
+    expect(get('client', 'web')).toBe('web');
+  });
+
+  it('leaves nothing of containers that were killed, or removed while the agent was away', async () => {
+    podman.podman('kill', 'far');
+    await bed.world.agent.kill();
+    podman.try('rm', '-f', '-t', '0', 'client');
+    await bed.world.agent.start(bed.world.scratch);
+    podman.podman('rm', '-f', '-t', '0', '-a');
+    await bed.world.agent.apply(documents(allowIngress('guard', 'web', [])));
+    bed.world.agent.cli('delete', 'networkpolicy', 'guard');
+    expect(await state()).toEqual(before);
+  });
+});
