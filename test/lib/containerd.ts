@@ -167,6 +167,9 @@ export class Containerd {
       'mkdir -p /opt/cni/bin',
       `mount --bind ${binDir} /opt/cni/bin`,
       `mount --bind ${confDir} /etc/cni/net.d`,
+      // ctr does not ask for DEL when a container is deleted, so what its CNI library remembers would stay.
+      'mkdir -p /var/lib/cni',
+      'mount -t tmpfs none /var/lib/cni',
       'exec "$@"',
     ];
     const ctr = ['ctr', '-a', this.#socket, '-n', namespace, ...args];

@@ -3,12 +3,15 @@
  * is gone after `scratch.close()`.
  */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { killAndWait, netnsPath, type Scratch } from '../../bench/lib/netns.js';
 import { IMAGE, imageTar } from './image.js';
 import { removeLeftovers } from './leftovers.js';
+
+/** Where libcni keeps results of ADD. */
+const RESULTS = '/var/lib/cni/results';
 
 export interface PodmanFolders {
   /** Plugins. */
@@ -106,6 +109,16 @@ export class Podman {
   #cleanUp(): void {
     this.try('rm', '-f', '-t', '0', '-a');
     this.stopService();
+    this.#forgetResults();
     removeLeftovers(this.folder);
+  }
+
+  /** Removes what its CNI library remembers of containers for which DEL failed: that is in a folder for all. */
+  #forgetResults(): void {
+    const events = join(this.folder, 'tmp', 'events', 'events.log');
+    if (!existsSync(events) || !existsSync(RESULTS)) return;
+    const ids = new Set(readFileSync(events, 'utf8').match(/\b[0-9a-f]{64}\b/g));
+    for (const file of readdirSync(RESULTS))
+      if (ids.has(/-([0-9a-f]{64})-/.exec(file)?.[1] ?? '')) rmSync(join(RESULTS, file), { force: true });
   }
 }
