@@ -82,8 +82,8 @@ export interface RangeKey {
 }
 
 /**
- * Changes of the kernel's maps. Write in this order: backends, slots, members, ranges, frontends; then let open flows
- * be judged again; then remove.
+ * Changes of the kernel's maps. Write in this order: backends, slots, members, ranges, frontends; remove the members
+ * that are gone; then let open flows be judged again; then remove the rest.
  */
 export interface ServiceDelta {
   readonly backends: readonly (readonly [number: number, row: BackendRow])[];

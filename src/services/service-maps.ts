@@ -30,7 +30,10 @@ export class ServiceMaps {
     return { frontends, members };
   }
 
-  /** Everything new and different; nothing that was there is removed. */
+  /**
+   * Everything new and different, and the end of memberships: a UDP flow that is judged again in the new epoch must
+   * not find its backend a member still. Nothing else that was there is removed.
+   */
   write(delta: ServiceDelta): void {
     // What is written now may have been in use before: a program that is reading notices.
     Atomics.add(this.#state, 1, 1);
@@ -49,6 +52,7 @@ export class ServiceMaps {
     if (delta.frontends.length > 0) {
       maps.services.setBatch(delta.frontends.map(([key, row]) => [key, row satisfies Service]));
     }
+    if (delta.gone.members.length > 0) maps.service_members.deleteBatch(delta.gone.members);
     if (this.#stale.size > 0) for (const [key] of delta.frontends) this.#stale.delete(keyText(key));
     if (this.#staleMembers.size > 0)
       for (const [key] of delta.members) this.#staleMembers.delete(`${key.service} ${keyText(key)}`);
@@ -57,7 +61,6 @@ export class ServiceMaps {
   /** Removes what is gone. */
   remove({ gone, total }: ServiceDelta): void {
     if (gone.frontends.length > 0) this.#maps.services.deleteBatch(gone.frontends);
-    if (gone.members.length > 0) this.#maps.service_members.deleteBatch(gone.members);
     for (const { service, addr, prefixLength } of gone.ranges)
       this.#maps.service_ranges.delete({ prefixlen: 32 + prefixLength, service, addr });
     if (this.#stale.size === 0) Atomics.store(this.#state, 0, total);
