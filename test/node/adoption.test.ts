@@ -118,7 +118,8 @@ it('removes what is no longer defined, and nothing of others', async () => {
 });
 
 it('does not need the namespace to have its name still', async () => {
-  const pid = (await world.start(b, 'sleep', ['60'], false)).pid;
+  // Its name may go only once the process is inside.
+  const { pid } = await world.start(b, 'sh', ['-c', 'echo ready; exec sleep 60'], true);
   sh(`ip netns del ${b}`);
   const devices = containerDevices(world);
   await world.agent.kill();
