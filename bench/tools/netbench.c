@@ -5,7 +5,10 @@
  * and both pinned to one CPU (across two CPUs the wake-up cost of a virtual machine hides everything else). TCP
  * sockets use cubic, whatever the system's default is. Prints one JSON object.
  *
- *   netbench MODE CLIENT_NETNS SERVER_NETNS SERVER_ADDRESS PORT CPU SECONDS
+ *   netbench MODE CLIENT_NETNS SERVER_NETNS SERVER_ADDRESS PORT CPU SECONDS [LISTEN_ADDRESS LISTEN_PORT COUNT]
+ *
+ * With the last three, the client goes to SERVER_ADDRESS and PORT, and the server (rr and crr) listens elsewhere: on
+ * COUNT ports from LISTEN_PORT on.
  *
  *   rr      64 byte request and response over one connection: per_second, p50_us, p99_us
  *   crr     connect, request, response, close: per_second, p50_us, p99_us; p50_us is of connect() alone
@@ -19,6 +22,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -48,6 +52,11 @@ static double seconds;
 static const char *mode;
 static struct sockaddr_storage target;
 static socklen_t target_size;
+/* Where the server listens. */
+#define MOST_LISTENERS 8
+static struct sockaddr_storage own[MOST_LISTENERS];
+static socklen_t own_size;
+static int listeners = 1;
 /* What both processes see. */
 static struct {
 	pthread_barrier_t ready;
@@ -136,13 +145,30 @@ static int receive_all(int fd, char *buffer, size_t size)
 	return 0;
 }
 
-static void serve_tcp(int listener)
+/* The next connection to one of the sockets. */
+static int accept_any(const int *fds)
+{
+	struct pollfd polled[MOST_LISTENERS];
+
+	if (listeners == 1)
+		return accept4(fds[0], NULL, NULL, SOCK_CLOEXEC);
+	for (int i = 0; i < listeners; i++)
+		polled[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+	if (poll(polled, (nfds_t)listeners, -1) < 0)
+		return -1;
+	for (int i = 0; i < listeners; i++)
+		if (polled[i].revents)
+			return accept4(fds[i], NULL, NULL, SOCK_CLOEXEC);
+	return -1;
+}
+
+static void serve_tcp(const int *fds)
 {
 	static char buffer[STREAM_BUFFER];
 	int stream = !strcmp(mode, "stream");
 
 	for (;;) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		int fd = accept_any(fds);
 
 		if (fd < 0)
 			break;
@@ -165,23 +191,25 @@ static void serve_tcp(int listener)
 static void server(void)
 {
 	int udp = !strcmp(mode, "udp");
-	int fd;
+	int fds[MOST_LISTENERS];
 
 	enter(server_netns);
-	fd = make_socket(udp ? SOCK_DGRAM : SOCK_STREAM);
-	if (bind(fd, (struct sockaddr *)&target, target_size))
-		die("bind");
-	if (!udp && listen(fd, 128))
-		die("listen");
+	for (int i = 0; i < listeners; i++) {
+		fds[i] = make_socket(udp ? SOCK_DGRAM : SOCK_STREAM);
+		if (bind(fds[i], (struct sockaddr *)&own[i], own_size))
+			die("bind");
+		if (!udp && listen(fds[i], 128))
+			die("listen");
+	}
 	pthread_barrier_wait(&shared->ready);
 	if (udp) {
 		char buffer[2048];
 
 		for (;;)
-			if (recv(fd, buffer, sizeof(buffer), 0) == MESSAGE)
+			if (recv(fds[0], buffer, sizeof(buffer), 0) == MESSAGE)
 				atomic_fetch_add_explicit(&shared->received_packets, 1, memory_order_relaxed);
 	} else {
-		serve_tcp(fd);
+		serve_tcp(fds);
 	}
 }
 
@@ -322,27 +350,47 @@ static int open_netns(const char *path)
 	return fd;
 }
 
-int main(int argc, char **argv)
+static socklen_t read_address(const char *address, int port, struct sockaddr_storage *out)
 {
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *info;
+	char number[16];
+	socklen_t size;
+
+	snprintf(number, sizeof(number), "%d", port);
+	if (getaddrinfo(address, number, &hints, &info)) {
+		fprintf(stderr, "netbench: not an address and port: %s %s\n", address, number);
+		exit(2);
+	}
+	memcpy(out, info->ai_addr, info->ai_addrlen);
+	size = info->ai_addrlen;
+	freeaddrinfo(info);
+	return size;
+}
+
+int main(int argc, char **argv)
+{
 	uint64_t count = 0, duration;
 	pthread_barrierattr_t between_processes;
 	pid_t child;
 
-	if (argc != 8) {
+	if (argc != 8 && argc != 11) {
 		fprintf(stderr,
-			"usage: netbench MODE CLIENT_NETNS SERVER_NETNS SERVER_ADDRESS PORT CPU SECONDS\n");
+			"usage: netbench MODE CLIENT_NETNS SERVER_NETNS SERVER_ADDRESS PORT CPU SECONDS "
+			"[LISTEN_ADDRESS LISTEN_PORT COUNT]\n");
 		return 2;
 	}
 	mode = argv[1];
 	client_netns = open_netns(argv[2]);
 	server_netns = open_netns(argv[3]);
-	if (getaddrinfo(argv[4], argv[5], &hints, &info)) {
-		fprintf(stderr, "netbench: not an address and port: %s %s\n", argv[4], argv[5]);
+	target_size = read_address(argv[4], atoi(argv[5]), &target);
+	listeners = argc == 11 ? atoi(argv[10]) : 1;
+	if (listeners < 1 || listeners > MOST_LISTENERS) {
+		fprintf(stderr, "netbench: COUNT must be 1 to %d\n", MOST_LISTENERS);
 		return 2;
 	}
-	memcpy(&target, info->ai_addr, info->ai_addrlen);
-	target_size = info->ai_addrlen;
+	for (int i = 0; i < listeners; i++)
+		own_size = read_address(argc == 11 ? argv[8] : argv[4],
+					atoi(argc == 11 ? argv[9] : argv[5]) + i, &own[i]);
 	cpu = atoi(argv[6]);
 	seconds = atof(argv[7]);
 	duration = (uint64_t)(seconds * 1e9);

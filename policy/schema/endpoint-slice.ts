@@ -1,8 +1,8 @@
 /** `discovery.k8s.io/v1` EndpointSlice: schema and lowering (ValidateEndpointSlice of Kubernetes). */
 import { z } from 'zod';
+import { canonicalAddress, tryParseAddress } from '../address.js';
 import type { EndpointSliceResource, SliceEndpoint } from '../model/service.js';
 import {
-  address,
   mapping,
   namespacedMetadata,
   optional,
@@ -64,9 +64,9 @@ export const endpointSliceSchema = mapping({
   (value.endpoints ?? []).forEach(({ addresses }, i) => {
     addresses.forEach((text, j) => {
       const at = ['endpoints', i, 'addresses', j];
-      const result = address.safeParse(text);
-      if (!result.success) refuse(ctx, `"${text}" is not an ${value.addressType} address`, at);
-      else if (result.data.includes(':') !== (value.addressType === 'IPv6'))
+      if (tryParseAddress(text) === undefined)
+        refuse(ctx, `"${text}" is not an ${value.addressType} address`, at);
+      else if (text.includes(':') !== (value.addressType === 'IPv6'))
         refuse(ctx, `"${text}" is not an ${value.addressType} address, and addressType says so`, at);
     });
   });
@@ -79,7 +79,7 @@ function lowerEndpoint(value: EndpointDocument, weight: number | undefined): Sli
   const { conditions, hints } = value;
   const ready = conditions?.ready ?? true;
   return {
-    address: address.parse(value.addresses[0]),
+    address: canonicalAddress(value.addresses[0] ?? ''),
     ready,
     // An unknown serving is as ready; an unknown terminating is false (EndpointConditions).
     serving: conditions?.serving ?? ready,

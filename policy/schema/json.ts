@@ -5,25 +5,34 @@
 import type { FieldPath, YamlDocument } from './yaml.js';
 
 const MAX_DEPTH = 64;
+/** Places are remembered down to here (a List has its items there); what is further inside is looked for again. */
+const KNOWN_DEPTH = 1;
 const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN_MAPPING = 0x7b;
+const OPEN_LIST = 0x5b;
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-const WORD = /true|false|null/y;
-const WORDS: Readonly<Record<string, boolean | null>> = { true: true, false: false, null: null };
+const WORDS = [
+  ['true', true],
+  ['false', false],
+  ['null', null],
+] as const;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: strings must not have them
 const CONTROL = /[\x00-\x1f]/;
 
 class NotJson extends Error {}
 
 /** The document in the text; undefined: it is not one mapping in JSON, or has a key twice. */
-export function readJsonDocument(file: string, text: string): YamlDocument | undefined {
+export function readJsonDocument(file: string, text: string, firstLine = 1): YamlDocument | undefined {
   const parser = new Parser(text);
   try {
     const { value, start } = parser.document();
+    const line = (offset: number): number => parser.lineOf(offset) + firstLine - 1;
     return {
       file,
-      line: parser.lineOf(start),
+      line: line(start),
       value,
-      lineAt: (path) => parser.lineOf(parser.offsetAt(value, start, path)),
+      lineAt: (path) => line(parser.offsetAt(value, start, path)),
     };
   } catch (error) {
     if (error instanceof NotJson) return undefined;
@@ -31,11 +40,35 @@ export function readJsonDocument(file: string, text: string): YamlDocument | und
   }
 }
 
+/**
+ * All documents of a text in which each is one mapping in JSON, `---` lines between them. Undefined: something in it
+ * is not.
+ */
+export function readJsonDocuments(file: string, text: string): YamlDocument[] | undefined {
+  const documents: YamlDocument[] = [];
+  let line = 1;
+  for (const part of text.split(/^---[ \t]*\r?\n/m)) {
+    if (part.trim() !== '') {
+      const document = readJsonDocument(file, part, line);
+      if (document === undefined) return undefined;
+      documents.push(document);
+    }
+    line += 1 + count(part, '\n');
+  }
+  return documents;
+}
+
+function count(text: string, character: string): number {
+  let found = 0;
+  for (let i = text.indexOf(character); i >= 0; i = text.indexOf(character, i + 1)) found++;
+  return found;
+}
+
 class Parser {
   readonly #text: string;
   #at = 0;
   /** Where the entries of a mapping (their keys) and the items of a list begin, in their order. */
-  readonly #offsets = new WeakMap<object, readonly number[]>();
+  readonly #offsets = new Map<object, readonly number[]>();
   /** Offsets of the first characters of lines; made when the first line is asked for. */
   #lines: number[] | undefined;
 
@@ -46,20 +79,21 @@ class Parser {
   document(): { readonly value: object; readonly start: number } {
     this.#space();
     const start = this.#at;
-    if (this.#text[start] !== '{') throw new NotJson();
+    if (this.#text.charCodeAt(start) !== OPEN_MAPPING) throw new NotJson();
     const value = this.#value(0) as object;
     this.#space();
     if (this.#at !== this.#text.length) throw new NotJson();
     return { value, start };
   }
 
+  /** Offset of the entry or item that a path leads to; of the nearest part that exists if there is none. */
   offsetAt(root: object, start: number, path: FieldPath): number {
     let value: unknown = root;
     let offset = start;
     for (const segment of path) {
       if (typeof value !== 'object' || value === null) return offset;
       const index = Array.isArray(value) ? Number(segment) : Object.keys(value).indexOf(String(segment));
-      const next = this.#offsets.get(value)?.[index];
+      const next = (this.#offsets.get(value) ?? this.#entries(offset))[index];
       if (next === undefined) return offset;
       offset = next;
       value = (value as Record<string | number, unknown>)[segment];
@@ -82,9 +116,53 @@ class Parser {
     return low + 1;
   }
 
+  /**
+   * Offsets of what is in the mapping or list at an offset; of its value if there is a key. The text is known to be
+   * good, so values are passed over by their brackets.
+   */
+  #entries(offset: number): readonly number[] {
+    const offsets: number[] = [];
+    let expected = false;
+    let depth = 0;
+    for (let i = offset; i < this.#text.length; i++) {
+      const code = this.#text.charCodeAt(i);
+      if (code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09) continue;
+      if (depth === 1 && expected && code !== 0x5d && code !== 0x7d) {
+        offsets.push(i);
+        expected = false;
+      }
+      if (code === QUOTE) i = this.#endOfString(i);
+      else if (code === OPEN_MAPPING || code === OPEN_LIST) {
+        depth++;
+        if (depth === 1) expected = true;
+      } else if (code === 0x7d || code === 0x5d) {
+        if (--depth <= 0) break;
+      } else if (code === 0x2c) {
+        if (depth === 1) expected = true;
+        else if (depth === 0) break; // a value without parts
+      }
+    }
+    return offsets;
+  }
+
+  /** Offset of the quote that ends the string which begins at `start`; negative if there is none. */
+  #endOfString(start: number): number {
+    let end = this.#text.indexOf('"', start + 1);
+    for (; end >= 0; end = this.#text.indexOf('"', end + 1)) {
+      let slashes = 0;
+      while (this.#text.charCodeAt(end - 1 - slashes) === BACKSLASH) slashes++;
+      if (slashes % 2 === 0) break;
+    }
+    return end;
+  }
+
+  #code(): number {
+    return this.#text.charCodeAt(this.#at);
+  }
+
   #space(): void {
     for (;;) {
-      const code = this.#text.charCodeAt(this.#at);
+      const code = this.#code();
       if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
       this.#at++;
     }
@@ -93,39 +171,34 @@ class Parser {
   #value(depth: number): unknown {
     if (depth > MAX_DEPTH) throw new NotJson();
     this.#space();
-    const first = this.#text[this.#at];
-    if (first === '"') return this.#string();
-    if (first === '{') return this.#mapping(depth);
-    if (first === '[') return this.#list(depth);
-    const word = this.#match(WORD);
-    if (word !== undefined) return WORDS[word];
-    const number = this.#match(NUMBER);
+    const first = this.#code();
+    if (first === QUOTE) return this.#string();
+    if (first === OPEN_MAPPING || first === OPEN_LIST) {
+      const out = first === OPEN_MAPPING ? {} : [];
+      const offsets = Array.isArray(out) ? this.#list(depth, out) : this.#mapping(depth, out);
+      if (depth <= KNOWN_DEPTH) this.#offsets.set(out, offsets);
+      return out;
+    }
+    for (const [word, value] of WORDS) {
+      if (!this.#text.startsWith(word, this.#at)) continue;
+      this.#at += word.length;
+      return value;
+    }
+    NUMBER.lastIndex = this.#at;
+    const number = NUMBER.exec(this.#text)?.[0];
     if (number === undefined) throw new NotJson();
+    this.#at += number.length;
     return Number(number);
   }
 
-  #match(pattern: RegExp): string | undefined {
-    pattern.lastIndex = this.#at;
-    const found = pattern.exec(this.#text)?.[0];
-    if (found !== undefined) this.#at += found.length;
-    return found;
-  }
-
   #string(): string {
-    if (this.#text.charCodeAt(this.#at) !== QUOTE) throw new NotJson();
+    if (this.#code() !== QUOTE) throw new NotJson();
     const start = this.#at;
-    let end = this.#text.indexOf('"', start + 1);
-    let escaped = false;
-    for (; end >= 0; end = this.#text.indexOf('"', end + 1)) {
-      let slashes = 0;
-      while (this.#text[end - 1 - slashes] === '\\') slashes++;
-      if (slashes > 0) escaped = true;
-      if (slashes % 2 === 0) break;
-    }
+    const end = this.#endOfString(start);
     if (end < 0) throw new NotJson();
     this.#at = end + 1;
     const inner = this.#text.slice(start + 1, end);
-    if (!escaped && !inner.includes('\\')) {
+    if (!inner.includes('\\')) {
       if (CONTROL.test(inner)) throw new NotJson();
       return inner;
     }
@@ -136,19 +209,20 @@ class Parser {
     }
   }
 
-  #mapping(depth: number): object {
-    const out: Record<string, unknown> = {};
+  #mapping(depth: number, out: Record<string, unknown>): number[] {
     const offsets: number[] = [];
     this.#at++;
     this.#space();
-    if (this.#text[this.#at] === '}') this.#at++;
+    if (this.#code() === 0x7d) this.#at++;
     else {
       for (;;) {
         this.#space();
         const offset = this.#at;
         const key = this.#string();
+        const digit = key.charCodeAt(0);
         // A number as key would change the order of the keys.
-        if (key === '__proto__' || Object.hasOwn(out, key) || /^\d/.test(key)) throw new NotJson();
+        if (key === '__proto__' || Object.hasOwn(out, key) || (digit >= 0x30 && digit <= 0x39))
+          throw new NotJson();
         this.#space();
         if (this.#text[this.#at++] !== ':') throw new NotJson();
         out[key] = this.#value(depth + 1);
@@ -159,16 +233,14 @@ class Parser {
         if (next !== ',') throw new NotJson();
       }
     }
-    this.#offsets.set(out, offsets);
-    return out;
+    return offsets;
   }
 
-  #list(depth: number): unknown[] {
-    const out: unknown[] = [];
+  #list(depth: number, out: unknown[]): number[] {
     const offsets: number[] = [];
     this.#at++;
     this.#space();
-    if (this.#text[this.#at] === ']') this.#at++;
+    if (this.#code() === 0x5d) this.#at++;
     else {
       for (;;) {
         this.#space();
@@ -180,7 +252,6 @@ class Parser {
         if (next !== ',') throw new NotJson();
       }
     }
-    this.#offsets.set(out, offsets);
-    return out;
+    return offsets;
   }
 }

@@ -9,6 +9,7 @@ import type { Lowering } from './lowering.js';
 import { lowerNamespace, namespaceSchema } from './namespace.js';
 import { lowerNetwork, networkSchema } from './network.js';
 import { lowerNetworkPolicy, networkPolicySchema } from './network-policy.js';
+import { isPlainService, isPlainSlice } from './plain.js';
 import { lowerNode, lowerPod, nodeSchema, podSchema } from './pod.js';
 import { lowerService, serviceSchema } from './service.js';
 
@@ -26,13 +27,15 @@ function kind<S extends z.ZodType, R extends TestResource>(
   name: R['kind'],
   schema: S,
   lower: (value: z.output<S>, lowering: Lowering) => R,
-  status = false,
+  options: { readonly status?: boolean; readonly plain?: (value: unknown) => boolean } = {},
 ): Kind<R> {
+  const { status = false, plain } = options;
   return {
     apiVersion,
     kind: name,
     status,
     read: (value, lowering) => {
+      if (plain?.(value) === true) return lower(value as z.output<S>, lowering);
       const result = schema.safeParse(value);
       return result.success ? lower(result.data, lowering) : result.error.issues;
     },
@@ -51,10 +54,12 @@ export const AGENT_KINDS: readonly Kind<Resource>[] = [
     lowerClusterNetworkPolicy,
   ),
   kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
-  kind('v1', 'Service', serviceSchema, lowerService, true),
-  kind('discovery.k8s.io/v1', 'EndpointSlice', endpointSliceSchema, lowerEndpointSlice),
-  kind('v1', 'Node', nodeSchema, lowerNode, true),
-  kind('v1', 'Pod', podSchema, lowerPod, true),
+  kind('v1', 'Service', serviceSchema, lowerService, { status: true, plain: isPlainService }),
+  kind('discovery.k8s.io/v1', 'EndpointSlice', endpointSliceSchema, lowerEndpointSlice, {
+    plain: isPlainSlice,
+  }),
+  kind('v1', 'Node', nodeSchema, lowerNode, { status: true }),
+  kind('v1', 'Pod', podSchema, lowerPod, { status: true }),
 ];
 
 /** What a policy test takes. */

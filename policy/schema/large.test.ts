@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readJsonDocument } from './json.js';
+import { readJsonDocument, readJsonDocuments } from './json.js';
 import { readLargeSource } from './large.js';
 import { readYamlRuns } from './runs.js';
 import type { FieldPath, YamlDocument } from './yaml.js';
@@ -144,6 +144,20 @@ describe('JSON', () => {
       1, 2, 3, 4, 5, 7,
     ]);
     expect([line('a', 7), line('x'), line('a', 1, 'y')]).toEqual([2, 1, 4]);
+  });
+
+  it('may be several documents, each with its own lines', () => {
+    const text = '{"a":\n 1}\n---\n\n{"b": [\n"---",\n{"c": 2}]}\n--- \n';
+    const documents = readJsonDocuments('f', text) ?? [];
+    expect(documents.map(({ value, line }) => ({ value, line }))).toEqual([
+      { value: { a: 1 }, line: 1 },
+      { value: { b: ['---', { c: 2 }] }, line: 5 },
+    ]);
+    expect(documents[1]?.lineAt(['b', 1, 'c'])).toBe(7);
+    expect(readYaml({ file: 'f', text }).documents.map(({ value }) => value)).toEqual(
+      documents.map(({ value }) => value),
+    );
+    expect(readJsonDocuments('f', '{"a": 1}\n---\nb: 2\n')).toBeUndefined();
   });
 
   it.each([

@@ -112,8 +112,9 @@ class Reader<R extends TestResource> {
     // What a system observed (`sluice get -o yaml`, `kubectl get -o yaml`) is no part of a definition.
     // Of kinds whose status is read it belongs to what the object means.
     const { status: observed, ...definition } = object;
-    const result = found.read(found.status ? { ...definition, status: observed } : definition, {
-      source: deepFreeze(found.status && observed != null ? { ...definition, status: observed } : definition),
+    const whole = found.status && observed != null ? { ...definition, status: observed } : definition;
+    const result = found.read(whole, {
+      source: deepFreeze(whole),
       at,
       origin: (fields = []) => ({
         ...at([]),
@@ -149,7 +150,7 @@ class Reader<R extends TestResource> {
 function deepFreeze<T>(value: T): T {
   if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
     Object.freeze(value);
-    for (const part of Object.values(value)) deepFreeze(part);
+    for (const key in value) deepFreeze(value[key]);
   }
   return value;
 }

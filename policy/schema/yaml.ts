@@ -6,6 +6,7 @@
 import type { Alias, Document, Node, Pair, ParsedNode, YAMLMap } from 'yaml';
 import { isAlias, isMap, isScalar, isSeq, LineCounter, parseAllDocuments } from 'yaml';
 import { SluiceError } from '../errors.js';
+import { readJsonDocuments } from './json.js';
 import { decodeText, MAX_FILE_BYTES, type SourceFile } from './text.js';
 
 export type FieldPath = readonly (string | number)[];
@@ -33,6 +34,8 @@ export function readYaml(
   const text = decodeText(source, limit);
   if (typeof text !== 'string') return { documents: [], errors: [text] };
   const { file } = source;
+  const json = text.trimStart().startsWith('{') ? readJsonDocuments(file, text) : undefined;
+  if (json !== undefined && json.length <= MAX_DOCUMENTS) return { documents: json, errors: [] };
   const fail = (error: SluiceError): { documents: YamlDocument[]; errors: SluiceError[] } => ({
     documents: [],
     errors: [error],

@@ -1,5 +1,5 @@
 /** From services, slices and workloads to rows of the kernel's maps, incrementally. Pure. */
-import { cidrContains, parseAddress, parseCidr } from '../address.js';
+import { cidrContains, formatAddress, parseAddress, parseCidr } from '../address.js';
 import { SluiceError } from '../errors.js';
 import type { PortProtocol } from '../model/resources.js';
 import type { IpFamily, ServicePort } from '../model/service.js';
@@ -55,33 +55,38 @@ export interface PreviousServices {
   readonly members: readonly (readonly [MemberKey, MemberRow])[];
 }
 
-interface List {
+interface Range {
   readonly first: number;
   readonly count: number;
-  /** Keys of the backends, in order; for a table the sorted ones with weights. */
+}
+
+interface List extends Range {
+  /** Numbers, in the order of the backends' texts. */
+  readonly backends: readonly number[];
+}
+
+interface Table extends Range {
+  /** Its backends with their weights. */
   readonly content: string;
 }
 
-interface HeldFrontend {
-  readonly key: FrontendKey;
-  readonly row: FrontendRow;
-  readonly text: string;
-}
-
-/** One port of a service in one family. */
+/**
+ * One port of a service in one family. There may be very many: what follows from the definitions is not kept but
+ * found again, and keys of the maps are made from their texts.
+ */
 interface PortState {
   readonly id: string;
   readonly number: number;
-  lists: {
-    cluster?: List | undefined;
-    local?: List | undefined;
-    table?: List | undefined;
-  };
-  readonly members: Map<string, readonly [MemberKey, MemberRow]>;
-  readonly ranges: Map<string, RangeKey>;
-  readonly frontends: Map<string, HeldFrontend>;
-  categories: Categories;
-  targets: readonly Target[];
+  cluster: List | undefined;
+  local: List | undefined;
+  table: Table | undefined;
+  /** Backend number -> flags. */
+  readonly members: Map<number, number>;
+  /** CIDR -> key; absent: everybody may use it. */
+  ranges: Map<string, RangeKey> | undefined;
+  readonly frontends: Map<string, FrontendRow>;
+  /** Some node has an endpoint. */
+  anywhere: boolean;
 }
 
 /** A table that is still to be built. */
@@ -106,11 +111,13 @@ export class ServiceCompiler {
   readonly #sources = new EndpointSources();
   readonly #ports = new Map<string, Map<string, PortState>>();
   /** Frontend -> the port that holds it: two services that claim one address are reported elsewhere, the first wins. */
-  readonly #owners = new Map<string, string>();
+  readonly #owners = new Map<string, PortState>();
   readonly #capacity: ServiceCapacity;
   readonly #slots: SlotSpace;
   readonly #numbers: NumberPool;
   readonly #backends: NumberPool;
+  /** By number. */
+  readonly #backendTexts: string[] = [];
   readonly #hints: ReadonlyMap<string, number>;
   readonly #backendHints: ReadonlyMap<string, number>;
   readonly #waiting = new Map<string, Waiting>();
@@ -134,11 +141,9 @@ export class ServiceCompiler {
       capacity.slots,
       [...ranges].map(([first, count]) => ({ first, count })),
     );
-    this.#hints = new Map(rows.map(([key, row]) => [frontendText(key), row.number]));
+    this.#hints = new Map(rows.map(([key, row]) => [textOf(key), row.number]));
     this.#numbers = new NumberPool(capacity.ports, 1, this.#hints.values());
-    this.#backendHints = new Map(
-      (previous?.members ?? []).map(([key, row]) => [backendText(key), row.backend]),
-    );
+    this.#backendHints = new Map((previous?.members ?? []).map(([key, row]) => [textOf(key), row.backend]));
     this.#backends = new NumberPool(capacity.backends, 0, this.#backendHints.values());
   }
 
@@ -231,11 +236,12 @@ export class ServiceCompiler {
     const state = this.#ports.get(waiting.service)?.get(waiting.port);
     const assigned = this.#sources.service(waiting.service);
     if (state === undefined || assigned === undefined) return undefined;
-    const wanted = this.#tableContent(assigned, state);
+    const { port, family, index } = partsOf(assigned, state.id);
+    const { categories } = this.#endpoints(waiting.service, assigned, index, family);
+    const wanted = this.#tableContent(assigned, categories);
     if (wanted === undefined) return undefined;
-    const { port } = partsOf(assigned, state.id);
     const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[port.protocol]);
-    const size = maglevSize(backends, state.lists.table?.count);
+    const size = maglevSize(backends, state.table?.count);
     const table = yield* maglevTable(backends, size);
     // A change may have come between: then that change has put this table on the list again, or it is not wanted.
     if (this.#ports.get(waiting.service)?.get(waiting.port) !== state || this.#waiting.has(id))
@@ -243,7 +249,7 @@ export class ServiceCompiler {
     this.settle();
     const draft = newDraft();
     this.#putTable(state, table, contentOf(wanted), draft);
-    this.#frontends(waiting.service, assigned, state, draft);
+    this.#frontends(assigned, state, draft);
     return this.#finish(draft);
   }
 
@@ -253,7 +259,8 @@ export class ServiceCompiler {
       const assigned = this.#sources.service(key);
       if (assigned === undefined) continue;
       for (const state of states.values()) {
-        const { port, family } = partsOf(assigned, state.id);
+        const { port, family, index } = partsOf(assigned, state.id);
+        const { targets, categories } = this.#endpoints(key, assigned, index, family);
         yield {
           namespace: assigned.service.namespace,
           service: assigned.service.name,
@@ -261,9 +268,9 @@ export class ServiceCompiler {
           protocol: port.protocol,
           family,
           number: state.number,
-          ready: count(state.targets, (target) => target.ready),
-          terminating: count(state.targets, (target) => target.terminating),
-          local: state.categories.local.length,
+          ready: count(targets, (target) => target.ready),
+          terminating: count(targets, (target) => target.terminating),
+          local: categories.local.length,
         };
       }
     }
@@ -275,8 +282,8 @@ export class ServiceCompiler {
       const assigned = this.#sources.service(key);
       if (assigned === undefined) continue;
       for (const state of states.values()) {
-        const { port } = partsOf(assigned, state.id);
-        for (const target of state.targets) {
+        const { port, family, index } = partsOf(assigned, state.id);
+        for (const target of this.#sources.targets(key, index, family, this.#node)) {
           yield {
             namespace: assigned.service.namespace,
             service: assigned.service.name,
@@ -297,8 +304,12 @@ export class ServiceCompiler {
   /** Ready endpoints of a service on this node, each address once: what its health check says. */
   localReady(key: string): number {
     const addresses = new Set<string>();
-    for (const { targets } of this.#ports.get(key)?.values() ?? []) {
-      for (const target of targets) if (target.local && target.ready) addresses.add(target.address);
+    const assigned = this.#sources.service(key);
+    if (assigned === undefined) return 0;
+    for (const { id } of this.#ports.get(key)?.values() ?? []) {
+      const { family, index } = partsOf(assigned, id);
+      for (const target of this.#sources.targets(key, index, family, this.#node))
+        if (target.local && target.ready) addresses.add(target.address);
     }
     return addresses.size;
   }
@@ -313,6 +324,16 @@ export class ServiceCompiler {
       for (const state of states.values()) if (state.number === number) return key;
     }
     return undefined;
+  }
+
+  #endpoints(
+    key: string,
+    { service }: AssignedService,
+    index: number,
+    family: IpFamily,
+  ): { readonly targets: readonly Target[]; readonly categories: Categories } {
+    const targets = this.#sources.targets(key, index, family, this.#node);
+    return { targets, categories: categorize(service, targets, this.#node) };
   }
 
   #get(kind: ServiceInput['kind'], key: string): ServiceInput | undefined {
@@ -358,28 +379,32 @@ export class ServiceCompiler {
   }
 
   #newPort(key: string, id: string, assigned: AssignedService, index: number, family: IpFamily): PortState {
-    const hint = frontendKeys(assigned, index, family)
-      .map(({ key: frontend }) => this.#hints.get(frontendText(frontend)))
-      .find((number) => number !== undefined);
+    const hint =
+      this.#hints.size === 0
+        ? undefined
+        : frontendsOf(assigned, index, family)
+            .map(({ text }) => this.#hints.get(text))
+            .find((number) => number !== undefined);
     const taken = this.#numbers.take(`${key} ${id}`, hint);
     if (taken === undefined) throw full('service ports', this.#capacity.ports, 'servicePortEntries');
     return {
       id,
       number: taken.number,
-      lists: {},
+      cluster: undefined,
+      local: undefined,
+      table: undefined,
       members: new Map(),
-      ranges: new Map(),
+      ranges: undefined,
       frontends: new Map(),
-      categories: { cluster: [], local: [], any: false },
-      targets: [],
+      anywhere: false,
     };
   }
 
   #removePort(key: string, state: PortState, draft: Draft): void {
-    for (const held of [...state.frontends.values()]) this.#dropFrontend(state, held, draft);
-    for (const [text, [member]] of [...state.members]) this.#dropMember(state, text, member, draft);
-    for (const [text, range] of [...state.ranges]) this.#dropRange(state, text, range, draft);
-    for (const list of Object.values(state.lists))
+    for (const text of [...state.frontends.keys()]) this.#dropFrontend(state, text, draft);
+    for (const backend of [...state.members.keys()]) this.#dropMember(state, backend, draft);
+    for (const [text, range] of [...(state.ranges ?? [])]) this.#dropRange(state, text, range, draft);
+    for (const list of [state.cluster, state.local, state.table])
       if (list !== undefined) this.#slots.free(list.first, list.count);
     this.#numbers.drop(`${key} ${state.id}`);
     this.#waiting.delete(`${key} ${state.id}`);
@@ -397,65 +422,58 @@ export class ServiceCompiler {
     const { service } = assigned;
     const port = service.ports[index] as ServicePort;
     const proto = PROTOCOL_NUMBERS[port.protocol];
-    state.targets = this.#sources.targets(key, index, family, this.#node);
-    state.categories = categorize(service, state.targets, this.#node);
-    const { cluster, local } = state.categories;
-    const flags = new Map<string, { target: Target; flags: number }>();
+    const { categories } = this.#endpoints(key, assigned, index, family);
+    const { cluster, local } = categories;
+    state.anywhere = categories.any;
+    const flags = new Map<string, number>();
     const mark = (targets: readonly Target[], flag: number): void => {
       for (const target of targets) {
         const text = targetText(target, proto);
-        const entry = flags.get(text) ?? { target, flags: 0 };
-        entry.flags |= flag;
-        flags.set(text, entry);
+        flags.set(text, (flags.get(text) ?? 0) | flag);
       }
     };
     mark(cluster, MemberFlag.Cluster);
     mark(local, MemberFlag.Local);
-    for (const [text, entry] of flags) this.#putMember(state, text, entry.target, proto, entry.flags, draft);
+    const wanted = new Set<number>();
+    for (const [text, flag] of flags) wanted.add(this.#putMember(state, text, flag, draft));
     const uses = policies(assigned);
-    state.lists.cluster = this.#putList(state.lists.cluster, uses.cluster ? cluster : [], proto, draft);
-    state.lists.local = this.#putList(state.lists.local, uses.local ? local : [], proto, draft);
-    this.#table(key, assigned, state, draft);
+    state.cluster = this.#putList(state.cluster, uses.cluster ? cluster : [], proto, draft);
+    state.local = this.#putList(state.local, uses.local ? local : [], proto, draft);
+    this.#table(key, assigned, state, categories, draft);
     this.#putRanges(state, service.sourceRanges, family, draft);
-    this.#frontends(key, assigned, state, draft);
-    for (const [text, [member]] of [...state.members]) {
-      if (!flags.has(text)) this.#dropMember(state, text, member, draft);
-    }
+    this.#frontends(assigned, state, draft);
+    for (const backend of [...state.members.keys()])
+      if (!wanted.has(backend)) this.#dropMember(state, backend, draft);
   }
 
-  #putMember(
-    state: PortState,
-    text: string,
-    target: Target,
-    proto: number,
-    flags: number,
-    draft: Draft,
-  ): void {
-    const known = state.members.get(text);
-    if (known !== undefined && known[1].flags === flags) return;
-    let backend = known?.[1].backend;
-    const addr = known?.[0].addr ?? parseAddress(target.address);
-    if (backend === undefined) {
+  /** Returns the backend's number. */
+  #putMember(state: PortState, text: string, flags: number, draft: Draft): number {
+    let backend = this.#backends.get(text);
+    const known = backend === undefined ? undefined : state.members.get(backend);
+    if (backend !== undefined && known === flags) return backend;
+    if (backend === undefined || known === undefined) {
       const taken = this.#backends.take(text, this.#backendHints.get(text));
       if (taken === undefined) throw full('backends', this.#capacity.backends, 'backendEntries');
       backend = taken.number;
-      if (taken.fresh) draft.backends.set(backend, { addr, port: target.port, proto });
+      this.#backendTexts[backend] = text;
+      if (taken.fresh) draft.backends.set(backend, rowOf(text));
       this.#memberCount++;
     }
-    const entry = [
-      { service: state.number, addr, port: target.port, proto },
+    state.members.set(backend, flags);
+    draft.members.push([
+      { service: state.number, ...rowOf(text) },
       { backend, flags },
-    ] as const;
-    state.members.set(text, entry);
-    draft.members.push(entry);
+    ]);
     draft.reevaluate = true;
+    return backend;
   }
 
-  #dropMember(state: PortState, text: string, member: MemberKey, draft: Draft): void {
-    state.members.delete(text);
+  #dropMember(state: PortState, backend: number, draft: Draft): void {
+    const text = this.#backendTexts[backend] ?? '';
+    state.members.delete(backend);
     this.#memberCount--;
     this.#backends.drop(text);
-    draft.gone.members.push(member);
+    draft.gone.members.push({ service: state.number, ...rowOf(text) });
     draft.reevaluate = true;
   }
 
@@ -466,33 +484,39 @@ export class ServiceCompiler {
     draft: Draft,
   ): List | undefined {
     const texts = targets.map((target) => targetText(target, proto)).sort();
-    const content = texts.join(' ');
-    if (before?.content === content) return before;
-    const after = texts.length === 0 ? undefined : this.#take(texts.length, content);
-    if (after !== undefined)
-      draft.slots.push({ first: after.first, backends: texts.map((text) => this.#backends.get(text) ?? 0) });
+    const backends = texts.map((text) => this.#backends.get(text) ?? 0);
+    if (before?.count === backends.length && backends.every((number, i) => number === before.backends[i]))
+      return before;
+    const first = backends.length === 0 ? undefined : this.#take(backends.length);
     if (before !== undefined) this.#slots.free(before.first, before.count);
-    return after;
+    if (first === undefined) return undefined;
+    draft.slots.push({ first, backends });
+    return { first, count: backends.length, backends };
   }
 
-  #take(size: number, content: string): List {
+  #take(size: number): number {
     const first = this.#slots.take(size);
     if (first === undefined) throw full('service_slots', this.#capacity.slots, 'serviceSlotEntries');
-    return { first, count: size, content };
+    return first;
   }
 
   /** What the Maglev table of a port has to hold; undefined: it needs none. */
-  #tableContent(assigned: AssignedService, state: PortState): readonly Target[] | undefined {
+  #tableContent(assigned: AssignedService, categories: Categories): readonly Target[] | undefined {
     const { service } = assigned;
     if (!(service.maglev ?? this.#node.maglev) || !isExternal(assigned)) return undefined;
-    const targets =
-      service.externalTrafficPolicy === 'Local' ? state.categories.local : state.categories.cluster;
+    const targets = service.externalTrafficPolicy === 'Local' ? categories.local : categories.cluster;
     return targets.length < 2 ? undefined : targets;
   }
 
-  #table(key: string, assigned: AssignedService, state: PortState, draft: Draft): void {
-    const wanted = this.#tableContent(assigned, state);
-    const before = state.lists.table;
+  #table(
+    key: string,
+    assigned: AssignedService,
+    state: PortState,
+    categories: Categories,
+    draft: Draft,
+  ): void {
+    const wanted = this.#tableContent(assigned, categories);
+    const before = state.table;
     const id = `${key} ${state.id}`;
     this.#waiting.delete(id);
     const content = wanted === undefined ? undefined : contentOf(wanted);
@@ -509,14 +533,14 @@ export class ServiceCompiler {
       this.#waiting.set(id, { service: key, port: state.id });
     }
     if (before !== undefined) this.#slots.free(before.first, before.count);
-    delete state.lists.table;
+    state.table = undefined;
   }
 
   #putTable(state: PortState, table: Uint32Array, content: string, draft: Draft): void {
-    const list = this.#take(table.length, content);
-    draft.slots.push({ first: list.first, backends: table });
-    if (state.lists.table !== undefined) this.#slots.free(state.lists.table.first, state.lists.table.count);
-    state.lists.table = list;
+    const first = this.#take(table.length);
+    draft.slots.push({ first, backends: table });
+    if (state.table !== undefined) this.#slots.free(state.table.first, state.table.count);
+    state.table = { first, count: table.length, content };
   }
 
   #maglevBackends(targets: readonly Target[], proto: number): MaglevBackend[] {
@@ -528,70 +552,68 @@ export class ServiceCompiler {
   }
 
   #putRanges(state: PortState, ranges: readonly string[], family: IpFamily, draft: Draft): void {
+    if (ranges.length === 0 && state.ranges === undefined) return;
     const wanted = new Map<string, RangeKey>();
     for (const text of ranges) {
       const cidr = parseCidr(text);
       if (cidr.family === family)
         wanted.set(text, { service: state.number, addr: cidr.address, prefixLength: cidr.prefixLength });
     }
+    const held = state.ranges ?? new Map<string, RangeKey>();
+    state.ranges = held;
     for (const [text, range] of wanted) {
-      if (state.ranges.has(text)) continue;
-      state.ranges.set(text, range);
+      if (held.has(text)) continue;
+      held.set(text, range);
       this.#rangeCount++;
       draft.ranges.push(range);
     }
-    for (const [text, range] of [...state.ranges]) {
+    for (const [text, range] of [...held]) {
       if (!wanted.has(text)) this.#dropRange(state, text, range, draft);
     }
   }
 
   #dropRange(state: PortState, text: string, range: RangeKey, draft: Draft): void {
-    state.ranges.delete(text);
+    state.ranges?.delete(text);
     this.#rangeCount--;
     draft.gone.ranges.push(range);
   }
 
-  #frontends(key: string, assigned: AssignedService, state: PortState, draft: Draft): void {
-    const { port, family, index } = partsOf(assigned, state.id);
+  #frontends(assigned: AssignedService, state: PortState, draft: Draft): void {
+    const { family, index } = partsOf(assigned, state.id);
     const wanted = new Set<string>();
-    for (const { key: frontend, kind } of frontendKeys(assigned, index, family)) {
-      const text = frontendText(frontend);
+    for (const { text, kind } of frontendsOf(assigned, index, family)) {
       const owner = this.#owners.get(text);
-      const id = `${key} ${portId(port, family)}`;
-      if (owner !== undefined && owner !== id && !draft.gone.frontends.has(text)) continue;
+      if (owner !== undefined && owner !== state && !draft.gone.frontends.has(text)) continue;
       wanted.add(text);
       const row = this.#row(assigned, state, kind);
-      const rowText = Object.values(row).join(' ');
-      this.#owners.set(text, id);
+      const before = state.frontends.get(text);
+      this.#owners.set(text, state);
       draft.gone.frontends.delete(text);
-      if (state.frontends.get(text)?.text === rowText) continue;
-      state.frontends.set(text, { key: frontend, row, text: rowText });
-      draft.frontends.set(text, [frontend, row]);
+      if (before !== undefined && sameRow(before, row)) continue;
+      state.frontends.set(text, row);
+      draft.frontends.set(text, [rowOf(text), row]);
       draft.reevaluate = true;
     }
-    for (const held of [...state.frontends.values()]) {
-      if (!wanted.has(frontendText(held.key))) this.#dropFrontend(state, held, draft);
-    }
+    for (const text of [...state.frontends.keys()])
+      if (!wanted.has(text)) this.#dropFrontend(state, text, draft);
   }
 
-  #dropFrontend(state: PortState, held: HeldFrontend, draft: Draft): void {
-    const text = frontendText(held.key);
+  #dropFrontend(state: PortState, text: string, draft: Draft): void {
     state.frontends.delete(text);
     this.#owners.delete(text);
     draft.frontends.delete(text);
-    draft.gone.frontends.set(text, held.key);
+    draft.gone.frontends.set(text, rowOf(text));
     draft.reevaluate = true;
   }
 
   #row(assigned: AssignedService, state: PortState, kind: FrontendKind): FrontendRow {
     const { service } = assigned;
-    const { lists, categories } = state;
     const cluster = kind === 'cluster';
     const internalLocal = cluster && service.internalTrafficPolicy === 'Local';
     const externalLocal = cluster ? internalLocal : service.externalTrafficPolicy === 'Local';
-    const plain = (local: boolean): List | undefined => (local ? lists.local : lists.cluster);
+    const plain = (local: boolean): Range | undefined => (local ? state.local : state.cluster);
     const internal = plain(internalLocal);
-    const table = cluster ? undefined : lists.table;
+    const table = cluster ? undefined : state.table;
     const external = table ?? plain(externalLocal);
     const ranges = kind === 'loadBalancer' && service.sourceRanges.length > 0;
     const flag = (on: boolean, value: number): number => (on ? value : 0);
@@ -606,7 +628,7 @@ export class ServiceCompiler {
         flag(ranges && this.#hostAllowed(service.sourceRanges), ServiceFlag.HostAllowed) |
         flag(internalLocal, ServiceFlag.LocalInternal) |
         flag(externalLocal, ServiceFlag.LocalExternal) |
-        flag(categories.any, ServiceFlag.Elsewhere) |
+        flag(state.anywhere, ServiceFlag.Elsewhere) |
         flag(kind === 'node', ServiceFlag.Nodeport) |
         flag(balancing === 'least-connections', ServiceFlag.Least) |
         flag(!cluster && (service.dsr ?? this.#node.dsr), ServiceFlag.Dsr),
@@ -714,18 +736,18 @@ function familyOfText(address: string): IpFamily {
   return address.includes(':') ? 6 : 4;
 }
 
-function frontendKeys(
+/** Frontends of a port as texts, see `textOf`. */
+function frontendsOf(
   { service, clusterIps, nodePorts }: AssignedService,
   index: number,
   family: IpFamily,
-): { readonly key: FrontendKey; readonly kind: FrontendKind }[] {
+): { readonly text: string; readonly kind: FrontendKind }[] {
   const port = service.ports[index] as ServicePort;
   const proto = PROTOCOL_NUMBERS[port.protocol];
   const node = nodePorts[index] ?? 0;
-  const found: { key: FrontendKey; kind: FrontendKind }[] = [];
+  const found: { text: string; kind: FrontendKind }[] = [];
   const put = (kind: FrontendKind, address: string, number: number): void => {
-    if (familyOfText(address) === family)
-      found.push({ kind, key: { addr: parseAddress(address), port: number, proto } });
+    if (familyOfText(address) === family) found.push({ kind, text: `${address} ${number} ${proto}` });
   };
   for (const address of clusterIps) put('cluster', address, port.port);
   for (const address of service.externalIps) put('external', address, port.port);
@@ -736,28 +758,33 @@ function frontendKeys(
 }
 
 function hasFrontend(assigned: AssignedService, index: number, family: IpFamily): boolean {
-  return frontendKeys(assigned, index, family).length > 0;
+  return frontendsOf(assigned, index, family).length > 0;
 }
 
-function frontendText({ addr, port, proto }: FrontendKey): string {
-  return `${Buffer.from(addr).toString('latin1')} ${port} ${proto}`;
+/** Address, port and protocol number as one text; addresses are canonical. */
+function textOf({ addr, port, proto }: BackendRow): string {
+  return `${formatAddress(addr)} ${port} ${proto}`;
 }
 
-function backendText({ addr, port, proto }: BackendRow): string {
-  return frontendText({ addr, port, proto });
+function rowOf(text: string): BackendRow {
+  const [address = '', port, proto] = text.split(' ');
+  return { addr: parseAddress(address), port: Number(port), proto: Number(proto) };
 }
 
-const texts = new Map<string, string>();
+function targetText({ address, port }: Target, proto: number): string {
+  return `${address} ${port} ${proto}`;
+}
 
-/** The same text as of the row, from an address in text form. */
-function targetText(target: Target, proto: number): string {
-  let addr = texts.get(target.address);
-  if (addr === undefined) {
-    addr = Buffer.from(parseAddress(target.address)).toString('latin1');
-    if (texts.size > 100_000) texts.clear();
-    texts.set(target.address, addr);
-  }
-  return `${addr} ${target.port} ${proto}`;
+function sameRow(a: FrontendRow, b: FrontendRow): boolean {
+  return (
+    a.number === b.number &&
+    a.flags === b.flags &&
+    a.firstInternal === b.firstInternal &&
+    a.countInternal === b.countInternal &&
+    a.firstExternal === b.firstExternal &&
+    a.countExternal === b.countExternal &&
+    a.affinity === b.affinity
+  );
 }
 
 function contentOf(targets: readonly Target[]): string {

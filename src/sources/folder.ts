@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { type BigIntStats, type FSWatcher, watch } from 'node:fs';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -274,7 +275,7 @@ export class DefinitionsFolder {
       }
       files.set(name, { stamp, settled, text });
       sources.push({ file, text });
-      keys.push(`${name}\0${text}`);
+      keys.push(`${name}\0${createHash('sha256').update(text).digest('base64')}`);
     }
     this.#files = files;
     return { sources, errors, key: keys.join('\0'), waitMs, complete };

@@ -268,7 +268,7 @@ function elsewhere(present: Resource, origin: Origin): SluiceError {
 
 /** Whether two definitions of one object say the same, wherever they stand. */
 export function sameMeaning(a: Resource, b: Resource): boolean {
-  return JSON.stringify(a.source) === JSON.stringify(b.source);
+  return a === b || JSON.stringify(a.source) === JSON.stringify(b.source);
 }
 
 /** A definition's line is shown with errors and drops, so one that moved in its file is an edit too. */

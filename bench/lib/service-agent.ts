@@ -1,0 +1,132 @@
+/** A real agent whose definitions' folder has so many services, with two containers and a cgroup for their sockets. */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Agent } from './agent.js';
+import type { Scratch } from './netns.js';
+import { CLIENT, SERVER } from './service-rules.js';
+import { type BenchService, definitionFiles, NAMESPACE, SERVICE_PORT, sliceOf } from './service-world.js';
+
+const CGROUP = '/sys/fs/cgroup/unified';
+/** Maps that are there for services. */
+const MAPS = [
+  'services',
+  'service_slots',
+  'backends',
+  'backend_loads',
+  'service_members',
+  'service_ranges',
+  'service_affinity',
+  'service_counters',
+  'sockets',
+];
+
+export interface ServiceAgent {
+  readonly agent: Agent;
+  readonly client: string;
+  readonly server: string;
+  /** cgroup whose sockets are translated. */
+  readonly group: string;
+  /** From the start of the process until it says that everything is in force. */
+  readonly startMs: number;
+  /** From the files of the folder to the kernel's maps, as the agent measured it. */
+  readonly loadMs: number;
+}
+
+/** A cgroup that is gone with `scratch`. */
+function cgroup(scratch: Scratch, name: string): string {
+  if (!existsSync(join(CGROUP, 'cgroup.procs'))) throw new Error('no cgroup2 file system is mounted');
+  const path = join(CGROUP, name);
+  mkdirSync(path);
+  scratch.onClose(() => rmdirSync(path));
+  return path;
+}
+
+export async function serviceAgent(
+  scratch: Scratch,
+  services: readonly BenchService[],
+): Promise<ServiceAgent> {
+  const short = `s${services.length}`;
+  const host = scratch.netns(`${short}-h`);
+  const client = scratch.netns(`${short}-c`);
+  const server = scratch.netns(`${short}-s`);
+  const group = cgroup(scratch, host);
+  const agent = new Agent(scratch, host, {
+    definitions: join('/run', host),
+    cgroupRoot: group,
+    uplinks: [],
+    nodeName: 'bench',
+    logLevel: 'warn',
+  });
+  const folder = scratch.folder(join('/run', host));
+  mkdirSync(folder);
+  const container = (name: string, netns: string, address: string): object => ({
+    apiVersion: 'sluice.dev/v1alpha1',
+    kind: 'Container',
+    metadata: { name, namespace: NAMESPACE },
+    spec: { netns: { name: netns }, networks: [{ name: 'bench', ipv4: address }] },
+  });
+  const base = [
+    {
+      apiVersion: 'sluice.dev/v1alpha1',
+      kind: 'Network',
+      metadata: { name: 'bench' },
+      spec: { ipv4: { cidr: '10.93.0.0/24' }, masquerade: false },
+    },
+    container('client', client, CLIENT),
+    container('server', server, SERVER),
+  ];
+  writeFileSync(join(folder, 'base.json'), JSON.stringify({ apiVersion: 'v1', kind: 'List', items: base }));
+  for (const [i, text] of definitionFiles(services).entries())
+    writeFileSync(join(folder, `services-${i}.json`), text);
+  // What counts is after the time in which a file counts as being written.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const started = performance.now();
+  const status = await agent.start(scratch);
+  const startMs = performance.now() - started;
+  return { agent, client, server, group, startMs, loadMs: status.lastApply?.milliseconds ?? Number.NaN };
+}
+
+/** Applies another endpoint of one service, so often; milliseconds of each, from the request to its answer. */
+export async function changes(agent: Agent, rounds: number): Promise<number[]> {
+  const name = 'changing';
+  const endpoints = (round: number): BenchService['endpoints'] =>
+    [1, 2, 3, round % 250].map((last, i) => ({ address: `10.250.${i}.${last + 1}`, port: 8080 }));
+  const service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name, namespace: NAMESPACE },
+    spec: { clusterIP: '10.96.0.10', ports: [{ name: 'web', port: SERVICE_PORT }] },
+  };
+  await agent.apply(
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'List',
+      items: [service, sliceOf(name, 8080, endpoints(0))],
+    }),
+  );
+  const times: number[] = [];
+  for (let round = 1; round <= rounds; round++) {
+    const text = JSON.stringify(sliceOf(name, 8080, endpoints(round)));
+    const started = performance.now();
+    await agent.apply(text);
+    times.push(performance.now() - started);
+  }
+  return times;
+}
+
+/** Resident memory of the agent, MB. */
+export function residentMb(agent: Agent): number {
+  const status = readFileSync(`/proc/${agent.pid}/status`, 'utf8');
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) / 1024;
+}
+
+/** Memory of the maps of services in the kernel, MB. */
+export function mapsMb(agent: Agent): number {
+  const bytes = MAPS.map((name) => {
+    const pin = join(agent.folder, 'bpf', 'sluice', 'maps', name);
+    const shown = execFileSync('bpftool', ['--json', 'map', 'show', 'pinned', pin], { encoding: 'utf8' });
+    return (JSON.parse(shown) as { bytes_memlock?: number }).bytes_memlock ?? Number.NaN;
+  });
+  return bytes.reduce((sum, value) => sum + value, 0) / 2 ** 20;
+}

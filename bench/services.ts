@@ -1,0 +1,328 @@
+/**
+ * Services with four endpoints each, 1, 1,000 and 10,000 of them: how long they take to be in force, what a change
+ * of one endpoint costs, connections, the time to connect and request/response through one of them, and memory;
+ * beside the same services as kube-proxy's rules, in iptables (both kinds) and in nftables.
+ *
+ * Settings from the environment: BENCH_ROUNDS (11), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
+ * BENCH_ATTEMPTS (4, for a measurement that other load disturbed), BENCH_SIZES (1,1000,10000), BENCH_CHANGES (60),
+ * BENCH_ONLY=load (no traffic, no rules of others).
+ */
+import { mkdirSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { run } from './lib/command.js';
+import { inside, netnsPath, Scratch } from './lib/netns.js';
+import { isDisturbed, undisturbed } from './lib/quiet.js';
+import { type Measurement, report, type Target } from './lib/report.js';
+import { changes, mapsMb, residentMb, type ServiceAgent, serviceAgent } from './lib/service-agent.js';
+import {
+  type IptablesTool,
+  iptablesChange,
+  iptablesText,
+  nftablesChange,
+  nftablesText,
+  type RulePath,
+  rulePath,
+  SERVER,
+} from './lib/service-rules.js';
+import { type BenchService, ENDPOINTS, SERVICE_PORT, serviceWorld } from './lib/service-world.js';
+import { interleave, median } from './lib/stats.js';
+
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 11);
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.2);
+const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
+const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
+const CHANGES = Number(process.env.BENCH_CHANGES ?? 60);
+const SIZES = (process.env.BENCH_SIZES ?? '1,1000,10000').split(',').map(Number);
+const LOAD_ONLY = process.env.BENCH_ONLY === 'load';
+
+/** Targets. */
+const LOAD_MS = 2000;
+const CHANGE_MS = 5;
+const RSS_MB = 150;
+/** At the largest size, of what it is at the smallest. */
+const SCALE = 0.95;
+/** Through a service, of the same without. */
+const DIRECT = 0.97;
+/** Changes in the rules of others: each is slow. */
+const RULE_CHANGES = 5;
+
+/** Ports that the server listens on. */
+const PORT = 20_000;
+
+/** One way through which the client reaches the server. */
+interface Subject {
+  readonly name: string;
+  readonly size: number;
+  readonly client: string;
+  readonly server: string;
+  readonly address: string;
+  readonly port: number;
+  readonly group?: string;
+}
+
+interface Figures {
+  readonly per_second: number;
+  readonly p50_us: number;
+  readonly p99_us: number;
+}
+
+function buildTool(): string {
+  mkdirSync('build/bench', { recursive: true });
+  const tool = join(process.cwd(), 'build', 'bench', 'netbench');
+  run('gcc', ['-O2', '-Wall', '-Wextra', '-pthread', '-o', tool, 'bench/tools/netbench.c']);
+  return tool;
+}
+
+function netbench(tool: string, mode: 'rr' | 'crr', subject: Subject): Figures {
+  const { client, server, address, port, group } = subject;
+  const command = [
+    tool,
+    mode,
+    netnsPath(client),
+    netnsPath(server),
+    address,
+    port,
+    CPU,
+    SECONDS,
+    SERVER,
+    PORT,
+    ENDPOINTS,
+  ].join(' ');
+  const enter = group === undefined ? '' : `echo $$ > ${group}/cgroup.procs && `;
+  return JSON.parse(run('sh', ['-c', `${enter}exec ${command}`])) as Figures;
+}
+
+/** Closed connections are forgotten at once: what a search for a free port costs is not the subject. */
+function prepare(client: string): void {
+  inside(client, 'sysctl -qw net.ipv4.tcp_max_tw_buckets=0');
+}
+
+function milliseconds(action: () => void): number {
+  const started = performance.now();
+  action();
+  return performance.now() - started;
+}
+
+interface Rules {
+  readonly name: string;
+  readonly size: number;
+  readonly path: RulePath;
+  readonly loadMs: number;
+  readonly changeMs: number;
+}
+
+function iptables(scratch: Scratch, tool: IptablesTool, services: readonly BenchService[]): Rules {
+  const name = tool.replace('-restore', '');
+  const size = services.length;
+  const path = rulePath(scratch, `${name === 'iptables-nft' ? 'in' : 'il'}${size}`);
+  const text = iptablesText(services);
+  const first = services[0] as BenchService;
+  const loadMs = milliseconds(() => inside(path.host, tool, {}, text));
+  const change = iptablesChange(services, first);
+  const times = Array.from({ length: RULE_CHANGES }, () =>
+    milliseconds(() => inside(path.host, `${tool} --noflush`, {}, change)),
+  );
+  return { name, size, path, loadMs, changeMs: median(times) };
+}
+
+function nftables(scratch: Scratch, services: readonly BenchService[]): Rules {
+  const size = services.length;
+  const path = rulePath(scratch, `nf${size}`);
+  const text = nftablesText(services);
+  const change = nftablesChange(services[0] as BenchService);
+  const loadMs = milliseconds(() => inside(path.host, 'nft -f -', {}, text));
+  const times = Array.from({ length: RULE_CHANGES }, () =>
+    milliseconds(() => inside(path.host, 'nft -f -', {}, change)),
+  );
+  return { name: 'nftables', size, path, loadMs, changeMs: median(times) };
+}
+
+interface Ours extends ServiceAgent {
+  readonly size: number;
+  readonly changeTimes: readonly number[];
+  readonly rssMb: number;
+  readonly mapsMb: number;
+}
+
+async function ours(scratch: Scratch, services: readonly BenchService[]): Promise<Ours> {
+  const made = await serviceAgent(scratch, services);
+  const changeTimes = await changes(made.agent, CHANGES);
+  const rssMb = residentMb(made.agent);
+  return { ...made, size: services.length, changeTimes, rssMb, mapsMb: mapsMb(made.agent) };
+}
+
+async function main(scratch: Scratch): Promise<void> {
+  const tool = buildTool();
+  const agents: Ours[] = [];
+  const rules: Rules[] = [];
+  const subjects: Subject[] = [];
+  for (const size of SIZES) {
+    const services = serviceWorld(size, SERVER, PORT);
+    const last = services.at(-1)?.clusterIp ?? '';
+    const agent = await ours(scratch, services);
+    agents.push(agent);
+    const { client, server, group } = agent;
+    subjects.push({ name: 'sluice', size, client, server, group, address: last, port: SERVICE_PORT });
+    subjects.push({ name: 'direct', size, client, server, group, address: SERVER, port: PORT });
+    if (LOAD_ONLY) continue;
+    for (const made of [
+      nftables(scratch, services),
+      iptables(scratch, 'iptables-nft-restore', services),
+      iptables(scratch, 'iptables-legacy-restore', services),
+    ]) {
+      rules.push(made);
+      const { name, path } = made;
+      subjects.push({
+        name,
+        size,
+        client: path.client,
+        server: path.server,
+        address: last,
+        port: SERVICE_PORT,
+      });
+    }
+  }
+  for (const subject of subjects) {
+    prepare(subject.client);
+    netbench(tool, 'rr', subject); // warm, and proof that it works
+  }
+  const modes = LOAD_ONLY ? [] : (['crr', 'rr'] as const);
+  let disturbed = 0;
+  const runs = modes.flatMap((mode) => subjects.map((subject) => ({ mode, subject })));
+  const results = await interleave(ROUNDS, runs, ({ mode, subject }) => {
+    const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () => netbench(tool, mode, subject));
+    if (isDisturbed(disturbance)) disturbed += 1;
+    return result;
+  });
+  if (disturbed > 0)
+    console.log(`something else was running during ${disturbed} of ${runs.length * ROUNDS} measurements`);
+
+  const value = (name: string, size: number, mode: 'rr' | 'crr', key: keyof Figures): number => {
+    for (const [of, all] of results) {
+      if (of.mode === mode && of.subject.name === name && of.subject.size === size)
+        return median(all.map((figures) => figures[key]));
+    }
+    return Number.NaN;
+  };
+  const text = (size: number): string => `${size.toLocaleString('en-US')} service${size === 1 ? '' : 's'}`;
+  const [smallest, largest] = [Math.min(...SIZES), Math.max(...SIZES)];
+  const lower = { better: 'lower', target: { op: '<=', value: 1 } } as const;
+  const measurements: Measurement[] = agents.flatMap((agent): Measurement[] => {
+    const shapes = rules.filter(({ size }) => size === agent.size);
+    const shown = (key: 'loadMs' | 'changeMs'): Record<string, number> =>
+      Object.fromEntries(shapes.map((made) => [`${made.name} rules`, made[key]]));
+    const name = text(agent.size);
+    const rest = { better: 'lower' } as const;
+    return [
+      {
+        name: `${name}: in force, from the definitions`,
+        unit: 'ms',
+        ours: agent.loadMs,
+        peers: { limit: LOAD_MS },
+        ...lower,
+      },
+      {
+        name: `${name}: from the start of the process`,
+        unit: 'ms',
+        ours: agent.startMs,
+        peers: {},
+        ...rest,
+      },
+      {
+        name: `${name}: one endpoint changed, median`,
+        unit: 'ms',
+        ours: median(agent.changeTimes),
+        peers: { limit: CHANGE_MS },
+        ...lower,
+      },
+      {
+        name: `${name}: memory of the agent`,
+        unit: 'MB',
+        ours: agent.rssMb,
+        peers: { limit: RSS_MB },
+        ...lower,
+      },
+      { name: `${name}: memory of the maps`, unit: 'MB', ours: agent.mapsMb, peers: {}, ...rest },
+      ...(shapes.length === 0
+        ? []
+        : [
+            {
+              name: `${name}: in force, rules alone`,
+              unit: 'ms',
+              ours: agent.loadMs,
+              peers: shown('loadMs'),
+              ...rest,
+            },
+            {
+              name: `${name}: one change, rules alone`,
+              unit: 'ms',
+              ours: median(agent.changeTimes),
+              peers: shown('changeMs'),
+              ...rest,
+            },
+          ]),
+    ];
+  });
+  const traffic = [
+    { name: 'connections', unit: '1/s', mode: 'crr', key: 'per_second', better: 'higher' },
+    { name: 'time to connect', unit: 'us', mode: 'crr', key: 'p50_us', better: 'lower' },
+    { name: 'request/response', unit: '1/s', mode: 'rr', key: 'per_second', better: 'higher' },
+    { name: 'request/response p50', unit: 'us', mode: 'rr', key: 'p50_us', better: 'lower' },
+  ] as const;
+  for (const { name, unit, mode, key, better } of LOAD_ONLY ? [] : traffic) {
+    const at = (of: string, size: number): number => value(of, size, mode, key);
+    const bound = (limit: number): Target =>
+      better === 'higher' ? { op: '>=', value: limit } : { op: '<=', value: 1 / limit };
+    for (const size of SIZES) {
+      const peers = ['nftables', 'iptables-nft', 'iptables-legacy'];
+      measurements.push({
+        name: `${name}, ${text(size)}`,
+        unit,
+        better,
+        ours: at('sluice', size),
+        peers: Object.fromEntries(peers.map((peer) => [peer, at(peer, size)])),
+        target: { op: better === 'higher' ? '>' : '<', value: 1 },
+      });
+      measurements.push({
+        name: `${name}, ${text(size)}, beside no service`,
+        unit,
+        better,
+        ours: at('sluice', size),
+        peers: { direct: at('direct', size) },
+        ...(better === 'higher' ? { target: bound(DIRECT) } : {}),
+      });
+    }
+    measurements.push({
+      name: `${name}, ${text(largest)} beside ${text(smallest)}`,
+      unit,
+      better,
+      ours: at('sluice', largest),
+      peers: { [text(smallest)]: at('sluice', smallest) },
+      target: bound(SCALE),
+    });
+  }
+  const rounds = [...results].map(([{ subject, mode }, figures]) => ({
+    subject: subject.name,
+    size: subject.size,
+    mode,
+    figures,
+  }));
+  report('services', measurements, { disturbed, rounds, changes: agents.map((agent) => agent.changeTimes) });
+}
+
+const scratch = new Scratch('slsvc');
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    scratch.close();
+    process.exit(130);
+  });
+}
+try {
+  await main(scratch);
+} catch (error) {
+  console.error(`bench/services: ${(error as Error).message}`);
+  process.exitCode = 1;
+} finally {
+  for (const failure of scratch.close()) console.error(`bench/services: left behind: ${failure}`);
+}

@@ -1,0 +1,170 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { endpointSliceSchema } from './endpoint-slice.js';
+import { isPlainService, isPlainSlice } from './plain.js';
+import { serviceSchema } from './service.js';
+
+const label = fc.oneof(
+  { weight: 20, arbitrary: fc.constantFrom('a', 'app', 'web-1') },
+  { weight: 1, arbitrary: fc.constantFrom('A', '', '-x', 'a/b/c', 'x'.repeat(64)) },
+);
+const number = fc.oneof(
+  { weight: 20, arbitrary: fc.constantFrom(1, 80, 65535) },
+  { weight: 1, arbitrary: fc.constantFrom(0, 65536, 1.5, -1, '80') },
+);
+const odd = fc.constantFrom(null, undefined, 1, 'x', true, [], {});
+const address = fc.constantFrom(
+  '10.0.0.1',
+  '10.0.0.256',
+  '010.0.0.1',
+  '10.0.0.1.',
+  '10.0.0',
+  '::1',
+  'fd00::1',
+  '::ffff:10.0.0.1',
+  '127.0.0.1',
+  '224.0.0.1',
+  'x',
+);
+
+/** Mostly as given, now and then something else. */
+const or = <T>(value: fc.Arbitrary<T>) =>
+  fc.oneof({ weight: 25, arbitrary: value as fc.Arbitrary<unknown> }, { weight: 1, arbitrary: odd });
+
+const record = (model: Record<string, fc.Arbitrary<unknown>>, required: readonly string[]) =>
+  fc.record({ ...model, extra: fc.constant(1) }, { requiredKeys: required as never[] }).chain((value) =>
+    fc.boolean().map((keep) => {
+      const { extra: _, ...rest } = value as Record<string, unknown>;
+      return keep ? rest : value;
+    }),
+  );
+
+const metadata = record(
+  {
+    name: or(label),
+    namespace: or(label),
+    labels: or(fc.dictionary(label, or(label), { maxKeys: 2, noNullPrototype: true })),
+  },
+  ['name'],
+);
+
+const slice = record(
+  {
+    apiVersion: fc.constant('discovery.k8s.io/v1'),
+    kind: fc.constant('EndpointSlice'),
+    metadata: or(metadata),
+    addressType: or(fc.constantFrom('IPv4', 'IPv6', 'FQDN')),
+    ports: or(
+      fc.array(
+        or(
+          record(
+            { name: or(label), protocol: or(fc.constantFrom('TCP', 'SCTP', 'tcp')), port: or(number) },
+            [],
+          ),
+        ),
+        { maxLength: 2 },
+      ),
+    ),
+    endpoints: or(
+      fc.array(
+        or(
+          record(
+            {
+              addresses: or(fc.array(or(address), { maxLength: 2 })),
+              conditions: or(
+                record(
+                  { ready: or(fc.boolean()), serving: or(fc.boolean()), terminating: or(fc.boolean()) },
+                  [],
+                ),
+              ),
+              nodeName: or(label),
+              zone: or(label),
+              hints: odd,
+            },
+            ['addresses'],
+          ),
+        ),
+        { maxLength: 2 },
+      ),
+    ),
+  },
+  ['apiVersion', 'kind', 'metadata', 'addressType'],
+);
+
+const service = record(
+  {
+    apiVersion: fc.constant('v1'),
+    kind: fc.constant('Service'),
+    metadata: or(metadata),
+    spec: or(
+      record(
+        {
+          type: or(fc.constantFrom('ClusterIP', 'NodePort', 'ExternalName')),
+          clusterIP: or(address),
+          selector: or(fc.dictionary(label, or(label), { maxKeys: 2, noNullPrototype: true })),
+          ports: or(
+            fc.array(
+              or(
+                record(
+                  {
+                    name: or(label),
+                    protocol: or(fc.constantFrom('TCP', 'UDP', 'x')),
+                    port: or(number),
+                    targetPort: or(fc.oneof(number, label)),
+                  },
+                  ['port'],
+                ),
+              ),
+              { minLength: 1, maxLength: 2 },
+            ),
+          ),
+          sessionAffinity: or(fc.constantFrom('None', 'ClientIP')),
+          internalTrafficPolicy: or(fc.constantFrom('Cluster', 'Local')),
+          publishNotReadyAddresses: or(fc.boolean()),
+        },
+        ['ports'],
+      ),
+    ),
+  },
+  ['apiVersion', 'kind', 'metadata', 'spec'],
+);
+
+describe.each([
+  ['EndpointSlice', slice, isPlainSlice, endpointSliceSchema],
+  ['Service', service, isPlainService, serviceSchema],
+] as const)('a plain %s', (_, documents, isPlain, schema) => {
+  it('is one that the schema takes as it stands', () => {
+    let plain = 0;
+    fc.assert(
+      fc.property(documents, (document) => {
+        if (!isPlain(document)) return;
+        plain++;
+        const result = schema.safeParse(document);
+        expect(result.success && result.data).toEqual(document);
+      }),
+      { numRuns: 4000 },
+    );
+    expect(plain).toBeGreaterThan(0);
+  });
+});
+
+it('is what most of them are', () => {
+  expect(
+    isPlainSlice({
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { name: 'web-1', namespace: 'shop', labels: { 'kubernetes.io/service-name': 'web' } },
+      addressType: 'IPv4',
+      ports: [{ name: '', protocol: 'TCP', port: 80 }],
+      endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: true }, nodeName: 'n', zone: 'z' }],
+    }),
+  ).toBe(true);
+  expect(
+    isPlainService({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'web', namespace: 'shop', labels: { app: 'web' } },
+      spec: { clusterIP: '10.96.0.1', selector: { app: 'web' }, ports: [{ port: 80, targetPort: 'http' }] },
+    }),
+  ).toBe(true);
+});
