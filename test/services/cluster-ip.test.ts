@@ -236,9 +236,17 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     const ip = `10.96.11.${net}`;
     const ports = [{ port: 80, protocol: 'UDP' }];
     await cluster.apply(service('eleven', { clusterIP: ip, ports }));
-    const { lines, done } = cluster.begin(via(client), 'stream', ip, '80', '150', '20', String(20000 + net));
+    const { lines, stop, done } = cluster.begin(
+      via(client),
+      'stream',
+      ip,
+      '80',
+      '3000',
+      '20',
+      String(20000 + net),
+    );
     const until = async (name: string) => {
-      for (let i = 0; i < 150 && !lines.at(-1)?.startsWith(name); i++)
+      for (let i = 0; i < 500 && !lines.at(-1)?.startsWith(name); i++)
         await new Promise((resolve) => setTimeout(resolve, 20));
       return lines.at(-1)?.split(' ')[0];
     };
@@ -248,6 +256,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     expect(await until('a')).toBe('a');
     await cluster.apply(slice('eleven', [{ pod: b }], { ports }));
     expect(await until('b')).toBe('b');
+    stop();
     await done;
     cluster.remove(['service', 'eleven'], ['endpointslice', 'eleven-4']);
   });

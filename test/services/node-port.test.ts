@@ -211,17 +211,17 @@ describe('node ports', () => {
     await cluster.apply(
       service('np', { type: 'NodePort', clusterIP: '10.96.20.5', ports: nodePorts(30120) }),
     );
-    const { lines, done } = cluster.begin(
+    const { lines, stop, done } = cluster.begin(
       cluster.outside,
       'stream',
       cluster.node(0).ipv4,
       '30120',
-      '150',
+      '3000',
       '20',
       '20500',
     );
     const until = async (name: string) => {
-      for (let i = 0; i < 150 && !lines.at(-1)?.startsWith(name); i++)
+      for (let i = 0; i < 500 && !lines.at(-1)?.startsWith(name); i++)
         await new Promise((resolve) => setTimeout(resolve, 20));
       return lines.at(-1)?.split(' ')[0];
     };
@@ -230,6 +230,7 @@ describe('node ports', () => {
     expect(await until('a')).toBe('a');
     await slices('np', [{ pod: b }]);
     expect(await until('b')).toBe('b');
+    stop();
     await done;
     cluster.remove(['service', 'np'], ['endpointslice', 'np-4']);
   });
@@ -353,23 +354,24 @@ describe.runIf(haveCgroup)('host processes', () => {
       service('ct', { clusterIP: '10.96.22.3', ports }),
       slice('ct', [{ pod: a }], { ports }),
     );
-    const { lines, done } = cluster.begin(
+    const { lines, stop, done } = cluster.begin(
       cluster.node(0),
       'stream',
       '10.96.22.3',
       '80',
-      '100',
+      '3000',
       '20',
       '20600',
     );
     const until = async (name: string) => {
-      for (let i = 0; i < 100 && !lines.at(-1)?.startsWith(name); i++)
+      for (let i = 0; i < 500 && !lines.at(-1)?.startsWith(name); i++)
         await new Promise((resolve) => setTimeout(resolve, 20));
       return lines.at(-1)?.split(' ')[0];
     };
     expect(await until('a')).toBe('a');
     await cluster.apply(slice('ct', [{ pod: b }], { ports }));
     expect(await until('b')).toBe('b');
+    stop();
     await done;
     cluster.remove(['service', 'ct'], ['endpointslice', 'ct-4']);
   });
