@@ -29,7 +29,7 @@ const address = fc.constantFrom(
 
 /** Mostly as given, now and then something else. */
 const or = <T>(value: fc.Arbitrary<T>) =>
-  fc.oneof({ weight: 25, arbitrary: value as fc.Arbitrary<unknown> }, { weight: 1, arbitrary: odd });
+  fc.oneof({ weight: 25, arbitrary: value }, { weight: 1, arbitrary: odd });
 
 const record = (model: Record<string, fc.Arbitrary<unknown>>, required: readonly string[]) =>
   fc.record({ ...model, extra: fc.constant(1) }, { requiredKeys: required as never[] }).chain((value) =>
