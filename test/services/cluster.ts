@@ -174,7 +174,7 @@ export class Cluster {
   }
 
   /** Starts a server there; it ends with the test, or by `stop`. */
-  async serve(place: Place, name: string, ports: readonly number[]): Promise<{ stop(): void }> {
+  async serve(place: Place, name: string, ports: readonly number[]): Promise<{ readonly stop: () => void }> {
     const child = spawn(
       'nsenter',
       [`--net=${netnsPath(place.netns)}`, '--', tool(), 'serve', name, ...ports.map(String)],
@@ -232,7 +232,7 @@ export class Cluster {
   begin(
     place: Place,
     ...words: readonly string[]
-  ): { readonly lines: string[]; stop(): void; readonly done: Promise<void> } {
+  ): { readonly lines: string[]; readonly stop: () => void; readonly done: Promise<void> } {
     const [command = '', ...args] = [
       'nsenter',
       `--net=${netnsPath(place.netns)}`,
