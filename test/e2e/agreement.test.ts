@@ -293,6 +293,7 @@ it(`of ${ROUNDS * PROBES} connections (seed ${seed})`, async () => {
     }
   }
   expect(differences).toEqual([]);
-  expect(denied).toBeGreaterThan((ROUNDS * PROBES) / 10);
-  expect(denied).toBeLessThan((ROUNDS * PROBES * 9) / 10);
+  // Both verdicts were seen often, whatever the seed.
+  expect(denied).toBeGreaterThan(40);
+  expect(denied).toBeLessThan(ROUNDS * PROBES - 40);
 }, 240_000);
