@@ -52,14 +52,22 @@ export class Agent {
     return this.#process?.pid;
   }
 
-  /** Starts the agent and waits until it is ready. Throws with its last lines if it ends before. */
-  async start(scratch: Scratch): Promise<Status> {
+  /**
+   * Starts the agent and waits until it is ready. `command`: what runs it, with its arguments. Throws with the agent's
+   * last lines if it ends before, or is not ready in time.
+   */
+  async start(
+    scratch: Scratch,
+    options: { readonly command?: readonly string[]; readonly seconds?: number } = {},
+  ): Promise<Status> {
+    const { command = [], seconds = 20 } = options;
     const log = openSync(this.#logFile, 'a');
     const agent = spawn(
       'nsenter',
       [
         `--net=${netnsPath(this.#netns)}`,
         '--',
+        ...command,
         process.execPath,
         'bin/sluice',
         'agent',
@@ -73,7 +81,7 @@ export class Agent {
     scratch.onClose(() => {
       if (agent.exitCode === null && agent.signalCode === null) killAndWait(agent.pid);
     });
-    for (const deadline = Date.now() + 20_000; ; ) {
+    for (const deadline = Date.now() + seconds * 1000; ; ) {
       if (agent.exitCode !== null || Date.now() > deadline) {
         throw new Error(`the agent did not start:\n${this.log().trim().split('\n').slice(-8).join('\n')}`);
       }

@@ -54,6 +54,8 @@ export class ApiServer {
   #port = 0;
   readonly #sockets = new Set<Socket>();
   readonly #watches = new Set<ServerResponse>();
+  /** Objects never change, so they are written out once for all lists. */
+  readonly #items = new WeakMap<Stored, string>();
 
   constructor(options: ServerOptions = {}) {
     this.#options = options;
@@ -252,7 +254,7 @@ export class ApiServer {
         throw new Refused(410, 'Expired', 'The provided continue parameter is too old');
       }
     }
-    const keys = [...table.objects.keys()].sort();
+    const { keys } = table;
     // The keys are sorted: the page begins behind the last one of the page before.
     let start = 0;
     for (let high = keys.length; start < high; ) {
@@ -272,9 +274,7 @@ export class ApiServer {
         more = true;
         break;
       }
-      // As the real one: items of a list do not say what they are.
-      const { apiVersion: _a, kind: _k, ...item } = object;
-      items.push(JSON.stringify(item));
+      items.push(this.#itemText(object));
       last = key;
     }
     const next = more ? Buffer.from(JSON.stringify({ v: version, k: last })).toString('base64url') : '';
@@ -284,6 +284,17 @@ export class ApiServer {
       -1,
     );
     await this.#send(response, `${head},"items":[${items.join(',')}]}\n`, 200);
+  }
+
+  /** As the real one: items of a list do not say what they are. */
+  #itemText(object: Stored): string {
+    let text = this.#items.get(object);
+    if (text === undefined) {
+      const { apiVersion: _a, kind: _k, ...item } = object;
+      text = JSON.stringify(item);
+      this.#items.set(object, text);
+    }
+    return text;
   }
 
   async #send(response: ServerResponse, text: string, code: number): Promise<void> {

@@ -34,9 +34,21 @@ export class Table {
   history: StoredEvent[] = [];
   /** Changes up to this version are forgotten. */
   compacted = 0;
+  #keys: readonly string[] | undefined;
 
   constructor(type: ResourceType) {
     this.type = type;
+  }
+
+  /** Keys in the order of lists. */
+  get keys(): readonly string[] {
+    this.#keys ??= [...this.objects.keys()].sort();
+    return this.#keys;
+  }
+
+  /** Keys came or went. */
+  reorder(): void {
+    this.#keys = undefined;
   }
 }
 
@@ -93,6 +105,7 @@ export class Store {
         resourceVersion: String(this.#version),
       },
     } as Stored;
+    if (before === undefined) table.reorder();
     table.objects.set(keyOf(object), object);
     this.#publish(table, {
       type: before === undefined ? 'ADDED' : 'MODIFIED',
@@ -109,6 +122,7 @@ export class Store {
     if (before === undefined) throw new Refused(404, 'NotFound', `${type.plural} "${key}" not found`);
     this.#version++;
     table.objects.delete(key);
+    table.reorder();
     const object = { ...before, metadata: { ...before.metadata, resourceVersion: String(this.#version) } };
     this.#publish(table, { type: 'DELETED', version: this.#version, object, before });
     return object;
