@@ -48,7 +48,7 @@ __noinline int container_extra(struct __sk_buff *skb, struct packet *p)
 	info.src_identity = p->v6 ? ep->identity6 : ep->identity4;
 	info.dst_identity = IDENTITY_WORLD;
 	if (p->kind == PACKET_GROUP) {
-		struct addr_info dst;
+		struct addr_info dst = {};
 
 		if (!addr_equal(&p->key.saddr, p->v6 ? &ep->addr6 : &ep->addr4))
 			return drop(p, &info, DROP_SPOOFED_ADDR, DIR_EGRESS);
@@ -155,7 +155,7 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 	}
 	if (p.kind == PACKET_ICMP_ERROR) {
 		struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
-		struct ip_addr outer;
+		struct ip_addr outer = {};
 
 		if (!ep)
 			return drop(&p, NULL, DROP_NO_ENDPOINT, DIR_EGRESS);
@@ -186,7 +186,7 @@ __noinline int host_extra(struct __sk_buff *skb, struct packet *p)
 {
 	struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
 	struct verdict_info info = {};
-	struct addr_info src;
+	struct addr_info src = {};
 	int reason;
 
 	if (!p)
@@ -197,7 +197,7 @@ __noinline int host_extra(struct __sk_buff *skb, struct packet *p)
 		return CONTINUE;
 	if (p->kind == PACKET_ICMP_ERROR) {
 		/* Errors of the host itself are about packets that it carried for the container. */
-		struct ip_addr outer;
+		struct ip_addr outer = {};
 
 		if (outer_address(skb, p, OUTER_SOURCE, &outer))
 			return drop(p, NULL, DROP_INVALID, DIR_INGRESS);

@@ -64,7 +64,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	struct node *node = node_state();
 	struct work *w = work_area();
 	struct verdict_info info = {};
-	struct addr_info other;
+	struct addr_info other = {};
 	struct endpoint *ep;
 	struct flow *e;
 	__u32 in_half = 0;

@@ -7,15 +7,16 @@
 __noinline int address_info(const struct ip_addr *a, struct addr_info *out)
 {
 	struct addr_info *info;
+	struct cidr_key k;
 
 	if (!a || !out)
 		return 0;
-	info = bpf_map_lookup_elem(&addrs, a);
-	if (!info) {
-		struct cidr_key k = {.prefixlen = 128, .addr = *a};
-
+	/* On the stack: before 6.2 an argument's memory can't be a map's key. */
+	k.prefixlen = 128;
+	k.addr = *a;
+	info = bpf_map_lookup_elem(&addrs, &k.addr);
+	if (!info)
 		info = bpf_map_lookup_elem(&cidrs, &k);
-	}
 	if (info) {
 		*out = *info;
 		return 0;

@@ -23,13 +23,15 @@ static __always_inline void other_key(struct flow_key *k, const struct flow *e)
 /* The entry of a half-open flow for p, if p is one of its answers. */
 static __always_inline struct flow *half_answer(struct packet *p, __u32 half_ifindex)
 {
-	__u32 ifindex = p->key.ifindex;
+	struct work *w = work_area();
 	struct half_flow *h;
 
-	p->key.ifindex = half_ifindex;
-	h = bpf_map_lookup_elem(&half, &p->key);
-	p->key.ifindex = ifindex;
-	return h && h->f.peer_ifindex == ifindex ? &h->r : NULL;
+	if (!w)
+		return NULL;
+	w->fwd = p->key;
+	w->fwd.ifindex = half_ifindex;
+	h = bpf_map_lookup_elem(&half, &w->fwd);
+	return h && h->f.peer_ifindex == p->key.ifindex ? &h->r : NULL;
 }
 
 enum tcp_step {
@@ -101,7 +103,8 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		if (!cfg_dry_run) {
 			other_key(&k, e);
 			bpf_map_delete_elem(&flows, &k);
-			bpf_map_delete_elem(&flows, &p->key);
+			w->fwd = p->key; /* before 6.2 an argument's memory can't be a map's key */
+			bpf_map_delete_elem(&flows, &w->fwd);
 		}
 		return TCP_BEGINS;
 	}
@@ -139,7 +142,8 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		return TCP_GOES_ON;
 	w->f = *e;
 	bpf_map_delete_elem(&flows, &k);
-	bpf_map_delete_elem(&flows, &p->key);
+	w->fwd = p->key;
+	bpf_map_delete_elem(&flows, &w->fwd);
 	return TCP_ENDED;
 }
 

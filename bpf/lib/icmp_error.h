@@ -9,8 +9,13 @@
 /* The flow entry that an answer to the embedded packet would use; NULL: unknown flow. */
 static __always_inline struct flow *related_flow(struct packet *p)
 {
-	struct flow *e = bpf_map_lookup_elem(&flows, &p->key);
+	struct work *w = work_area();
+	struct flow *e;
 
+	if (!w)
+		return NULL;
+	w->fwd = p->key; /* before 6.2 an argument's memory can't be a map's key */
+	e = bpf_map_lookup_elem(&flows, &w->fwd);
 	if (!e && p->key.proto == IPPROTO_TCP)
 		e = half_answer(p, 0);
 	return e;
@@ -93,7 +98,7 @@ __noinline int translate_error(struct __sk_buff *skb, struct packet *p, struct f
 __noinline int forward_error(struct __sk_buff *skb, struct packet *p, const __u32 hook)
 {
 	const __u32 dir = hook == HOOK_CONTAINER || hook == HOOK_L2_EGRESS ? DIR_EGRESS : DIR_INGRESS;
-	struct ip_addr outer;
+	struct ip_addr outer = {};
 	struct flow *e;
 	int reason;
 

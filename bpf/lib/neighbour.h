@@ -135,7 +135,7 @@ __noinline int check_neighbour(struct __sk_buff *skb, struct packet *p, struct e
 	if (p->icmp_type == 134 || p->icmp_type == 137)
 		return DROP_ARP;
 	if (p->icmp_type == ND_ADVERT) {
-		struct ip_addr target;
+		struct ip_addr target = {};
 
 		if (bpf_skb_load_bytes(skb, p->l4_off + sizeof(struct icmp6hdr), &target, sizeof(target)))
 			return DROP_INVALID;
