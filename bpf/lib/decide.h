@@ -599,6 +599,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	} else {
 		reason = DROP_NONE;
 	}
+	barrier_var(w); /* field addresses are worked out anew rather than kept on the stack */
 	if (w->pass && !reason) {
 		if (w->had_old && !cfg_dry_run)
 			forget(&w->fwd, &w->old_rev);
@@ -623,6 +624,8 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 		drop(p, &w->info, reason, w->direction);
 		return refused && !reply ? refuse(skb, p, hook) : TC_ACT_SHOT;
 	}
+	barrier_var(w);
+	barrier_var(p);
 	if (reply && !same_key(&p->key, &w->rev)) {
 		/* The flow is translated in another way now; this answer belongs to the old one. */
 		return drop(p, &w->info, DROP_ICMP_UNRELATED, dir);

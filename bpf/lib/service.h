@@ -107,8 +107,8 @@ static __always_inline void count_service(__u32 number, bool refused)
 }
 
 /* The backend that this client had last, if it is still one and not too long ago: its number + 1. */
-static __always_inline __u32 affine_backend(struct service_keys *keys, const struct service *svc,
-					    __u32 wanted, struct backend *out)
+static __noinline __u32 affine_backend(struct service_keys *keys, const struct service *svc, __u32 wanted,
+				       struct backend *out)
 {
 	struct affinity *known = bpf_map_lookup_elem(&service_affinity, &keys->affinity);
 	struct backend *b;
@@ -157,6 +157,12 @@ static __always_inline __u32 service_pick(struct service_keys *keys, const struc
 		struct backend *b;
 		__u32 *number;
 
+		/* Keeps the addresses of fields out of the stack, which is all in use on kernels before 6.2. */
+		barrier_var(keys);
+		barrier_var(client);
+		barrier_var(out);
+		barrier_var(s);
+		barrier_var(hash);
 		if (!svc)
 			return 0;
 		first = external ? svc->first_external : svc->first_internal;

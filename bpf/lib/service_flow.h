@@ -14,21 +14,20 @@ static __always_inline void set_backend(struct work *w, const struct ip_addr *ad
 }
 
 /* Chooses a backend for w->service into w->backend. Returns 0 if there is none. */
-__noinline int pick_backend(__u32 external)
+__noinline int pick_backend(__u32 external, __u32 hash)
 {
 	struct work *w = work_area();
 
 	if (!w)
 		return 0;
-	return service_pick(&w->keys, &w->service, external, tuple_hash(&w->fwd), &w->fwd.saddr,
-			    &w->backend) != 0;
+	return service_pick(&w->keys, &w->service, external, hash, &w->fwd.saddr, &w->backend) != 0;
 }
 
 /*
  * If w->fwd goes to a service, w->f goes to one of its backends. A flow that is open keeps its backend; UDP as long
  * as it is one. Returns the reason to refuse.
  */
-__noinline int to_backend(struct __sk_buff *skb)
+static __always_inline int to_backend(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
 	bool external, open;
@@ -67,7 +66,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 			return DROP_NONE;
 		}
 	}
-	if (!pick_backend(external)) {
+	if (!pick_backend(external, tuple_hash(&w->fwd))) {
 		bool local = svc->flags & (external ? SVC_LOCAL_EXTERNAL : SVC_LOCAL_INTERNAL);
 
 		if (!cfg_dry_run)
