@@ -68,7 +68,6 @@ export class Agent {
         `--net=${netnsPath(this.#netns)}`,
         '--',
         ...command,
-        process.execPath,
         'bin/sluice',
         'agent',
         '--config',

@@ -27,7 +27,7 @@ __noinline int pick_backend(__u32 external, __u32 hash)
  * If w->fwd goes to a service, w->f goes to one of its backends. A flow that is open keeps its backend; UDP as long
  * as it is one. Returns the reason to refuse.
  */
-static __always_inline int to_backend(struct __sk_buff *skb)
+__noinline int to_backend(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
 	bool external, open;
