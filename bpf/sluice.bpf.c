@@ -5,5 +5,6 @@
 #include "hooks/l2.c"
 #include "hooks/socket.c"
 #include "hooks/gc.c"
+#include "host_export.h"
 
 char _license[] SEC("license") = "GPL";

@@ -2,7 +2,7 @@ import { BpfTcAttachPoint, BpfTcHook, BpfTcOpts } from './abi/gen/kernel.gen.js'
 import { BpfError } from './errors.js';
 import { collectMessages, decisiveMessage, libbpf } from './ffi/libbpf.js';
 import { AF_NETLINK, close, recv, SOCK_RAW, sendto, socket } from './ffi/libc.js';
-import type { Attachment, Hook } from './link.js';
+import type { Attachment, Hook, TcPlace } from './link.js';
 import type { BpfProgram } from './program.js';
 
 /**
@@ -13,6 +13,10 @@ import type { BpfProgram } from './program.js';
 const HANDLE = 1;
 /** Low priority numbers run first; 49 leaves room before and after it. */
 const PRIORITY = 49;
+/** The host's policy sees what the other programs leave. */
+const HOST_PRIORITY = 50;
+
+const priorityOf = (place: TcPlace): number => (place === 'host' ? HOST_PRIORITY : PRIORITY);
 const BPF_TC_F_REPLACE = 1;
 const EEXIST = 17;
 const ENOENT = 2;
@@ -27,13 +31,13 @@ function hookOf(ifindex: number, attachPoint: number): Buffer {
   return hook;
 }
 
-function optsOf(programFd: number, flags: number): Buffer {
+function optsOf(programFd: number, flags: number, place: TcPlace): Buffer {
   const opts = Buffer.alloc(BpfTcOpts.size + 4);
   opts.writeBigUInt64LE(BigInt(BpfTcOpts.size), BpfTcOpts.sz);
   opts.writeInt32LE(programFd, BpfTcOpts.progFd);
   opts.writeUInt32LE(flags, BpfTcOpts.flags);
   opts.writeUInt32LE(HANDLE, BpfTcOpts.handle);
-  opts.writeUInt32LE(PRIORITY, BpfTcOpts.priority);
+  opts.writeUInt32LE(priorityOf(place), BpfTcOpts.priority);
   return opts;
 }
 
@@ -47,15 +51,17 @@ class ClsactFilter implements Attachment {
   readonly method = 'clsact';
   readonly #ifindex: number;
   readonly #hook: Hook;
+  readonly #place: TcPlace;
 
-  constructor(ifindex: number, hook: Hook) {
+  constructor(ifindex: number, hook: Hook, place: TcPlace) {
     this.#ifindex = ifindex;
     this.#hook = hook;
+    this.#place = place;
   }
 
   update(program: BpfProgram): void {
     const hook = hookOf(this.#ifindex, POINTS[this.#hook]);
-    const opts = optsOf(program.fd, BPF_TC_F_REPLACE);
+    const opts = optsOf(program.fd, BPF_TC_F_REPLACE, this.#place);
     const { result, messages } = collectMessages(() => libbpf().bpf_tc_attach(hook, opts));
     if (result < 0) {
       const what = `put filter ${program.name} on device ${this.#ifindex} ${this.#hook}`;
@@ -65,7 +71,8 @@ class ClsactFilter implements Attachment {
 
   /** The qdisc goes too when no filter of anybody is left on it. */
   detach(): void {
-    const result = libbpf().bpf_tc_detach(hookOf(this.#ifindex, POINTS[this.#hook]), optsOf(0, 0));
+    const opts = optsOf(0, 0, this.#place);
+    const result = libbpf().bpf_tc_detach(hookOf(this.#ifindex, POINTS[this.#hook]), opts);
     if (result < 0 && ![ENOENT, EINVAL, ENODEV].includes(-result)) {
       throw new BpfError(`remove filter from device ${this.#ifindex} ${this.#hook}`, -result);
     }
@@ -79,23 +86,28 @@ class ClsactFilter implements Attachment {
 }
 
 /** Creates the qdisc if needed and puts the program on it, or in the place of our earlier one. */
-export function attachClsact(program: BpfProgram, ifindex: number, hook: Hook): Attachment {
+export function attachClsact(
+  program: BpfProgram,
+  ifindex: number,
+  hook: Hook,
+  place: TcPlace = 'last',
+): Attachment {
   const { result, messages } = collectMessages(() =>
     libbpf().bpf_tc_hook_create(hookOf(ifindex, POINTS[hook])),
   );
   if (result < 0 && result !== -EEXIST) {
     throw new BpfError(`create clsact qdisc on device ${ifindex}`, -result, decisiveMessage(messages));
   }
-  const filter = new ClsactFilter(ifindex, hook);
+  const filter = new ClsactFilter(ifindex, hook, place);
   filter.update(program);
   return filter;
 }
 
 /** Our filter that is on a device already; undefined if there is none. */
-export function findClsact(ifindex: number, hook: Hook): Attachment | undefined {
-  const opts = optsOf(0, 0);
+export function findClsact(ifindex: number, hook: Hook, place: TcPlace = 'last'): Attachment | undefined {
+  const opts = optsOf(0, 0, place);
   const result = libbpf().bpf_tc_query(hookOf(ifindex, POINTS[hook]), opts);
-  return result < 0 ? undefined : new ClsactFilter(ifindex, hook);
+  return result < 0 ? undefined : new ClsactFilter(ifindex, hook, place);
 }
 
 const PARENT: Readonly<Record<Hook, number>> = { ingress: 0xfffffff2, egress: 0xfffffff3 };

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { BpfAttachType } from './abi/gen/kernel.gen.js';
+import { BpfAttachType, BpfLinkCreateOpts } from './abi/gen/kernel.gen.js';
 import { attachClsact } from './clsact.js';
 import { BpfError } from './errors.js';
 import { libbpf } from './ffi/libbpf.js';
@@ -13,6 +13,9 @@ export type Hook = 'ingress' | 'egress';
 
 /** TCX link (Linux 6.6 and newer) or filter of the clsact qdisc. */
 export type TcMethod = 'tcx' | 'clsact';
+
+/** Among the programs of a hook. `host`: after all of ours; with TCX the same as `last`. */
+export type TcPlace = 'first' | 'last' | 'host';
 
 export type CgroupAttachType = Extract<keyof typeof BpfAttachType, `Cgroup${string}`>;
 
@@ -29,6 +32,9 @@ export interface Attachment {
 
 /** enum bpf_attach_type of TCX: newer than the headers of Debian 12 (kernel: include/uapi/linux/bpf.h). */
 const TCX: Readonly<Record<Hook, number>> = { ingress: 46, egress: 47 };
+
+/** Without a program to be relative to: before all (kernel: include/uapi/linux/bpf.h). */
+const BPF_F_BEFORE = 1 << 3;
 
 /** A BPF link: the kernel holds program and hook together for as long as someone holds the link. */
 export class BpfLink implements Attachment {
@@ -82,16 +88,37 @@ export class BpfLink implements Attachment {
 
 /**
  * Puts a TC program (`SEC("tc")`) on a device of the current network namespace: as a TCX link after
- * the programs that are there, or as filter of the clsact qdisc, which it creates if needed.
- * Attaching with clsact again replaces our filter in place. Throws BpfError: ENODEV when the
+ * the programs that are there or before them (`place`), or as filter of the clsact qdisc, which it creates if
+ * needed. Attaching with clsact again replaces our filter of that place. Throws BpfError: ENODEV when the
  * device is gone, EINVAL when the kernel has no TCX.
  */
-export function attach(program: BpfProgram, ifindex: number, hook: Hook, method: 'tcx'): BpfLink;
-export function attach(program: BpfProgram, ifindex: number, hook: Hook, method: TcMethod): Attachment;
-export function attach(program: BpfProgram, ifindex: number, hook: Hook, method: TcMethod): Attachment {
-  if (method === 'clsact') return attachClsact(program, ifindex, hook);
+export function attach(
+  program: BpfProgram,
+  ifindex: number,
+  hook: Hook,
+  method: 'tcx',
+  place?: TcPlace,
+): BpfLink;
+export function attach(
+  program: BpfProgram,
+  ifindex: number,
+  hook: Hook,
+  method: TcMethod,
+  place?: TcPlace,
+): Attachment;
+export function attach(
+  program: BpfProgram,
+  ifindex: number,
+  hook: Hook,
+  method: TcMethod,
+  place: TcPlace = 'last',
+): Attachment {
+  if (method === 'clsact') return attachClsact(program, ifindex, hook, place);
   const what = `TCX link of ${program.name} on device ${ifindex} ${hook}`;
-  const fd = libbpf().bpf_link_create(program.fd, ifindex, TCX[hook], null);
+  const opts = Buffer.alloc(BpfLinkCreateOpts.size);
+  opts.writeBigUInt64LE(BigInt(BpfLinkCreateOpts.size), BpfLinkCreateOpts.sz);
+  opts.writeUInt32LE(place === 'first' ? BPF_F_BEFORE : 0, BpfLinkCreateOpts.flags);
+  const fd = libbpf().bpf_link_create(program.fd, ifindex, TCX[hook], opts);
   if (fd < 0) throw new BpfError(`create ${what}`, -fd);
   return new BpfLink('tcx', fd, what);
 }

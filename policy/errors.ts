@@ -189,6 +189,23 @@ export const ERRORS = {
   SLU5301:
     'names of network {network} are not served at {address} port 53 ({reason}): stop what listens there, or set dns: false',
 
+  // 70xx: host policies (policy/schema/host-policy, src/host)
+  SLU7001: 'cannot read the list {path}: {reason}',
+  SLU7002:
+    'list {path}, line {line}: "{text}" is not an address or CIDR ({reason}): correct it; until then the last good version is in force',
+  SLU7003: 'a {what} as the subject needs the cgroup v2 hierarchy: mount it, or set cgroupRoot in the settings',
+  SLU7004: 'there is no user "{user}" on this host: create it, or give its id',
+  SLU7005: 'the list {path} is larger than {limit} bytes ({size} bytes): split it',
+  SLU7006:
+    'host policies have room for {capacity} addresses and CIDRs and need {wanted}: raise hostPrefixEntries in the settings and restart',
+  SLU7007: 'the programs of the host policies could not be loaded: {reason}',
+  SLU7008: 'host policies have more than {limit} subjects: join some',
+  SLU7009: 'domain names are for egress: what comes in has an address, not a name',
+  SLU7010: 'the list {path} does not exist: create it, or correct the path',
+  SLU7011: 'systemd could not be told: {reason}',
+  SLU7012: '{path} is not of Sluice: move it away first',
+  SLU7013: 'nothing of Sluice is in force below {path}, so there is nothing to open',
+
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',
   SLU2002: 'not valid YAML: {reason}',

@@ -56,6 +56,20 @@ function isPortRange(value: unknown): boolean {
   return isWholeNumber(min, 1, 65535) && isWholeNumber(max, min, 65535) && Object.keys(rest).length === 0;
 }
 
+const isPortList = (value: unknown): boolean =>
+  Array.isArray(value) &&
+  value.length <= 256 &&
+  value.every((text) => {
+    const match = typeof text === 'string' ? /^([0-9]{1,5})\/(TCP|UDP)$/.exec(text) : null;
+    return match !== null && isWholeNumber(Number(match[1]), 1, 65535);
+  });
+
+function isFailsafe(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  const { inbound, outbound, ...rest } = value as Record<string, unknown>;
+  return isPortList(inbound) && isPortList(outbound) && Object.keys(rest).length === 0;
+}
+
 const isCidrList = (value: unknown): boolean =>
   Array.isArray(value) && value.every((text) => typeof text === 'string' && tryParseCidr(text) !== undefined);
 
@@ -122,6 +136,12 @@ const settings = z.strictObject({
   addressEntries: wholeNumber(1024, 16_777_216).optional(),
   cidrEntries: wholeNumber(1024, 16_777_216).optional(),
   hostPortEntries: wholeNumber(256, 1_048_576).optional(),
+  failsafePorts: z
+    .custom<AgentConfig['failsafePorts']>(isFailsafe, {
+      error: '{inbound, outbound}, each a list of ports such as 22/TCP',
+    })
+    .optional(),
+  hostPrefixEntries: wholeNumber(1024, 16_777_216).optional(),
   snatPorts: autoOr<AgentConfig['snatPorts']>(
     isPortRange,
     '{min, max} with 1 <= min <= max <= 65535',

@@ -78,6 +78,13 @@ export interface AgentConfig {
   readonly serviceEntries: number; // 65536
   readonly serviceSlotEntries: number; // 524288
   readonly backendEntries: number; // 65536
+  /**
+   * Ports that no HostPolicy and no panic-close closes, such as `22/TCP`: connections to this host (`inbound`) and from
+   * it (`outbound`). The port of metricsAddress is among the inbound ones.
+   */
+  readonly failsafePorts: { readonly inbound: readonly string[]; readonly outbound: readonly string[] };
+  /** Addresses and CIDRs in HostPolicies and their lists; half of the map, which has room for a second copy. */
+  readonly hostPrefixEntries: number; // 524288
   /** Present: this node is part of a cluster, and what that has is in force here. */
   readonly kubernetes?: KubernetesConfig;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
@@ -119,6 +126,8 @@ export const CONFIG_DEFAULTS = {
   serviceEntries: 65536,
   serviceSlotEntries: 524288,
   backendEntries: 65536,
+  failsafePorts: { inbound: ['22/TCP'], outbound: ['22/TCP'] },
+  hostPrefixEntries: 524288,
   logLevel: 'info',
   hooks: 'auto',
 } as const satisfies Partial<AgentConfig>;

@@ -39,6 +39,7 @@ import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
 import { Telemetry } from './flows/telemetry.js';
+import { HostFirewall } from './host/firewall.js';
 import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
@@ -112,6 +113,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #compiler: PolicyCompiler;
   readonly #reconciler: Reconciler;
   readonly #services: Services;
+  readonly #host: HostFirewall;
   readonly #watcher: Watcher;
   readonly #telemetry: Telemetry;
   readonly #lister: Lister;
@@ -183,6 +185,16 @@ class AgentEngine implements RuntimeEngine {
       cidrs: this.#kernel.cidrs,
       reach: () => UNKNOWN,
     });
+    this.#host = new HostFirewall({
+      config,
+      pins: this.#kernel.pins,
+      rtnl: this.#kernel.rtnl,
+      method: this.#kernel.method,
+      objects: this.#objects,
+      attachments: this.#kernel.attachments,
+      log,
+      exclusive: (work) => this.#exclusive(work),
+    });
     this.#reconciler = new Reconciler({
       kernel: this.#kernel,
       objects: this.#objects,
@@ -192,6 +204,7 @@ class AgentEngine implements RuntimeEngine {
       log,
       services: this.#services,
       nodes,
+      host: this.#host,
     });
     this.#watcher = new Watcher({
       kernel: this.#kernel,
@@ -200,10 +213,11 @@ class AgentEngine implements RuntimeEngine {
       log,
       exclusive: (work) => this.#exclusive(work),
       lost: (container) => this.runtime.lost(container),
+      hostChanged: () => this.#host.devicesChanged(),
     });
     const context: EventContext = {
       ownerOf: (address) => ownerOf(this.#kernel, address),
-      describeRule: (rule) => this.#compiler.describeRule(rule),
+      describeRule: (rule) => this.#compiler.describeRule(rule) ?? this.#host.describeRule(rule),
     };
     this.names = new NameFeed(this.#objects, this.#leases);
     this.runtime = new RuntimeObjects({
@@ -295,11 +309,12 @@ class AgentEngine implements RuntimeEngine {
     const strays = adoption.removeStrays();
     kernel.sweep();
     this.#services.sweep();
+    this.#host.sweep();
     kernel.removeForgotten(gatewaysOf(this.#objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
-    this.#timers.push(this.#warmDryRun(onError));
+    this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
     this.safe.start((key) => this.#objects.get(key));
     this.#ready = true;
     this.#log.info(
@@ -349,6 +364,7 @@ class AgentEngine implements RuntimeEngine {
       ...uplinks,
       ...this.#reconciler.problems.values(),
       ...this.#services.problems,
+      ...this.#host.problems,
     ].map(errorLine);
     const pending = this.safe.pending();
     return {
@@ -401,6 +417,7 @@ class AgentEngine implements RuntimeEngine {
     this.#leases.close();
     this.runtime.close();
     this.#dryRun.close();
+    this.#host.close();
     await this.#kernel.idle();
     this.#kernel.close();
   }

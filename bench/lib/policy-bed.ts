@@ -85,6 +85,7 @@ export class PolicyBed {
         prepare: () => ({ mustReevaluate: false, commit: () => undefined }),
       },
       services: { prepare: () => ({ mustReevaluate: false, commit: () => undefined }) },
+      host: { prepare: () => ({ commit: () => undefined }) },
       log: createLogger(config.logLevel),
     });
   }

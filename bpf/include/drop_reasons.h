@@ -42,5 +42,9 @@ enum drop_reason {
 	DROP_SERVICE_NOT_LOCAL = 32, /* the service is for backends of this node, and there is none */
 	DROP_SERVICE_SOURCE = 33, /* the service does not take connections from this source */
 	DROP_BANDWIDTH = 34, /* more than the limit of the container */
-	DROP_REASON_COUNT = 35,
+	DROP_HOST_POLICY = 35, /* denied by a HostPolicy */
+	DROP_HOST_RATE = 36, /* more than the limit of a HostPolicy's rule */
+	DROP_HOST_PANIC = 37, /* everything is closed (sluice panic-close) */
+	DROP_HOST_EARLY = 38, /* a peer that HostPolicies deny whatever it sends, dropped in XDP */
+	DROP_REASON_COUNT = 39,
 };

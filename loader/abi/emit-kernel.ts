@@ -27,6 +27,7 @@ const STRUCTS: Readonly<Record<string, readonly string[]>> = {
   bpf_map_batch_opts: ['sz', 'elem_flags', 'flags'],
   bpf_tc_hook: ['sz', 'ifindex', 'attach_point', 'parent'],
   bpf_tc_opts: ['sz', 'prog_fd', 'flags', 'prog_id', 'handle', 'priority'],
+  bpf_link_create_opts: ['sz', 'flags'],
   bpf_prog_info: [
     'type',
     'id',

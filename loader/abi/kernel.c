@@ -26,6 +26,7 @@ struct bpf_test_run_opts *btf_export_test_run;
 struct bpf_map_batch_opts *btf_export_batch;
 struct bpf_tc_hook *btf_export_tc_hook;
 struct bpf_tc_opts *btf_export_tc_opts;
+struct bpf_link_create_opts *btf_export_link_create;
 struct bpf_prog_load_opts *btf_export_prog_load;
 struct bpf_prog_info *btf_export_prog_info;
 struct bpf_map_info *btf_export_map_info;

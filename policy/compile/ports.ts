@@ -54,10 +54,17 @@ interface Segment {
 const LAST_PORT = 65535;
 const NO_TIER = -1;
 
-/** Stands for all protocols that have no ports (ICMP and others). */
+/** Stands for all protocols without ports, and for those that no rule names. */
 const OTHER = 0;
 
-const PORT_PROTOCOLS: readonly number[] = [PROTOCOL.TCP, PROTOCOL.UDP, PROTOCOL.SCTP];
+/** In rules of the host the type and code of an ICMP message are its "port". */
+const PORT_PROTOCOLS: readonly number[] = [
+  PROTOCOL.TCP,
+  PROTOCOL.UDP,
+  PROTOCOL.SCTP,
+  PROTOCOL.ICMP,
+  PROTOCOL.ICMPv6,
+];
 
 const same = (a: Decision | undefined, b: Decision | undefined): boolean =>
   a?.verdict === b?.verdict && a?.rule === b?.rule;

@@ -30,7 +30,7 @@ export const IDENTITY = {
 export const CLASS_FIRST = 0x40000000;
 
 /** IP protocol numbers (IANA). */
-export const PROTOCOL = { TCP: 6, UDP: 17, SCTP: 132 } as const;
+export const PROTOCOL = { TCP: 6, UDP: 17, SCTP: 132, ICMP: 1, ICMPv6: 58 } as const;
 
 export type Direction = 'egress' | 'ingress';
 
@@ -124,10 +124,10 @@ export interface CompiledState {
 
 /** What a rule number means. */
 export interface RuleDescription {
-  readonly kind: PolicyResource['kind'];
-  /** Absent: a ClusterNetworkPolicy. */
+  readonly kind: PolicyResource['kind'] | 'HostPolicy';
+  /** Absent: a ClusterNetworkPolicy or HostPolicy. */
   readonly namespace?: string;
-  /** Only of a ClusterNetworkPolicy. */
+  /** Not of a NetworkPolicy. */
   readonly tier?: PolicyTier;
   readonly direction: Direction;
   /** The policy with the rule; for `default deny` those that isolate, joined by ", ". */

@@ -2,6 +2,7 @@
  * The typed model: what a definition means once it has been read and checked. All nodes are frozen
  * plain objects, told apart by `kind`.
  */
+import type { HostPolicyResource } from './host-policy.js';
 import type { EndpointSliceResource, ServiceResource } from './service.js';
 
 /** Where a definition came from; `line` is 1-based. */
@@ -242,6 +243,7 @@ export type Resource =
   | NamespaceResource
   | NetworkPolicyResource
   | ClusterNetworkPolicyResource
+  | HostPolicyResource
   | ServiceResource
   | EndpointSliceResource
   | NodeResource

@@ -5,6 +5,7 @@ import type { Resource, TestResource } from '../model/resources.js';
 import { clusterNetworkPolicySchema, lowerClusterNetworkPolicy } from './cluster-network-policy.js';
 import { containerSchema, lowerContainer } from './container.js';
 import { endpointSliceSchema, lowerEndpointSlice } from './endpoint-slice.js';
+import { hostPolicySchema, lowerHostPolicy } from './host-policy.js';
 import type { Lowering } from './lowering.js';
 import { lowerNamespace, namespaceSchema } from './namespace.js';
 import { lowerNetwork, networkSchema } from './network.js';
@@ -53,6 +54,7 @@ export const AGENT_KINDS: readonly Kind<Resource>[] = [
     clusterNetworkPolicySchema,
     lowerClusterNetworkPolicy,
   ),
+  kind('sluice.dev/v1alpha1', 'HostPolicy', hostPolicySchema, lowerHostPolicy),
   kind('v1', 'Namespace', namespaceSchema, lowerNamespace),
   kind('v1', 'Service', serviceSchema, lowerService, { status: true, plain: isPlainService }),
   kind('discovery.k8s.io/v1', 'EndpointSlice', endpointSliceSchema, lowerEndpointSlice, {

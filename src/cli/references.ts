@@ -38,6 +38,12 @@ const KINDS: Readonly<Record<ResourceKind, KindInfo>> = {
     spec: { tier: 'Admin', priority: 0, subject: { namespaces: {} } },
     aliases: ['clusternetworkpolicy', 'clusternetworkpolicies', 'cnp'],
   },
+  HostPolicy: {
+    apiVersion: 'sluice.dev/v1alpha1',
+    namespaced: false,
+    spec: { subject: { host: {} } },
+    aliases: ['hostpolicy', 'hostpolicies'],
+  },
   Service: {
     apiVersion: 'v1',
     namespaced: true,

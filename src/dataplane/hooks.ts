@@ -6,6 +6,7 @@ import {
   type CgroupAttachType,
   openPinnedLink,
   type TcMethod,
+  type TcPlace,
 } from '../../loader/link.js';
 import { insideNetns, type Netns } from '../../loader/netns.js';
 import type { BpfProgram } from '../../loader/program.js';
@@ -54,8 +55,9 @@ export class Hooks {
     else both();
   }
 
+  /** Before all others: the host's policy judges only what this program leaves. */
   attachUplink(ifindex: number): void {
-    this.#ensure(UPLINK, ifindex, 'ingress');
+    this.#ensure(UPLINK, ifindex, 'ingress', 'first');
   }
 
   /** Takes our programs off a device that stays (an uplink that is one no longer). */
@@ -88,7 +90,7 @@ export class Hooks {
     for (const name of Object.keys(CGROUP)) this.#detachPinned(this.#pins.cgroupLink(name));
   }
 
-  #ensure(name: string, ifindex: number, hook: Hook): void {
+  #ensure(name: string, ifindex: number, hook: Hook, place: TcPlace = 'last'): void {
     if (this.method === 'clsact') {
       attach(this.#program(name), ifindex, hook, 'clsact').close();
       this.#detachPinned(this.#pins.link(ifindex, hook)); // of an agent with other settings
@@ -96,7 +98,7 @@ export class Hooks {
     }
     const pin = this.#pins.link(ifindex, hook);
     if (this.#updatePinned(pin, name, ifindex)) return;
-    const link = attach(this.#program(name), ifindex, hook, 'tcx');
+    const link = attach(this.#program(name), ifindex, hook, 'tcx', place);
     try {
       link.pin(pin);
     } finally {

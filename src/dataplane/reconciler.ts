@@ -4,6 +4,7 @@ import type { CompileDelta } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
+import type { HostFirewall, PendingHost } from '../host/firewall.js';
 import type { LeaseBook, LeaseChange } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
 import type { PendingNodes, RemoteNodes } from '../nodes/remote-nodes.js';
@@ -59,6 +60,7 @@ export class Reconciler {
   readonly #log: Logger;
   readonly #services: Pick<Services, 'prepare'>;
   readonly #nodes: Pick<RemoteNodes, 'prepare' | 'isElsewhere'>;
+  readonly #host: Pick<HostFirewall, 'prepare'>;
   readonly #switch: PolicySwitch;
   readonly #hostPorts: HostPorts;
   readonly #networks: NetworkSetup;
@@ -75,6 +77,7 @@ export class Reconciler {
     readonly log: Logger;
     readonly services: Pick<Services, 'prepare'>;
     readonly nodes: Pick<RemoteNodes, 'prepare' | 'isElsewhere'>;
+    readonly host: Pick<HostFirewall, 'prepare'>;
   }) {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
@@ -84,6 +87,7 @@ export class Reconciler {
     this.#instance = parts.instance;
     this.#log = parts.log;
     this.#services = parts.services;
+    this.#host = parts.host;
     this.#switch = new PolicySwitch(parts.kernel);
     this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.node, parts.kernel.attachments);
     this.#networks = new NetworkSetup(parts.kernel);
@@ -189,6 +193,7 @@ export class Reconciler {
     const portsChanged = this.#hostPorts.update(named, undo);
     fault('ports:written');
     const services = this.#services.prepare(request.edits, named.keys(), undo);
+    const host = this.#host.prepare(request.edits, request.lenient, undo);
     const networksChanged = networkEdits.some(({ before }) => before !== undefined);
     if (
       delta.mustReevaluate ||
@@ -213,6 +218,7 @@ export class Reconciler {
         containers,
         services,
         nodes,
+        host,
         ...(request.removeLater === true ? { later } : {}),
       });
   }
@@ -332,6 +338,7 @@ export class Reconciler {
     readonly later?: (gone: Promise<void>) => void;
     readonly services: PendingServices;
     readonly nodes: PendingNodes;
+    readonly host: PendingHost;
   }): unknown[] {
     const { plan, delta, failed, networkEdits } = done;
     const errors: unknown[] = [];
@@ -349,6 +356,7 @@ export class Reconciler {
     if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
     attempt(() => done.services.commit());
     attempt(() => done.nodes.commit());
+    attempt(() => done.host.commit());
     attempt(() => this.#switch.finish(delta));
     for (const rest of this.#policies.settle(failed)) {
       attempt(() => {

@@ -6,6 +6,7 @@ import { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
+import { removeHostFirewall } from '../host/remove.js';
 import { Journal } from '../ipam/journal.js';
 import type { Lease } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
@@ -29,6 +30,7 @@ const STATE = [
   'confirm.json',
   'bpf.json',
   'host.json',
+  'host',
 ] as const;
 
 /**
@@ -58,6 +60,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
       const [error] = new HostDevices(rtnl, config.instance, config.stateDir).restore();
       if (error !== undefined) throw asError(error);
     });
+    attempt('host policies', () => removeHostFirewall(config));
     attempt('programs', () => {
       for (const name of pins.list('links')) detach(join(config.pinPath, 'links', name));
       if (existsSync(config.pinPath)) pins.removeAll();

@@ -32,6 +32,7 @@ export class Watcher {
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #lost: (container: string) => void;
+  readonly #hostChanged: () => void;
   readonly #monitor: NetlinkMonitor;
   readonly #waiting = new Map<string, Waiting>();
   #sweep: string[] = [];
@@ -44,6 +45,8 @@ export class Watcher {
     readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
     /** A container of a runtime (`namespace/name`) lost its device: it is not made again. */
     readonly lost: (container: string) => void;
+    /** Devices of the host came or went. */
+    readonly hostChanged: () => void;
   }) {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
@@ -51,6 +54,7 @@ export class Watcher {
     this.#log = parts.log;
     this.#exclusive = parts.exclusive;
     this.#lost = parts.lost;
+    this.#hostChanged = parts.hostChanged;
     this.#monitor = NetlinkMonitor.open(['link', 'address', 'route']);
   }
 
@@ -113,6 +117,7 @@ export class Watcher {
 
   async #refreshHost(): Promise<void> {
     const { mtu } = this.#kernel.uplinks;
+    this.#hostChanged();
     const addresses = this.#kernel.hostAddresses.refresh();
     const uplinks = this.#kernel.uplinks.refresh(true);
     if (!addresses && !uplinks) return;

@@ -1,5 +1,6 @@
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
-import type { Resource } from '../../policy/model/resources.js';
+import type { HostPolicyResource } from '../../policy/model/host-policy.js';
+import type { ClusterNetworkPolicyResource, Resource } from '../../policy/model/resources.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { Reconciler } from '../dataplane/reconciler.js';
 import type { Listing, ListingName } from '../engine.js';
@@ -130,7 +131,15 @@ export class Lister {
 
   /** Those of a tier in the order in which they are looked at. */
   #clusterPolicies(): Row[] {
-    const policies = [...this.#parts.objects.ofKind('ClusterNetworkPolicy')].sort((a, b) =>
+    const { objects } = this.#parts;
+    return [
+      ...this.#tiered(objects.ofKind('ClusterNetworkPolicy')),
+      ...this.#tiered(objects.ofKind('HostPolicy')),
+    ];
+  }
+
+  #tiered(resources: Iterable<ClusterNetworkPolicyResource | HostPolicyResource>): Row[] {
+    const policies = [...resources].sort((a, b) =>
       a.tier < b.tier ? -1 : a.tier > b.tier ? 1 : a.priority - b.priority || (a.name < b.name ? -1 : 1),
     );
     return policies.map((policy) => {

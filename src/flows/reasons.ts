@@ -51,6 +51,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   32: { name: 'service_not_local', text: 'the service takes backends of this node only, and has none here' },
   33: { name: 'service_source', text: 'the service does not take connections from this source' },
   34: { name: 'bandwidth', text: "more than the container's bandwidth limit allows" },
+  35: { name: 'host_policy', text: 'a HostPolicy does not allow it' },
+  36: { name: 'host_rate', text: "more than the limit of a HostPolicy's rule" },
+  37: { name: 'host_panic', text: 'everything but the failsafe ports is closed (sluice panic-close)' },
+  38: { name: 'host_early', text: 'HostPolicies deny whatever this peer sends; dropped before all else' },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */

@@ -42,6 +42,7 @@ export const KIND_ORDER: readonly ResourceKind[] = [
   'Network',
   'NetworkPolicy',
   'ClusterNetworkPolicy',
+  'HostPolicy',
   'Container',
   'Service',
   'EndpointSlice',

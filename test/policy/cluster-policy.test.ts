@@ -10,10 +10,11 @@ import type { Resource } from '../../policy/model/resources.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import { Simulation } from './simulation.js';
 
-type NoPolicy = 'Network' | 'Container' | 'Service' | 'EndpointSlice' | 'Node' | 'Pod';
+type NoPolicy = 'Network' | 'Container' | 'HostPolicy' | 'Service' | 'EndpointSlice' | 'Node' | 'Pod';
 const NO_POLICY: ReadonlySet<string> = new Set<NoPolicy>([
   'Network',
   'Container',
+  'HostPolicy',
   'Service',
   'EndpointSlice',
   'Node',

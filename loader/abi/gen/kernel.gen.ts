@@ -58,6 +58,13 @@ export const BpfTcOpts = {
   priority: 24,
 } as const;
 
+/** Offsets in struct bpf_link_create_opts and the size of the part that is used. */
+export const BpfLinkCreateOpts = {
+  size: 12,
+  sz: 0,
+  flags: 8,
+} as const;
+
 /** Offsets in struct bpf_prog_info and the size of the part that is used. */
 export const BpfProgInfo = {
   size: 220,

@@ -4,7 +4,9 @@ import {
   type Codec,
   type IpAddr,
   ipAddrCodec,
+  putArray,
   putBytes,
+  takeArray,
   takeBytes,
   u32Codec,
   u64Codec,
@@ -13,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '279714c32e7af91f';
+export const LAYOUT_HASH = '68c738ba7919b937';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -514,6 +516,272 @@ export const halfFlowCodec: Codec<HalfFlow> = {
     return {
       r: flowCodec.decode(from, offset),
       f: flowCodec.decode(from, offset + 152),
+    };
+  },
+};
+
+/** struct host_bucket, 16 bytes. */
+export interface HostBucket {
+  readonly packets: bigint;
+  readonly connections: bigint;
+}
+export const hostBucketCodec: Codec<HostBucket> = {
+  size: 16,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.packets, offset);
+    into.writeBigUInt64LE(value.connections, offset + 8);
+  },
+  decode(from, offset) {
+    return {
+      packets: from.readBigUInt64LE(offset),
+      connections: from.readBigUInt64LE(offset + 8),
+    };
+  },
+};
+
+/** struct host_bucket_key, 20 bytes. */
+export interface HostBucketKey {
+  readonly addr: IpAddr;
+  readonly rule: number;
+}
+export const hostBucketKeyCodec: Codec<HostBucketKey> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'host_bucket_key.addr');
+    into.writeUInt32LE(value.rule, offset + 16);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      rule: from.readUInt32LE(offset + 16),
+    };
+  },
+};
+
+/** struct host_failsafe_key, 4 bytes. */
+export interface HostFailsafeKey {
+  readonly direction: number;
+  readonly proto: number;
+  readonly port: number;
+}
+export const hostFailsafeKeyCodec: Codec<HostFailsafeKey> = {
+  size: 4,
+  encode(value, into, offset) {
+    into.writeUInt8(value.direction, offset);
+    into.writeUInt8(value.proto, offset + 1);
+    into.writeUInt16BE(value.port, offset + 2);
+  },
+  decode(from, offset) {
+    return {
+      direction: from.readUInt8(offset),
+      proto: from.readUInt8(offset + 1),
+      port: from.readUInt16BE(offset + 2),
+    };
+  },
+};
+
+/** struct host_flow, 64 bytes. */
+export interface HostFlow {
+  readonly epoch: number;
+  readonly last: number;
+  readonly rule: number;
+  readonly subject: number;
+  readonly port: number;
+  readonly direction: number;
+  readonly verdict: number;
+  readonly flags: number;
+  readonly reason: number;
+  readonly packets: readonly bigint[];
+  readonly bytes: readonly bigint[];
+  readonly created: bigint;
+}
+export const hostFlowCodec: Codec<HostFlow> = {
+  size: 64,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.epoch, offset);
+    into.writeUInt32LE(value.last, offset + 4);
+    into.writeUInt32LE(value.rule, offset + 8);
+    into.writeUInt32LE(value.subject, offset + 12);
+    into.writeUInt16BE(value.port, offset + 16);
+    into.writeUInt8(value.direction, offset + 18);
+    into.writeUInt8(value.verdict, offset + 19);
+    into.writeUInt8(value.flags, offset + 20);
+    into.writeUInt8(value.reason, offset + 21);
+    into.fill(0, offset + 22, offset + 24);
+    putArray(value.packets, u64Codec, into, offset + 24, 2, 'host_flow.packets');
+    putArray(value.bytes, u64Codec, into, offset + 40, 2, 'host_flow.bytes');
+    into.writeBigUInt64LE(value.created, offset + 56);
+  },
+  decode(from, offset) {
+    return {
+      epoch: from.readUInt32LE(offset),
+      last: from.readUInt32LE(offset + 4),
+      rule: from.readUInt32LE(offset + 8),
+      subject: from.readUInt32LE(offset + 12),
+      port: from.readUInt16BE(offset + 16),
+      direction: from.readUInt8(offset + 18),
+      verdict: from.readUInt8(offset + 19),
+      flags: from.readUInt8(offset + 20),
+      reason: from.readUInt8(offset + 21),
+      packets: takeArray(from, u64Codec, offset + 24, 2),
+      bytes: takeArray(from, u64Codec, offset + 40, 2),
+      created: from.readBigUInt64LE(offset + 56),
+    };
+  },
+};
+
+/** struct host_flow_key, 40 bytes. */
+export interface HostFlowKey {
+  readonly local: IpAddr;
+  readonly remote: IpAddr;
+  readonly localPort: number;
+  readonly remotePort: number;
+  readonly scope: number;
+  readonly proto: number;
+}
+export const hostFlowKeyCodec: Codec<HostFlowKey> = {
+  size: 40,
+  encode(value, into, offset) {
+    putBytes(value.local, into, offset, 16, 'host_flow_key.local');
+    putBytes(value.remote, into, offset + 16, 16, 'host_flow_key.remote');
+    into.writeUInt16BE(value.localPort, offset + 32);
+    into.writeUInt16BE(value.remotePort, offset + 34);
+    into.writeUInt16LE(value.scope, offset + 36);
+    into.writeUInt8(value.proto, offset + 38);
+    into.fill(0, offset + 39, offset + 40);
+  },
+  decode(from, offset) {
+    return {
+      local: takeBytes(from, offset, 16),
+      remote: takeBytes(from, offset + 16, 16),
+      localPort: from.readUInt16BE(offset + 32),
+      remotePort: from.readUInt16BE(offset + 34),
+      scope: from.readUInt16LE(offset + 36),
+      proto: from.readUInt8(offset + 38),
+    };
+  },
+};
+
+/** struct host_owner_key, 16 bytes. */
+export interface HostOwnerKey {
+  readonly id: bigint;
+  readonly kind: number;
+  readonly generation: number;
+}
+export const hostOwnerKeyCodec: Codec<HostOwnerKey> = {
+  size: 16,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.id, offset);
+    into.writeUInt32LE(value.kind, offset + 8);
+    into.writeUInt32LE(value.generation, offset + 12);
+  },
+  decode(from, offset) {
+    return {
+      id: from.readBigUInt64LE(offset),
+      kind: from.readUInt32LE(offset + 8),
+      generation: from.readUInt32LE(offset + 12),
+    };
+  },
+};
+
+/** struct host_prefix_key, 24 bytes. */
+export interface HostPrefixKey {
+  readonly addr: IpAddr;
+  readonly length: number;
+  readonly generation: number;
+}
+export const hostPrefixKeyCodec: Codec<HostPrefixKey> = {
+  size: 24,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'host_prefix_key.addr');
+    into.writeUInt32LE(value.length, offset + 16);
+    into.writeUInt32LE(value.generation, offset + 20);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      length: from.readUInt32LE(offset + 16),
+      generation: from.readUInt32LE(offset + 20),
+    };
+  },
+};
+
+/** struct host_rule, 56 bytes. */
+export interface HostRule {
+  readonly flags: number;
+  readonly packets: RateLimit;
+  readonly connections: RateLimit;
+}
+export const hostRuleCodec: Codec<HostRule> = {
+  size: 56,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.flags, offset);
+    into.fill(0, offset + 4, offset + 8);
+    rateLimitCodec.encode(value.packets, into, offset + 8);
+    rateLimitCodec.encode(value.connections, into, offset + 32);
+  },
+  decode(from, offset) {
+    return {
+      flags: from.readUInt32LE(offset),
+      packets: rateLimitCodec.decode(from, offset + 8),
+      connections: rateLimitCodec.decode(from, offset + 32),
+    };
+  },
+};
+
+/** struct host_state, 192 bytes. */
+export interface HostState {
+  readonly epoch: number;
+  readonly panic: number;
+  readonly generation: number;
+  readonly early: number;
+  readonly count4: number;
+  readonly count6: number;
+  readonly lengths4: Uint8Array;
+  readonly lengths6: Uint8Array;
+}
+export const hostStateCodec: Codec<HostState> = {
+  size: 192,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.epoch, offset);
+    into.writeUInt32LE(value.panic, offset + 4);
+    into.writeUInt32LE(value.generation, offset + 8);
+    into.writeUInt32LE(value.early, offset + 12);
+    into.writeUInt32LE(value.count4, offset + 16);
+    into.writeUInt32LE(value.count6, offset + 20);
+    putBytes(value.lengths4, into, offset + 24, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 57, 129, 'host_state.lengths6');
+    into.fill(0, offset + 186, offset + 192);
+  },
+  decode(from, offset) {
+    return {
+      epoch: from.readUInt32LE(offset),
+      panic: from.readUInt32LE(offset + 4),
+      generation: from.readUInt32LE(offset + 8),
+      early: from.readUInt32LE(offset + 12),
+      count4: from.readUInt32LE(offset + 16),
+      count6: from.readUInt32LE(offset + 20),
+      lengths4: takeBytes(from, offset + 24, 33),
+      lengths6: takeBytes(from, offset + 57, 129),
+    };
+  },
+};
+
+/** struct host_subject, 8 bytes. */
+export interface HostSubject {
+  readonly ingress: number;
+  readonly egress: number;
+}
+export const hostSubjectCodec: Codec<HostSubject> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.ingress, offset);
+    into.writeUInt32LE(value.egress, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      ingress: from.readUInt32LE(offset),
+      egress: from.readUInt32LE(offset + 4),
     };
   },
 };
@@ -1160,7 +1428,11 @@ export const DropReason = {
   ServiceNotLocal: 32,
   ServiceSource: 33,
   Bandwidth: 34,
-  ReasonCount: 35,
+  HostPolicy: 35,
+  HostRate: 36,
+  HostPanic: 37,
+  HostEarly: 38,
+  ReasonCount: 39,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1200,7 +1472,11 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   32: 'ServiceNotLocal',
   33: 'ServiceSource',
   34: 'Bandwidth',
-  35: 'ReasonCount',
+  35: 'HostPolicy',
+  36: 'HostRate',
+  37: 'HostPanic',
+  38: 'HostEarly',
+  39: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
@@ -1289,6 +1565,68 @@ export const FlowStateName: Readonly<Record<number, keyof typeof FlowState>> = {
   2: 'Open',
   3: 'Closing',
   4: 'Closed',
+};
+
+/** enum host_flow_flag. */
+export const HostFlowFlag = {
+  Answered: 1,
+  Limited: 2,
+  Failsafe: 4,
+  Forwarded: 8,
+} as const;
+export type HostFlowFlag = (typeof HostFlowFlag)[keyof typeof HostFlowFlag];
+/** Names of enum host_flow_flag by number. */
+export const HostFlowFlagName: Readonly<Record<number, keyof typeof HostFlowFlag>> = {
+  1: 'Answered',
+  2: 'Limited',
+  4: 'Failsafe',
+  8: 'Forwarded',
+};
+
+/** enum host_owner_kind. */
+export const HostOwnerKind = {
+  Device: 1,
+  Cgroup: 2,
+  User: 3,
+  Pair: 4,
+} as const;
+export type HostOwnerKind = (typeof HostOwnerKind)[keyof typeof HostOwnerKind];
+/** Names of enum host_owner_kind by number. */
+export const HostOwnerKindName: Readonly<Record<number, keyof typeof HostOwnerKind>> = {
+  1: 'Device',
+  2: 'Cgroup',
+  3: 'User',
+  4: 'Pair',
+};
+
+/** enum host_panic. */
+export const HostPanic = {
+  None: 0,
+  Open: 1,
+  Close: 2,
+} as const;
+export type HostPanic = (typeof HostPanic)[keyof typeof HostPanic];
+/** Names of enum host_panic by number. */
+export const HostPanicName: Readonly<Record<number, keyof typeof HostPanic>> = {
+  0: 'None',
+  1: 'Open',
+  2: 'Close',
+};
+
+/** enum host_rule_flag. */
+export const HostRuleFlag = {
+  Log: 1,
+  PerSource: 2,
+  Packets: 4,
+  Connections: 8,
+} as const;
+export type HostRuleFlag = (typeof HostRuleFlag)[keyof typeof HostRuleFlag];
+/** Names of enum host_rule_flag by number. */
+export const HostRuleFlagName: Readonly<Record<number, keyof typeof HostRuleFlag>> = {
+  1: 'Log',
+  2: 'PerSource',
+  4: 'Packets',
+  8: 'Connections',
 };
 
 /** enum member_flag. */

@@ -1,0 +1,180 @@
+/**
+ * The prefixes of all peers, each with its class: the peers that contain it, themselves or by a wider prefix. So the
+ * longest prefix that contains an address says all about it. The cost of a change follows its size, unless it is a
+ * prefix with others inside, which are looked for among all.
+ */
+import { Combinations } from './combinations.js';
+import { lengthOf, type PrefixKey, widen } from './prefix.js';
+
+/** What joins and leaves a peer. */
+export interface PeerChange {
+  readonly peer: number;
+  readonly added: Iterable<PrefixKey>;
+  readonly removed: Iterable<PrefixKey>;
+}
+
+/** Below this many changed prefixes, others are held against each of them instead of widened. */
+const FEW = 8;
+
+const LENGTHS = 129;
+
+class FamilyTable<K extends PrefixKey> {
+  readonly #combinations: Combinations;
+  /** Peers that have exactly this prefix. */
+  readonly #own = new Map<K, number>();
+  readonly #classes = new Map<K, number>();
+  readonly #lengths = new Uint32Array(LENGTHS);
+
+  constructor(combinations: Combinations) {
+    this.#combinations = combinations;
+  }
+
+  get size(): number {
+    return this.#classes.size;
+  }
+
+  /** Lengths in use, longest first. */
+  lengths(): number[] {
+    const out: number[] = [];
+    for (let length = LENGTHS - 1; length >= 0; length--) if (this.#lengths[length] !== 0) out.push(length);
+    return out;
+  }
+
+  entries(): IterableIterator<[K, number]> {
+    return this.#classes.entries();
+  }
+
+  classOf(key: K): number | undefined {
+    return this.#classes.get(key);
+  }
+
+  /** Puts a change of peers in; `touched` gets the prefixes that have other peers of their own now. */
+  own(peer: number, added: Iterable<K>, removed: Iterable<K>, touched: Set<K>): void {
+    for (const key of removed) {
+      const before = this.#own.get(key);
+      if (before === undefined) continue;
+      const now = this.#combinations.without(before, peer);
+      if (now === before) continue;
+      if (now === 0) this.#own.delete(key);
+      else this.#own.set(key, now);
+      touched.add(key);
+    }
+    for (const key of added) {
+      const before = this.#own.get(key) ?? 0;
+      const now = this.#combinations.with(before, peer);
+      if (now === before) continue;
+      this.#own.set(key, now);
+      touched.add(key);
+    }
+  }
+
+  /** Finds the classes that differ now; 0: the prefix is gone. */
+  settle(touched: ReadonlySet<K>, changes: Map<PrefixKey, number>): void {
+    if (touched.size === 0) return;
+    const inside = this.#inside(touched);
+    const affected = [...touched, ...inside].sort((a, b) => lengthOf(a) - lengthOf(b));
+    const lengths = new Set(this.lengths());
+    for (const key of touched) if (this.#own.has(key)) lengths.add(lengthOf(key));
+    const descending = [...lengths].sort((a, b) => b - a);
+    for (const key of affected) {
+      const own = this.#own.get(key);
+      const before = this.#classes.get(key);
+      if (own === undefined) {
+        if (before === undefined) continue;
+        this.#classes.delete(key);
+        this.#count(key, -1);
+        changes.set(key, 0);
+        continue;
+      }
+      const now = this.#combinations.union(own, this.#around(key, descending));
+      if (now === before) continue;
+      if (before === undefined) this.#count(key, 1);
+      this.#classes.set(key, now);
+      changes.set(key, now);
+    }
+  }
+
+  #count(key: K, by: number): void {
+    const length = lengthOf(key);
+    this.#lengths[length] = (this.#lengths[length] ?? 0) + by;
+  }
+
+  /** Class of the next wider prefix. */
+  #around(key: K, descending: readonly number[]): number {
+    const own = lengthOf(key);
+    for (const length of descending) {
+      if (length >= own) continue;
+      const found = this.#classes.get(widen(key, length));
+      if (found !== undefined) return found;
+    }
+    return 0;
+  }
+
+  /** Prefixes inside of touched ones, which are not touched themselves. */
+  #inside(touched: ReadonlySet<K>): K[] {
+    const lengths = [...new Set([...touched].map(lengthOf))];
+    const shortest = Math.min(...lengths);
+    if (!this.lengths().some((length) => length > shortest)) return [];
+    const out: K[] = [];
+    const few = touched.size <= FEW ? [...touched] : undefined;
+    for (const key of this.#classes.keys()) {
+      const own = lengthOf(key);
+      if (own <= shortest || touched.has(key)) continue;
+      const contained =
+        few === undefined
+          ? lengths.some((length) => length < own && touched.has(widen(key, length)))
+          : few.some((wide) => lengthOf(wide) < own && widen(key, lengthOf(wide)) === wide);
+      if (contained) out.push(key);
+    }
+    return out;
+  }
+}
+
+export class PrefixTable {
+  readonly combinations = new Combinations();
+  readonly #v4 = new FamilyTable<number>(this.combinations);
+  readonly #v6 = new FamilyTable<string>(this.combinations);
+
+  get size(): number {
+    return this.#v4.size + this.#v6.size;
+  }
+
+  lengths(family: 4 | 6): number[] {
+    return family === 4 ? this.#v4.lengths() : this.#v6.lengths();
+  }
+
+  classOf(key: PrefixKey): number | undefined {
+    return typeof key === 'number' ? this.#v4.classOf(key) : this.#v6.classOf(key);
+  }
+
+  *entries(): IterableIterator<[PrefixKey, number]> {
+    yield* this.#v4.entries();
+    yield* this.#v6.entries();
+  }
+
+  /** Takes changes of peers in. Returns the prefixes whose class differs now, 0 for those that are gone. */
+  update(changes: Iterable<PeerChange>): Map<PrefixKey, number> {
+    const touched4 = new Set<number>();
+    const touched6 = new Set<string>();
+    for (const { peer, added, removed } of changes) {
+      const [new4, new6] = byFamily(added);
+      const [old4, old6] = byFamily(removed);
+      this.#v4.own(peer, new4, old4, touched4);
+      this.#v6.own(peer, new6, old6, touched6);
+    }
+    const out = new Map<PrefixKey, number>();
+    this.#v4.settle(touched4, out);
+    this.#v6.settle(touched6, out);
+    return out;
+  }
+}
+
+function byFamily(keys: Iterable<PrefixKey>): [number[], string[]] {
+  const v4: number[] = [];
+  const v6: string[] = [];
+  for (const key of keys) {
+    if (typeof key === 'number') v4.push(key);
+    else v6.push(key);
+  }
+  return [v4, v6];
+}

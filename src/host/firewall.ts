@@ -1,0 +1,339 @@
+import type { TcMethod } from '../../loader/link.js';
+import type { Rtnetlink } from '../../loader/netlink/route.js';
+import type { RuleDescription } from '../../policy/compile/types.js';
+import { SluiceError } from '../../policy/errors.js';
+import { comparePolicies, FIRST_HOST_RULE, HostRules } from '../../policy/host/rules.js';
+import type { HostPolicyResource } from '../../policy/model/host-policy.js';
+import type { AgentConfig } from '../config.js';
+import type { Attachments } from '../dataplane/attachments.js';
+import type { Pins } from '../dataplane/pins.js';
+import type { Rollback } from '../dataplane/rollback.js';
+import type { Logger } from '../log.js';
+import type { Edit, ObjectSet } from '../state/objects.js';
+import { FailsafePorts } from './failsafe.js';
+import { HostHooks } from './hooks.js';
+import { type Contents, type HostEndpoint, HostPeers } from './peers.js';
+import { type HostLoaded, hostPins, hostStateDir, isHostPinned, loadHostPrograms } from './programs.js';
+import { HostStateMemory } from './state.js';
+import { SubjectNumbers } from './subject-numbers.js';
+import { numberKeys, ownersOf, place, rulesOf, subjectsOf, userId } from './subjects.js';
+import { HostTables, type WantedTables } from './tables.js';
+
+/** Between two looks at list files and cgroups. */
+const POLL_MS = 250;
+
+const NAME_LABEL = 'kubernetes.io/metadata.name';
+
+export interface PendingHost {
+  /** Removes what the change made unnecessary. */
+  commit(): void;
+}
+
+/** What is in the kernel while there are HostPolicies. */
+interface Running {
+  readonly loaded: HostLoaded;
+  readonly state: HostStateMemory;
+  readonly tables: HostTables;
+  readonly rules: HostRules;
+  readonly numbers: SubjectNumbers;
+}
+
+/**
+ * The host's own policy. Without a HostPolicy nothing of it is loaded or attached. While an agent is stopped the
+ * programs and maps go on; the next one writes its own tables beside theirs and switches by one number.
+ */
+export class HostFirewall {
+  readonly #config: AgentConfig;
+  readonly #pins: Pins;
+  readonly #rtnl: Rtnetlink;
+  readonly #objects: ObjectSet;
+  readonly #attachments: Attachments;
+  readonly #log: Logger;
+  readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly #hooks: HostHooks;
+  readonly #peers: HostPeers;
+  #running: Running | undefined;
+  #policies: readonly HostPolicyResource[] = [];
+  #wanted: WantedTables = { subjects: new Map(), owners: [] };
+  #placement = '';
+  #problems: readonly SluiceError[] = [];
+  #closed = false;
+
+  constructor(parts: {
+    readonly config: AgentConfig;
+    readonly pins: Pins;
+    readonly rtnl: Rtnetlink;
+    readonly method: TcMethod;
+    readonly objects: ObjectSet;
+    readonly attachments: Attachments;
+    readonly log: Logger;
+    /** Runs work between two changes. */
+    readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  }) {
+    this.#config = parts.config;
+    this.#pins = parts.pins;
+    this.#rtnl = parts.rtnl;
+    this.#objects = parts.objects;
+    this.#attachments = parts.attachments;
+    this.#log = parts.log;
+    this.#exclusive = parts.exclusive;
+    const folder = hostStateDir(parts.config.stateDir);
+    this.#hooks = new HostHooks(hostPins(parts.pins.root), parts.method, folder);
+    this.#peers = new HostPeers(folder);
+  }
+
+  get problems(): SluiceError[] {
+    return [...this.#problems, ...this.#peers.problems.values()];
+  }
+
+  get panic(): string {
+    return this.#running?.state.panic ?? 'none';
+  }
+
+  describeRule(rule: number): RuleDescription | undefined {
+    return this.#running?.rules.describe(rule);
+  }
+
+  /** Names and patterns that rules have, for who learns their addresses. */
+  get domains(): readonly string[] {
+    return this.#peers.domains;
+  }
+
+  /** Puts the HostPolicies of a change into force. Throws SluiceError; `undo` gets what takes it back. */
+  prepare(edits: readonly Edit[], lenient: boolean, undo: Rollback): PendingHost {
+    const touches = edits.some(({ before, after }) => (after ?? before)?.kind === 'HostPolicy');
+    if (!touches) return { commit: () => this.#followEndpoints() };
+    const before = this.#policies;
+    const policies = [...this.#objects.ofKind('HostPolicy')].sort(comparePolicies);
+    this.#check(policies, lenient);
+    undo.push(() => {
+      if (before.length > 0) this.#apply(before, true);
+      else this.#policies = before;
+      this.#finish();
+    });
+    if (policies.length > 0) this.#apply(policies, lenient);
+    else this.#policies = policies;
+    return { commit: () => this.#finish() };
+  }
+
+  /** After the first full sync: what an earlier agent left and nobody wants is removed. */
+  sweep(): void {
+    if (this.#policies.length === 0) this.#stop();
+  }
+
+  /** Starts looking at list files and cgroups. */
+  start(): NodeJS.Timeout {
+    return setInterval(() => {
+      if (this.#running === undefined || this.#closed) return;
+      try {
+        if (!this.#isDue()) return;
+      } catch (err) {
+        this.#log.error({ err }, 'looking at the subjects of host policies failed');
+        return;
+      }
+      void this.#exclusive(async () => this.#poll()).catch((err: unknown) =>
+        this.#log.error({ err }, 'following lists and cgroups of host policies failed'),
+      );
+    }, POLL_MS).unref();
+  }
+
+  /** Devices came or went, or their names changed. */
+  devicesChanged(): void {
+    if (this.#running !== undefined) this.#replace();
+  }
+
+  /** The addresses that a name in a rule stands for now. They are in the kernel when this returns. */
+  setDomain(name: string, addresses: readonly string[]): void {
+    this.#write(this.#peers.setDomain(name, addresses));
+  }
+
+  /** Leaves the kernel as it is. */
+  close(): void {
+    this.#closed = true;
+    if (this.#running !== undefined) closeLoaded(this.#running.loaded);
+    this.#running = undefined;
+  }
+
+  #check(policies: readonly HostPolicyResource[], lenient: boolean): void {
+    const problems: SluiceError[] = [];
+    for (const { subject, origin } of policies) {
+      const { type } = subject;
+      if (this.#config.cgroupRoot === '' && (type === 'unit' || type === 'cgroup' || type === 'user'))
+        problems.push(SluiceError.of('SLU7003', { what: type }, origin));
+      else if (type === 'user' && userId(subject.user) === undefined)
+        problems.push(SluiceError.of('SLU7004', { user: subject.user }, origin));
+    }
+    const [first] = problems;
+    if (first !== undefined && !lenient) throw first;
+    this.#problems = problems;
+  }
+
+  #load(): Running {
+    const loaded = loadHostPrograms(this.#config, this.#pins);
+    const { maps } = loaded;
+    const state = new HostStateMemory(maps.host_state_map);
+    new FailsafePorts(maps.host_failsafe).set(this.#config);
+    return {
+      loaded,
+      state,
+      tables: new HostTables(maps, state),
+      rules: new HostRules(Math.max(HostTables.highestRule(maps), FIRST_HOST_RULE) + 1),
+      numbers: new SubjectNumbers(hostStateDir(this.#config.stateDir)),
+    };
+  }
+
+  #apply(policies: readonly HostPolicyResource[], lenient: boolean): void {
+    this.#running ??= this.#load();
+    const { tables, rules } = this.#running;
+    const contents = this.#peers.add(policies, () => this.#endpoints(), lenient);
+    tables.change(this.#changes(contents));
+    const numbered = rules.number(policies);
+    this.#bringIntoForce(policies, numbered);
+    this.#policies = policies;
+  }
+
+  #bringIntoForce(policies: readonly HostPolicyResource[], numbered: ReturnType<HostRules['number']>): void {
+    const running = this.#running;
+    if (running === undefined) return;
+    const { tables, loaded, numbers } = running;
+    const { cgroupRoot } = this.#config;
+    const placement = place(policies, this.#rtnl.links(), cgroupRoot);
+    const subjects = subjectsOf(policies, placement, cgroupRoot);
+    const assigned = numbers.assign(numberKeys(subjects, placement));
+    this.#wanted = {
+      subjects: new Map(
+        subjects.map(({ key, policies: own }) => {
+          const ingress = rulesOf(own, 'ingress', numbered);
+          const egress = rulesOf(own, 'egress', numbered);
+          return [
+            assigned.get(key) ?? 0,
+            { ...(ingress === undefined ? {} : { ingress }), ...(egress === undefined ? {} : { egress }) },
+          ];
+        }),
+      ),
+      owners: ownersOf(placement, assigned),
+    };
+    tables.apply(this.#wanted);
+    this.#hooks.set(
+      loaded.programs,
+      placement.devices.map(({ ifindex }) => ifindex),
+      placement.attach,
+    );
+    this.#placement = placementText(placement);
+  }
+
+  /** Subjects are elsewhere now. */
+  #replace(): void {
+    const running = this.#running;
+    if (running === undefined || this.#policies.length === 0) return;
+    this.#bringIntoForce(this.#policies, running.rules.number(this.#policies));
+    running.tables.sweep(this.#wanted, this.#peers.keys);
+  }
+
+  #finish(): void {
+    if (this.#policies.length === 0) {
+      this.#stop();
+      return;
+    }
+    const keys = HostPeers.keysOf(this.#policies);
+    this.#running?.tables.sweep(this.#wanted, keys);
+    this.#peers.keep(keys);
+    this.#peers.save();
+    this.#followEndpoints();
+  }
+
+  /** No policy: nothing is attached or pinned, unless somebody has closed or opened everything. */
+  #stop(): void {
+    this.#peers.keep(new Set());
+    this.#problems = [];
+    const pins = hostPins(this.#pins.root);
+    if (!isHostPinned(pins)) return;
+    const running = this.#running ?? this.#load();
+    const { panic } = running.state;
+    if (panic !== 'none') {
+      running.tables.apply({ subjects: new Map(), owners: [] });
+      this.#running = running;
+      return;
+    }
+    this.#hooks.removeAll();
+    closeLoaded(running.loaded);
+    this.#running = undefined;
+    pins.removeAll();
+  }
+
+  #followEndpoints(): void {
+    if (this.#running === undefined || !this.#peers.selectsEndpoints) return;
+    this.#write(this.#peers.updateEndpoints(this.#endpoints()));
+  }
+
+  #isDue(): boolean {
+    const { cgroupRoot } = this.#config;
+    if (this.#peers.listsChanged) return true;
+    if (cgroupRoot === '' || !this.#policies.some(({ subject }) => isAtSocket(subject.type))) return false;
+    return placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement);
+  }
+
+  #poll(): void {
+    if (this.#running === undefined || this.#closed) return;
+    const started = performance.now();
+    const contents = this.#peers.reloadLists();
+    this.#write(contents);
+    for (const { key, added, removed } of contents) {
+      const milliseconds = Math.round((performance.now() - started) * 10) / 10;
+      this.#log.info(
+        { list: key.slice('list '.length), added: added.length, removed: removed.length, milliseconds },
+        'a list changed',
+      );
+    }
+    for (const problem of this.#peers.problems.values()) this.#log.error(problem.toLine());
+    this.#peers.save();
+    const { cgroupRoot } = this.#config;
+    if (placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement))
+      this.#replace();
+  }
+
+  #write(contents: readonly Contents[]): void {
+    if (contents.length > 0) this.#running?.tables.change(this.#changes(contents));
+  }
+
+  #changes(contents: readonly Contents[]) {
+    const { tables } = this.#running as Running;
+    return contents.map(({ key, added, removed }) => ({ peer: tables.peer(key), added, removed }));
+  }
+
+  /** Containers of this node with their addresses. */
+  #endpoints(): HostEndpoint[] {
+    const namespaces = new Map([...this.#objects.ofKind('Namespace')].map((one) => [one.name, one.labels]));
+    const out: HostEndpoint[] = [];
+    for (const { spec } of this.#attachments.values()) {
+      const container = this.#objects.get(`Container ${spec.container}`);
+      if (container?.kind !== 'Container') continue;
+      const { namespace, labels } = container;
+      out.push({
+        labels,
+        namespaceLabels: { [NAME_LABEL]: namespace, ...namespaces.get(namespace) },
+        addresses: [spec.ipv4?.address, spec.ipv6?.address].filter((address) => address !== undefined),
+      });
+    }
+    return out;
+  }
+}
+
+function isAtSocket(type: HostPolicyResource['subject']['type']): boolean {
+  return type === 'unit' || type === 'cgroup' || type === 'user';
+}
+
+/** Equal while the subjects are where they were; devices in the first line. */
+function placementText({ devices, cgroups, users }: ReturnType<typeof place>, withDevices = true): string {
+  const sockets = JSON.stringify([cgroups.map(({ path, folder }) => [path, String(folder?.id)]), users]);
+  return `${withDevices ? JSON.stringify(devices) : ''}\n${sockets}`;
+}
+
+function withoutDevices(text: string): string {
+  return text.slice(text.indexOf('\n'));
+}
+
+function closeLoaded({ programs, maps }: HostLoaded): void {
+  for (const map of Object.values(maps)) map.close();
+  for (const program of programs.values()) program.close();
+}

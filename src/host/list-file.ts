@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseAddress, parseCidr } from '../../policy/address.js';
+import { SluiceError } from '../../policy/errors.js';
+import { key4, type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
+
+const MAX_BYTES = 64 << 20;
+/** Bytes that are compared at once when two versions are held against each other. */
+const CHUNK = 1 << 16;
+const NEWLINE = 10;
+
+/** How a list differs from what it was. */
+export interface ListChange {
+  readonly added: readonly PrefixKey[];
+  readonly removed: readonly PrefixKey[];
+}
+
+/**
+ * A file with one address or CIDR a line; `#` and `;` begin a comment, empty lines count for nothing, bits beyond the
+ * prefix length are cleared. Only what differs from the last version is read again, so that a changed line costs
+ * little however long the list is. The last good version is kept below `folder` for the next start.
+ */
+export class ListFile {
+  readonly path: string;
+  readonly #copy: string;
+  #content: Buffer = Buffer.alloc(0);
+  #stamp = '';
+  #saved: Buffer | undefined;
+  /** How often each prefix is in the file. */
+  readonly #counts = new Map<PrefixKey, number>();
+
+  constructor(path: string, folder: string) {
+    this.path = path;
+    this.#copy = join(folder, createHash('sha256').update(path).digest('hex').slice(0, 32));
+  }
+
+  get prefixes(): IterableIterator<PrefixKey> {
+    return this.#counts.keys();
+  }
+
+  get size(): number {
+    return this.#counts.size;
+  }
+
+  /** Whether the file is another one than what was read last, by its times, size and inode. */
+  get isChanged(): boolean {
+    return this.#stampNow() !== this.#stamp;
+  }
+
+  /** Reads the file. Throws SluiceError (70xx) and keeps what it had; the same version is then not read again. */
+  reload(): ListChange {
+    this.#stamp = this.#stampNow();
+    return this.#take(this.#read(this.path), this.path);
+  }
+
+  /** Reads the copy of the last good version. Undefined if there is none that can be read. */
+  restore(): ListChange | undefined {
+    if (!existsSync(this.#copy)) return undefined;
+    try {
+      const change = this.#take(this.#read(this.#copy), this.path);
+      this.#saved = this.#content;
+      return change;
+    } catch (error) {
+      if (error instanceof SluiceError) return undefined;
+      throw error;
+    }
+  }
+
+  /** Keeps this version for the next start. */
+  save(folder: string): void {
+    if (this.#saved === this.#content) return;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeFileSync(`${this.#copy}.tmp`, this.#content, { mode: 0o600 });
+    renameSync(`${this.#copy}.tmp`, this.#copy);
+    this.#saved = this.#content;
+  }
+
+  #stampNow(): string {
+    const stat = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return stat === undefined
+      ? 'absent'
+      : `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}`;
+  }
+
+  #read(path: string): Buffer {
+    const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+    if (size > MAX_BYTES) throw SluiceError.of('SLU7005', { path, limit: MAX_BYTES, size });
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw SluiceError.of('SLU7010', { path });
+      throw SluiceError.of('SLU7001', { path, reason: (error as Error).message });
+    }
+  }
+
+  #take(content: Buffer, path: string): ListChange {
+    const { start, end, oldEnd } = difference(this.#content, content);
+    const gone = parseLines(this.#content, start, oldEnd, path);
+    const come = parseLines(content, start, end, path);
+    const counts = this.#counts;
+    const before = new Map<PrefixKey, number>();
+    const count = (key: PrefixKey, by: number): void => {
+      const now = counts.get(key) ?? 0;
+      if (!before.has(key)) before.set(key, now);
+      if (now + by === 0) counts.delete(key);
+      else counts.set(key, now + by);
+    };
+    for (const key of come) count(key, 1);
+    for (const key of gone) count(key, -1);
+    this.#content = content;
+    const added: PrefixKey[] = [];
+    const removed: PrefixKey[] = [];
+    for (const [key, number] of before) {
+      const has = counts.has(key);
+      if (number === 0 && has) added.push(key);
+      else if (number > 0 && !has) removed.push(key);
+    }
+    return { added, removed };
+  }
+}
+
+/** The lines of `b` that `a` does not have at its start or its end; offsets of whole lines. */
+export function difference(a: Buffer, b: Buffer): { start: number; end: number; oldEnd: number } {
+  const shorter = Math.min(a.length, b.length);
+  let start = 0;
+  while (
+    start + CHUNK <= shorter &&
+    a.subarray(start, start + CHUNK).equals(b.subarray(start, start + CHUNK))
+  )
+    start += CHUNK;
+  while (start < shorter && a[start] === b[start]) start++;
+  if (start === a.length && start === b.length) return { start, end: start, oldEnd: start };
+  start = start === 0 ? 0 : b.lastIndexOf(NEWLINE, start - 1) + 1;
+  let tail = 0;
+  const most = shorter - start;
+  while (
+    tail + CHUNK <= most &&
+    a
+      .subarray(a.length - tail - CHUNK, a.length - tail)
+      .equals(b.subarray(b.length - tail - CHUNK, b.length - tail))
+  )
+    tail += CHUNK;
+  while (tail < most && a[a.length - tail - 1] === b[b.length - tail - 1]) tail++;
+  // The end of a line that both have.
+  const next = b.indexOf(NEWLINE, b.length - tail);
+  const end = tail === 0 || next < 0 ? b.length : next + 1;
+  return { start, end, oldEnd: a.length - (b.length - end) };
+}
+
+function parseLines(content: Buffer, start: number, end: number, path: string): PrefixKey[] {
+  const out: PrefixKey[] = [];
+  for (let at = start; at < end; ) {
+    const newline = content.indexOf(NEWLINE, at);
+    const stop = newline < 0 || newline > end ? end : newline;
+    const key =
+      fastV4(content, at, stop) ?? parseLine(content.toString('latin1', at, stop), path, content, at);
+    if (key !== undefined) out.push(key);
+    at = stop + 1;
+  }
+  return out;
+}
+
+/** `a.b.c.d` or `a.b.c.d/n` and nothing else; undefined for everything else. */
+function fastV4(content: Buffer, start: number, end: number): number | undefined {
+  let address = 0;
+  let at = start;
+  for (let part = 0; part < 4; part++) {
+    const first = at;
+    let value = 0;
+    for (; at < end; at++) {
+      const digit = (content[at] ?? 0) - 48;
+      if (digit < 0 || digit > 9) break;
+      value = value * 10 + digit;
+    }
+    const digits = at - first;
+    if (digits === 0 || digits > 3 || value > 255 || (digits > 1 && content[first] === 48)) return undefined;
+    address = address * 256 + value;
+    if (part < 3 && content[at++] !== 46) return undefined;
+  }
+  if (at === end) return key4(address, 32);
+  if (content[at++] !== 47 || at === end || end - at > 2) return undefined;
+  let length = 0;
+  const first = at;
+  for (; at < end; at++) {
+    const digit = (content[at] ?? 0) - 48;
+    if (digit < 0 || digit > 9) return undefined;
+    length = length * 10 + digit;
+  }
+  if (length > 32 || (at - first > 1 && content[first] === 48)) return undefined;
+  return key4(address - (address % 2 ** (32 - length)), length);
+}
+
+function parseLine(text: string, path: string, content: Buffer, at: number): PrefixKey | undefined {
+  const word = text.replace(/[#;].*$/, '').trim();
+  if (word === '') return undefined;
+  try {
+    if (word.includes('/')) return prefixKey(parseCidr(word, 'clear'));
+    const address = parseAddress(word);
+    return prefixKey({ address, prefixLength: 128, family: word.includes(':') ? 6 : 4 });
+  } catch (error) {
+    if (!(error instanceof SluiceError)) throw error;
+    let line = 1;
+    for (let i = content.indexOf(NEWLINE); i >= 0 && i < at; i = content.indexOf(NEWLINE, i + 1)) line++;
+    const reason = error.message.replace(/^"[^"]*" is not [^:]*: /, '');
+    throw SluiceError.of('SLU7002', { path, line, text: word, reason });
+  }
+}

@@ -1,0 +1,201 @@
+import { join } from 'node:path';
+import { parseAddress, parseCidr } from '../../policy/address.js';
+import { SluiceError } from '../../policy/errors.js';
+import { type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
+import { peerKey } from '../../policy/host/rules.js';
+import type { HostPeer, HostPolicyResource } from '../../policy/model/host-policy.js';
+import type { Labels } from '../../policy/model/resources.js';
+import { selects } from '../../policy/select.js';
+import { ListFile } from './list-file.js';
+
+/** An endpoint that `pods` can select. */
+export interface HostEndpoint {
+  readonly labels: Labels;
+  readonly namespaceLabels: Labels;
+  /** Canonical text. */
+  readonly addresses: readonly string[];
+}
+
+export interface Contents {
+  readonly key: string;
+  readonly added: readonly PrefixKey[];
+  readonly removed: readonly PrefixKey[];
+}
+
+/** The addresses behind the peers of all rules, and how they change: definitions, list files, containers, names. */
+export class HostPeers {
+  readonly #folder: string;
+  readonly #peers = new Map<string, HostPeer>();
+  readonly #lists = new Map<string, ListFile>();
+  /** Addresses of peers that are no lists. */
+  readonly #contents = new Map<string, ReadonlySet<PrefixKey>>();
+  readonly #domains = new Map<string, readonly string[]>();
+  readonly problems = new Map<string, SluiceError>();
+
+  constructor(folder: string) {
+    this.#folder = join(folder, 'lists');
+  }
+
+  get keys(): ReadonlySet<string> {
+    return new Set(this.#peers.keys());
+  }
+
+  /** Keys of the peers of these policies. */
+  static keysOf(policies: readonly HostPolicyResource[]): Set<string> {
+    return new Set(peersOf(policies).map(({ peer }) => peerKey(peer)));
+  }
+
+  /** Whether a change of containers or namespaces means anything here. */
+  get selectsEndpoints(): boolean {
+    return [...this.#peers.values()].some((peer) => peer.type === 'pods');
+  }
+
+  /**
+   * Peers that come with these policies. `lenient`: the last good version of a list will do. Throws SluiceError (70xx)
+   * at the rule that names a list which cannot be read; then nothing has changed.
+   */
+  add(
+    policies: readonly HostPolicyResource[],
+    endpoints: () => readonly HostEndpoint[],
+    lenient: boolean,
+  ): Contents[] {
+    const lists = new Map<string, ListFile>();
+    const contents: Contents[] = [];
+    const peers = new Map<string, HostPeer>();
+    for (const { peer, policy, line } of peersOf(policies)) {
+      const key = peerKey(peer);
+      if (this.#peers.has(key) || peers.has(key)) continue;
+      peers.set(key, peer);
+      if (peer.type === 'list') {
+        const list = new ListFile(peer.path, this.#folder);
+        try {
+          contents.push({ key, ...this.#load(list, lenient) });
+        } catch (error) {
+          if (!(error instanceof SluiceError)) throw error;
+          throw error.at({ file: policy.origin.file, line });
+        }
+        lists.set(key, list);
+      } else {
+        contents.push({ key, added: [...this.#addressesOf(peer, endpoints)], removed: [] });
+      }
+    }
+    for (const [key, peer] of peers) this.#peers.set(key, peer);
+    for (const [key, list] of lists) this.#lists.set(key, list);
+    for (const { key, added } of contents) if (!lists.has(key)) this.#contents.set(key, new Set(added));
+    return contents;
+  }
+
+  /** Forgets peers that no rule has. */
+  keep(keys: ReadonlySet<string>): void {
+    for (const key of [...this.#peers.keys()]) {
+      if (keys.has(key)) continue;
+      this.#peers.delete(key);
+      this.#contents.delete(key);
+      this.#lists.delete(key);
+      this.problems.delete(key);
+    }
+  }
+
+  get listsChanged(): boolean {
+    for (const list of this.#lists.values()) if (list.isChanged) return true;
+    return false;
+  }
+
+  /** Lists whose files have changed. A file that cannot be used is a problem; what was read before stays. */
+  reloadLists(): Contents[] {
+    const out: Contents[] = [];
+    for (const [key, list] of this.#lists) {
+      if (!list.isChanged) continue;
+      try {
+        out.push({ key, ...list.reload() });
+        this.problems.delete(key);
+      } catch (error) {
+        if (!(error instanceof SluiceError)) throw error;
+        this.problems.set(key, error);
+      }
+    }
+    return out;
+  }
+
+  /** Keeps the lists as they are for the next start. */
+  save(): void {
+    for (const list of this.#lists.values()) list.save(this.#folder);
+  }
+
+  /** What the endpoints of now mean for peers that select some. */
+  updateEndpoints(endpoints: readonly HostEndpoint[]): Contents[] {
+    return [...this.#peers].flatMap(([key, peer]) =>
+      peer.type === 'pods'
+        ? this.#replace(
+            key,
+            this.#addressesOf(peer, () => endpoints),
+          )
+        : [],
+    );
+  }
+
+  /** The addresses that a name or pattern stands for now, canonical text. */
+  setDomain(name: string, addresses: readonly string[]): Contents[] {
+    this.#domains.set(name, addresses);
+    return [...this.#peers].flatMap(([key, peer]) =>
+      peer.type === 'domain' && peer.name === name ? this.#replace(key, addresses.map(hostPrefix)) : [],
+    );
+  }
+
+  /** Names and patterns in rules. */
+  get domains(): readonly string[] {
+    return [...this.#peers.values()].flatMap((peer) => (peer.type === 'domain' ? [peer.name] : []));
+  }
+
+  #load(list: ListFile, lenient: boolean): { added: readonly PrefixKey[]; removed: readonly PrefixKey[] } {
+    try {
+      return list.reload();
+    } catch (error) {
+      const restored = lenient && error instanceof SluiceError ? list.restore() : undefined;
+      if (restored === undefined) throw error;
+      this.problems.set(`list ${list.path}`, error as SluiceError);
+      return restored;
+    }
+  }
+
+  #replace(key: string, now: Iterable<PrefixKey>): Contents[] {
+    const before = this.#contents.get(key) ?? new Set();
+    const after = new Set(now);
+    this.#contents.set(key, after);
+    const added = [...after].filter((prefix) => !before.has(prefix));
+    const removed = [...before].filter((prefix) => !after.has(prefix));
+    return added.length + removed.length === 0 ? [] : [{ key, added, removed }];
+  }
+
+  #addressesOf(peer: HostPeer, endpoints: () => readonly HostEndpoint[]): Iterable<PrefixKey> {
+    switch (peer.type) {
+      case 'networks':
+        return peer.cidrs.map((text) => prefixKey(parseCidr(text)));
+      case 'domain':
+        return (this.#domains.get(peer.name) ?? []).map(hostPrefix);
+      case 'pods':
+        return endpoints()
+          .filter(
+            ({ labels, namespaceLabels }) =>
+              selects(peer.namespaceSelector, namespaceLabels) && selects(peer.podSelector, labels),
+          )
+          .flatMap(({ addresses }) => addresses.map(hostPrefix));
+      case 'list':
+        return [];
+    }
+  }
+}
+
+function peersOf(
+  policies: readonly HostPolicyResource[],
+): { readonly peer: HostPeer; readonly policy: HostPolicyResource; readonly line: number }[] {
+  return policies.flatMap((policy) =>
+    [...policy.ingress, ...policy.egress].flatMap((rule) =>
+      rule.peers.map((peer) => ({ peer, policy, line: rule.origin.line })),
+    ),
+  );
+}
+
+function hostPrefix(text: string): PrefixKey {
+  return prefixKey({ address: parseAddress(text), prefixLength: 128, family: text.includes(':') ? 6 : 4 });
+}
