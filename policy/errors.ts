@@ -193,7 +193,8 @@ export const ERRORS = {
   SLU7001: 'cannot read the list {path}: {reason}',
   SLU7002:
     'list {path}, line {line}: "{text}" is not an address or CIDR ({reason}): correct it; until then the last good version is in force',
-  SLU7003: 'a {what} as the subject needs the cgroup v2 hierarchy: mount it, or set cgroupRoot in the settings',
+  SLU7003:
+    'a {what} as the subject needs the cgroup v2 hierarchy: mount it, or set cgroupRoot in the settings',
   SLU7004: 'there is no user "{user}" on this host: create it, or give its id',
   SLU7005: 'the list {path} is larger than {limit} bytes ({size} bytes): split it',
   SLU7006:

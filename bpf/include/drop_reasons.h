@@ -45,6 +45,5 @@ enum drop_reason {
 	DROP_HOST_POLICY = 35, /* denied by a HostPolicy */
 	DROP_HOST_RATE = 36, /* more than the limit of a HostPolicy's rule */
 	DROP_HOST_PANIC = 37, /* everything is closed (sluice panic-close) */
-	DROP_HOST_EARLY = 38, /* a peer that HostPolicies deny whatever it sends, dropped in XDP */
-	DROP_REASON_COUNT = 39,
+	DROP_REASON_COUNT = 38,
 };

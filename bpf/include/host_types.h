@@ -58,12 +58,11 @@ struct host_state {
 	__u32 epoch;
 	__u32 panic; /* enum host_panic */
 	__u32 generation;
-	__u32 early; /* 1: some peers are denied whatever they send, which XDP can drop */
 	__u32 count4; /* prefix lengths in use, longest first */
 	__u32 count6;
 	__u8 lengths4[HOST_LENGTHS4]; /* 0 to 32 */
 	__u8 lengths6[HOST_LENGTHS6]; /* 0 to 128 */
-	__u8 pad[6];
+	__u8 pad[2];
 };
 
 /* An exact prefix: a look-up tries each length in use, so its cost does not depend on how many prefixes there are. */

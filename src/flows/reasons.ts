@@ -54,7 +54,6 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   35: { name: 'host_policy', text: 'a HostPolicy does not allow it' },
   36: { name: 'host_rate', text: "more than the limit of a HostPolicy's rule" },
   37: { name: 'host_panic', text: 'everything but the failsafe ports is closed (sluice panic-close)' },
-  38: { name: 'host_early', text: 'HostPolicies deny whatever this peer sends; dropped before all else' },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */

@@ -51,8 +51,9 @@ export class HostPeers {
   }
 
   /**
-   * Peers that come with these policies. `lenient`: the last good version of a list will do. Throws SluiceError (70xx)
-   * at the rule that names a list which cannot be read; then nothing has changed.
+   * Peers that come with these policies. Throws SluiceError (70xx) at the rule that names a list which cannot be read;
+   * then nothing has changed. `lenient` (at the start): the last good version will do, or an empty list, and it is a
+   * problem.
    */
   add(
     policies: readonly HostPolicyResource[],
@@ -151,10 +152,9 @@ export class HostPeers {
     try {
       return list.reload();
     } catch (error) {
-      const restored = lenient && error instanceof SluiceError ? list.restore() : undefined;
-      if (restored === undefined) throw error;
-      this.problems.set(`list ${list.path}`, error as SluiceError);
-      return restored;
+      if (!lenient || !(error instanceof SluiceError)) throw error;
+      this.problems.set(`list ${list.path}`, error);
+      return list.restore() ?? { added: [], removed: [] };
     }
   }
 

@@ -4,10 +4,9 @@ import type { HostMaps } from './maps.js';
 const EPOCH = 0;
 const PANIC = 1;
 const GENERATION = 2;
-const EARLY = 3;
-const COUNT = { 4: 4, 6: 5 } as const;
-const WORDS = 6;
-const LENGTHS = { 4: 24, 6: 57 } as const;
+const COUNT = { 4: 3, 6: 4 } as const;
+const WORDS = 5;
+const LENGTHS = { 4: 20, 6: 53 } as const;
 
 /** Numbers of enum host_panic. */
 export const PANIC_MODES = { none: 0, open: 1, close: 2 } as const;
@@ -40,11 +39,6 @@ export class HostStateMemory {
   /** From now on the entries with this generation count. */
   set generation(generation: number) {
     Atomics.store(this.#words, GENERATION, generation);
-  }
-
-  /** Whether XDP has anything to drop. */
-  set early(on: boolean) {
-    Atomics.store(this.#words, EARLY, on ? 1 : 0);
   }
 
   get panic(): PanicMode {

@@ -5,7 +5,7 @@ import { lengthOf, type PrefixKey, prefixBytes } from '../../policy/host/prefix.
 import { type PeerChange, PrefixTable } from '../../policy/host/prefix-table.js';
 import { type NumberedRule, resolveFor } from '../../policy/host/rules.js';
 import type { HostLimit } from '../../policy/model/host-policy.js';
-import { HOST_MAPS, type HostMaps } from './maps.js';
+import type { HostMaps } from './maps.js';
 import type { HostStateMemory } from './state.js';
 
 /** A device, cgroup, user or pair of them, and its number. */
@@ -142,7 +142,6 @@ export class HostTables {
       this.#maps.host_owners.set(this.#ownerKey(row), row.value);
       this.#owners.set(key, row);
     }
-    this.#state.early = this.#hasEarly();
     if (!this.#switched) {
       this.#state.generation = this.#generation;
       this.#switched = true;
@@ -318,20 +317,11 @@ export class HostTables {
     if (gone.length > 0 && this.#switched)
       for (const family of [4, 6] as const)
         this.#state.keepLengths(family, new Set(this.prefixes.lengths(family)));
-    this.#state.early = this.#hasEarly();
     if (this.#switched) this.#state.nextEpoch();
   }
 
   /** Classes as they are in the kernel. */
   readonly #written = new Map<PrefixKey, number>();
-
-  /** Whether a class of peers is denied whatever it sends. */
-  #hasEarly(): boolean {
-    for (const set of this.#sets.values())
-      for (const [peerClass, entry] of set.entries)
-        if (peerClass !== 0 && entry.verdict === Verdict.Deny) return true;
-    return false;
-  }
 
   /** Removes everything that an earlier agent left. */
   #removeOthers(): void {
@@ -358,9 +348,6 @@ export class HostTables {
 
 /** Size of the array of subjects, for who gives out numbers. */
 export const MAX_SUBJECTS = 2047;
-
-/** For tests and listings: names of the maps' parts. */
-export const HOST_MAP_CODECS = HOST_MAPS;
 
 function setKey(rules: RuleList): string {
   return rules.map(({ number }) => number).join();

@@ -4,25 +4,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import { documents, HOST, OUTSIDE, World } from '../e2e/world.js';
+import { DENY, hostPolicy, tcp } from './policies.js';
 
-type Rules = readonly Readonly<Record<string, unknown>>[];
-
-/** A HostPolicy; `subject` is the host unless given. */
-function hostPolicy(
-  name: string,
-  rules: { readonly ingress?: Rules; readonly egress?: Rules },
-  more: Readonly<Record<string, unknown>> = {},
-): object {
-  return {
-    apiVersion: 'sluice.dev/v1alpha1',
-    kind: 'HostPolicy',
-    metadata: { name },
-    spec: { subject: { host: {} }, ...more, ...rules },
-  };
-}
-
-const DENY = { action: 'Deny' } as const;
-const tcp = (number: number) => ({ tcp: { destinationPort: { number } } });
 const FAMILIES = [
   ['IPv4', HOST.v4, OUTSIDE.v4],
   ['IPv6', HOST.v6, OUTSIDE.v6],

@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '68c738ba7919b937';
+export const LAYOUT_HASH = '33b1b6e555aa1b63';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -729,40 +729,37 @@ export const hostRuleCodec: Codec<HostRule> = {
   },
 };
 
-/** struct host_state, 192 bytes. */
+/** struct host_state, 184 bytes. */
 export interface HostState {
   readonly epoch: number;
   readonly panic: number;
   readonly generation: number;
-  readonly early: number;
   readonly count4: number;
   readonly count6: number;
   readonly lengths4: Uint8Array;
   readonly lengths6: Uint8Array;
 }
 export const hostStateCodec: Codec<HostState> = {
-  size: 192,
+  size: 184,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.panic, offset + 4);
     into.writeUInt32LE(value.generation, offset + 8);
-    into.writeUInt32LE(value.early, offset + 12);
-    into.writeUInt32LE(value.count4, offset + 16);
-    into.writeUInt32LE(value.count6, offset + 20);
-    putBytes(value.lengths4, into, offset + 24, 33, 'host_state.lengths4');
-    putBytes(value.lengths6, into, offset + 57, 129, 'host_state.lengths6');
-    into.fill(0, offset + 186, offset + 192);
+    into.writeUInt32LE(value.count4, offset + 12);
+    into.writeUInt32LE(value.count6, offset + 16);
+    putBytes(value.lengths4, into, offset + 20, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 53, 129, 'host_state.lengths6');
+    into.fill(0, offset + 182, offset + 184);
   },
   decode(from, offset) {
     return {
       epoch: from.readUInt32LE(offset),
       panic: from.readUInt32LE(offset + 4),
       generation: from.readUInt32LE(offset + 8),
-      early: from.readUInt32LE(offset + 12),
-      count4: from.readUInt32LE(offset + 16),
-      count6: from.readUInt32LE(offset + 20),
-      lengths4: takeBytes(from, offset + 24, 33),
-      lengths6: takeBytes(from, offset + 57, 129),
+      count4: from.readUInt32LE(offset + 12),
+      count6: from.readUInt32LE(offset + 16),
+      lengths4: takeBytes(from, offset + 20, 33),
+      lengths6: takeBytes(from, offset + 53, 129),
     };
   },
 };
@@ -1431,8 +1428,7 @@ export const DropReason = {
   HostPolicy: 35,
   HostRate: 36,
   HostPanic: 37,
-  HostEarly: 38,
-  ReasonCount: 39,
+  ReasonCount: 38,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1475,8 +1471,7 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   35: 'HostPolicy',
   36: 'HostRate',
   37: 'HostPanic',
-  38: 'HostEarly',
-  39: 'ReasonCount',
+  38: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
