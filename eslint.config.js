@@ -116,12 +116,14 @@ export default tseslint.config(
   { files: ['src/state/**/*.ts'], rules: imports(FFI, STATE_TYPES) },
   {
     files: ['src/**/*.ts'],
-    // src/dataplane opens what it needs of the kernel: a netlink socket for each namespace, pins, links;
+    // src/dataplane opens what it needs of the kernel: a netlink socket for each namespace, pins, links; src/host
+    // has programs and maps of its own;
     // src/probe loads the programs a second time; src/policytest is an agent's maps without the agent.
     ignores: [
       'src/main.ts',
       'src/engine-impl.ts',
       'src/dataplane/**',
+      'src/host/**',
       'src/probe/**',
       'src/policytest/**',
       '**/*.test.ts',

@@ -205,7 +205,10 @@ export const ERRORS = {
   SLU7010: 'the list {path} does not exist: create it, or correct the path',
   SLU7011: 'systemd could not be told: {reason}',
   SLU7012: '{path} is not of Sluice: move it away first',
-  SLU7013: 'nothing of Sluice is in force below {path}, so there is nothing to open',
+  SLU7013:
+    'the host is open, whatever its policies say, since {at} (sluice panic-open by {by}): end it with sluice panic-end',
+  SLU7014:
+    'the host is closed, but for the failsafe ports, since {at} (sluice panic-close by {by}): end it with sluice panic-end',
 
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',

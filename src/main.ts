@@ -24,6 +24,7 @@ import {
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
+import type { Panic } from './host/panic.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
 import { Journal } from './ipam/journal.js';
@@ -138,6 +139,46 @@ export async function settleWithoutAgent(stateDir: string): Promise<void> {
     const { createEngine } = await import('./engine-impl.js');
     const engine = await createEngine(config, createLogger(config.logLevel));
     await engine.close();
+  } finally {
+    lock.release();
+  }
+}
+
+/**
+ * `sluice boot`: what was in force when the machine was last used, from the state on disk. False: something is in the
+ * kernel already, so nothing was done.
+ */
+export async function bootWithoutAgent(config: AgentConfig): Promise<boolean> {
+  if (existsSync(join(config.pinPath, 'maps'))) return false;
+  preflight(config.pinPath);
+  const lock = InstanceLock.acquire(config, tryFlock);
+  try {
+    const log = createLogger(config.logLevel);
+    const { createEngine } = await import('./engine-impl.js');
+    const engine = await createEngine(withUsableCgroup(config, log), log);
+    await engine.close();
+  } finally {
+    lock.release();
+  }
+  return true;
+}
+
+/** `sluice panic-open`, `panic-close` and, with no `panic`, `panic-end`: with or without an agent. */
+export async function panicWithoutAgent(config: AgentConfig, panic: Panic | undefined): Promise<void> {
+  if (panic?.mode === 'close') preflight(config.pinPath);
+  else checkRights();
+  const { removeUnlessUsed, setPanic } = await import('./host/panic.js');
+  setPanic(config, panic);
+  if (panic !== undefined) return;
+  let lock: InstanceLock;
+  try {
+    lock = InstanceLock.acquire(config, tryFlock, { makePinPath: false });
+  } catch (error) {
+    if (error instanceof SluiceError && error.code === 'SLU2104') return; // the agent sees to it
+    throw error;
+  }
+  try {
+    removeUnlessUsed(config);
   } finally {
     lock.release();
   }

@@ -3,18 +3,22 @@
 #pragma once
 #include "host_maps.h"
 
+/* Without branches: the verifier would follow each of them in every round of the loops below. */
+static __always_inline __u64 mask_of(__u32 length)
+{
+	return ~((~0ULL >> (length >> 1)) >> (length - (length >> 1)));
+}
+
 /* IPv4: at most HOST_LENGTHS4 rounds, as many as there are prefix lengths in use. */
 static __always_inline __u32 class_of4(const struct host_state *st, struct host_prefix_key *k, __u32 addr)
 {
 	for (int i = 0; i < HOST_LENGTHS4; i++) {
-		__u32 length, *class;
+		__u32 *class;
 
 		if ((__u32)i >= st->count4)
 			break;
-		length = st->lengths4[i];
-		/* A shift by 32 is none on this machine. */
-		k->addr.w[3] = length ? bpf_htonl(addr & (0xffffffffU << ((32 - length) & 31))) : 0;
-		k->length = length;
+		k->length = st->lengths4[i];
+		k->addr.w[3] = bpf_htonl(addr & (__u32)(mask_of(k->length) >> 32));
 		class = bpf_map_lookup_elem(&host_prefixes, k);
 		if (class)
 			return *class;
@@ -22,28 +26,24 @@ static __always_inline __u32 class_of4(const struct host_state *st, struct host_
 	return 0;
 }
 
-static __always_inline __be32 mask_word(__be32 word, __u32 length, __u32 first)
-{
-	if (length >= first + 32)
-		return word;
-	if (length <= first)
-		return 0;
-	return word & bpf_htonl(0xffffffffU << ((32 - (length - first)) & 31));
-}
-
 /* IPv6: the lengths go down, so each round only clears more bits. At most HOST_LENGTHS6 rounds. */
 static __always_inline __u32 class_of6(const struct host_state *st, struct host_prefix_key *k)
 {
 	for (int i = 0; i < HOST_LENGTHS6; i++) {
-		__u32 length, *class;
+		__u32 length, high, *class;
+		__u64 mask;
 
 		if ((__u32)i >= st->count6)
 			break;
 		length = st->lengths6[i];
-		k->addr.w[0] = mask_word(k->addr.w[0], length, 0);
-		k->addr.w[1] = mask_word(k->addr.w[1], length, 32);
-		k->addr.w[2] = mask_word(k->addr.w[2], length, 64);
-		k->addr.w[3] = mask_word(k->addr.w[3], length, 96);
+		/* The first 64 bits at most. */
+		high = length - ((length >> 6 | length >> 7) & 1) * (length - 64);
+		mask = bpf_cpu_to_be64(mask_of(high));
+		k->addr.w[0] &= (__u32)mask;
+		k->addr.w[1] &= (__u32)(mask >> 32);
+		mask = bpf_cpu_to_be64(mask_of(length - high));
+		k->addr.w[2] &= (__u32)mask;
+		k->addr.w[3] &= (__u32)(mask >> 32);
 		k->length = length;
 		class = bpf_map_lookup_elem(&host_prefixes, k);
 		if (class)

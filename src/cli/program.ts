@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { version } from '../version.js';
 import { agentCommand } from './commands/agent.js';
+import { bootCommand } from './commands/boot.js';
 import { applyCommand, deleteCommand } from './commands/change.js';
 import { cniCommand } from './commands/cni.js';
 import { downCommand } from './commands/down.js';
@@ -8,6 +9,7 @@ import { dropsCommand, monitorCommand } from './commands/drops.js';
 import { explainCommand } from './commands/explain.js';
 import { getCommand } from './commands/get.js';
 import { confirmCommand, historyCommand, rollbackCommand, settleCommand } from './commands/history.js';
+import { panicCloseCommand, panicEndCommand, panicOpenCommand } from './commands/panic.js';
 import { policyCommand } from './commands/policy.js';
 import { statusCommand } from './commands/status.js';
 import { validateCommand } from './commands/validate.js';
@@ -49,7 +51,11 @@ export function createProgram(context: CliContext): Command {
     explainCommand,
     validateCommand,
     policyCommand,
+    panicOpenCommand,
+    panicCloseCommand,
+    panicEndCommand,
     cniCommand,
+    bootCommand,
     downCommand,
     versionCommand,
   ]) {

@@ -156,7 +156,7 @@ function nodePortFilter(setting: AgentConfig['nodePortAddresses']): (address: st
 }
 
 /** TCX where the kernel has it, unless the settings say otherwise. */
-function hookMethod(setting: AgentConfig['hooks']): TcMethod {
+export function hookMethod(setting: AgentConfig['hooks']): TcMethod {
   if (setting !== 'auto') return setting;
   return tcxFeature.probe().supported === true ? 'tcx' : 'clsact';
 }

@@ -11,12 +11,31 @@ import type { Rollback } from '../dataplane/rollback.js';
 import type { Logger } from '../log.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
 import { FailsafePorts } from './failsafe.js';
+import { FolderWatch } from './folder-watch.js';
 import { HostHooks } from './hooks.js';
+import { readPanic } from './panic.js';
 import { type Contents, type HostEndpoint, HostPeers } from './peers.js';
-import { type HostLoaded, hostPins, hostStateDir, isHostPinned, loadHostPrograms } from './programs.js';
-import { HostStateMemory } from './state.js';
+import {
+  closeHostPrograms,
+  type HostLoaded,
+  hostPins,
+  hostStateDir,
+  isHostPinned,
+  loadHostPrograms,
+} from './programs.js';
+import { HostStateMemory, type PanicMode } from './state.js';
 import { SubjectNumbers } from './subject-numbers.js';
-import { numberKeys, ownersOf, place, rulesOf, subjectsOf, userId } from './subjects.js';
+import {
+  foldersToWatch,
+  isHostDevice,
+  numberKeys,
+  ownersOf,
+  type Placement,
+  place,
+  rulesOf,
+  subjectsOf,
+  userId,
+} from './subjects.js';
 import { HostTables, type WantedTables } from './tables.js';
 
 /** Between two looks at list files and cgroups. */
@@ -52,10 +71,13 @@ export class HostFirewall {
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #hooks: HostHooks;
   readonly #peers: HostPeers;
+  /** A unit that starts makes its cgroup: it has its policy as soon as the kernel tells of it. */
+  readonly #watch = new FolderWatch(() => this.#look());
   #running: Running | undefined;
   #policies: readonly HostPolicyResource[] = [];
   #wanted: WantedTables = { subjects: new Map(), owners: [] };
   #placement = '';
+  #panic: PanicMode = 'none';
   #problems: readonly SluiceError[] = [];
   #closed = false;
 
@@ -83,11 +105,12 @@ export class HostFirewall {
   }
 
   get problems(): SluiceError[] {
-    return [...this.#problems, ...this.#peers.problems.values()];
-  }
-
-  get panic(): string {
-    return this.#running?.state.panic ?? 'none';
+    const panic = readPanic(this.#config.stateDir);
+    return [
+      ...(panic === undefined ? [] : [SluiceError.of(panic.mode === 'open' ? 'SLU7013' : 'SLU7014', panic)]),
+      ...this.#problems,
+      ...this.#peers.problems.values(),
+    ];
   }
 
   describeRule(rule: number): RuleDescription | undefined {
@@ -123,23 +146,26 @@ export class HostFirewall {
 
   /** Starts looking at list files and cgroups. */
   start(): NodeJS.Timeout {
-    return setInterval(() => {
-      if (this.#running === undefined || this.#closed) return;
-      try {
-        if (!this.#isDue()) return;
-      } catch (err) {
-        this.#log.error({ err }, 'looking at the subjects of host policies failed');
-        return;
-      }
-      void this.#exclusive(async () => this.#poll()).catch((err: unknown) =>
-        this.#log.error({ err }, 'following lists and cgroups of host policies failed'),
-      );
-    }, POLL_MS).unref();
+    return setInterval(() => this.#look(), POLL_MS).unref();
+  }
+
+  #look(): void {
+    if (this.#closed) return;
+    try {
+      if (!this.#isDue()) return;
+    } catch (err) {
+      this.#log.error({ err }, 'looking at the subjects of host policies failed');
+      return;
+    }
+    void this.#exclusive(async () => this.#poll()).catch((err: unknown) =>
+      this.#log.error({ err }, 'following lists and cgroups of host policies failed'),
+    );
   }
 
   /** Devices came or went, or their names changed. */
   devicesChanged(): void {
-    if (this.#running !== undefined) this.#replace();
+    if (this.#policies.length > 0) this.#replace();
+    else if (this.#running !== undefined) this.#stop();
   }
 
   /** The addresses that a name in a rule stands for now. They are in the kernel when this returns. */
@@ -150,7 +176,8 @@ export class HostFirewall {
   /** Leaves the kernel as it is. */
   close(): void {
     this.#closed = true;
-    if (this.#running !== undefined) closeLoaded(this.#running.loaded);
+    this.#watch.close();
+    if (this.#running !== undefined) closeHostPrograms(this.#running.loaded);
     this.#running = undefined;
   }
 
@@ -172,6 +199,8 @@ export class HostFirewall {
     const loaded = loadHostPrograms(this.#config, this.#pins);
     const { maps } = loaded;
     const state = new HostStateMemory(maps.host_state_map);
+    this.#panic = readPanic(this.#config.stateDir)?.mode ?? 'none';
+    state.panic = this.#panic;
     new FailsafePorts(maps.host_failsafe).set(this.#config);
     return {
       loaded,
@@ -214,12 +243,18 @@ export class HostFirewall {
       owners: ownersOf(placement, assigned),
     };
     tables.apply(this.#wanted);
-    this.#hooks.set(
-      loaded.programs,
-      placement.devices.map(({ ifindex }) => ifindex),
-      placement.attach,
-    );
+    this.#hooks.set(loaded.programs, this.#devicesFor(placement), placement.attach);
     this.#placement = placementText(placement);
+    this.#watch.set(foldersToWatch(placement.cgroups, cgroupRoot));
+  }
+
+  /** A closed host is closed on every device. */
+  #devicesFor({ devices }: Pick<Placement, 'devices'>): number[] {
+    if (this.#panic !== 'close') return devices.map(({ ifindex }) => ifindex);
+    return this.#rtnl
+      .links()
+      .filter(isHostDevice)
+      .map(({ index }) => index);
   }
 
   /** Subjects are elsewhere now. */
@@ -242,21 +277,25 @@ export class HostFirewall {
     this.#followEndpoints();
   }
 
-  /** No policy: nothing is attached or pinned, unless somebody has closed or opened everything. */
+  /** No policy: nothing is attached or pinned, unless somebody has closed the host. */
   #stop(): void {
     this.#peers.keep(new Set());
     this.#problems = [];
     const pins = hostPins(this.#pins.root);
-    if (!isHostPinned(pins)) return;
+    const isClosed = readPanic(this.#config.stateDir)?.mode === 'close';
+    if (!isClosed && !isHostPinned(pins)) return;
     const running = this.#running ?? this.#load();
-    const { panic } = running.state;
-    if (panic !== 'none') {
-      running.tables.apply({ subjects: new Map(), owners: [] });
+    if (isClosed) {
       this.#running = running;
+      this.#wanted = { subjects: new Map(), owners: [] };
+      running.tables.apply(this.#wanted);
+      running.tables.sweep(this.#wanted, new Set());
+      this.#hooks.set(running.loaded.programs, this.#devicesFor({ devices: [] }), []);
       return;
     }
     this.#hooks.removeAll();
-    closeLoaded(running.loaded);
+    this.#watch.set([]);
+    closeHostPrograms(running.loaded);
     this.#running = undefined;
     pins.removeAll();
   }
@@ -267,14 +306,19 @@ export class HostFirewall {
   }
 
   #isDue(): boolean {
-    const { cgroupRoot } = this.#config;
+    const { cgroupRoot, stateDir } = this.#config;
+    const panic = readPanic(stateDir)?.mode ?? 'none';
+    if (panic !== this.#panic && (this.#running !== undefined || panic === 'close')) return true;
+    if (this.#running === undefined) return false;
     if (this.#peers.listsChanged) return true;
     if (cgroupRoot === '' || !this.#policies.some(({ subject }) => isAtSocket(subject.type))) return false;
     return placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement);
   }
 
   #poll(): void {
-    if (this.#running === undefined || this.#closed) return;
+    if (this.#closed) return;
+    this.#followPanic();
+    if (this.#running === undefined) return;
     const started = performance.now();
     const contents = this.#peers.reloadLists();
     this.#write(contents);
@@ -290,6 +334,17 @@ export class HostFirewall {
     const { cgroupRoot } = this.#config;
     if (placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement))
       this.#replace();
+  }
+
+  /** Somebody opened or closed the host, or ended that: the command has done it in the kernel already. */
+  #followPanic(): void {
+    const panic = readPanic(this.#config.stateDir)?.mode ?? 'none';
+    if (panic === this.#panic) return;
+    this.#log.warn({ panic }, 'the host was opened or closed by a command');
+    this.#panic = panic;
+    if (this.#running !== undefined) this.#running.state.panic = panic;
+    if (this.#policies.length > 0) this.#replace();
+    else this.#stop();
   }
 
   #write(contents: readonly Contents[]): void {
@@ -331,9 +386,4 @@ function placementText({ devices, cgroups, users }: ReturnType<typeof place>, wi
 
 function withoutDevices(text: string): string {
   return text.slice(text.indexOf('\n'));
-}
-
-function closeLoaded({ programs, maps }: HostLoaded): void {
-  for (const map of Object.values(maps)) map.close();
-  for (const program of programs.values()) program.close();
 }

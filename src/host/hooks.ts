@@ -41,20 +41,7 @@ export class HostHooks {
     devices: readonly number[],
     cgroups: readonly CgroupFolder[],
   ): void {
-    const wanted = new Set<string>();
-    for (const ifindex of devices) {
-      for (const hook of HOOKS) {
-        const program = programOf(programs, DEVICE[hook]);
-        if (this.#method === 'clsact') {
-          this.#noteFilter(ifindex, true);
-          attach(program, ifindex, hook, 'clsact', 'host').close();
-          continue;
-        }
-        const pin = this.#pins.link(ifindex, hook);
-        wanted.add(pin);
-        this.#ensure(pin, program, ifindex, () => attach(program, ifindex, hook, 'tcx', 'host'));
-      }
-    }
+    const wanted = this.add(programs, devices);
     for (const { path, id } of cgroups) {
       for (const [side, [name, type]] of Object.entries(SOCKET)) {
         const program = programOf(programs, name);
@@ -69,6 +56,25 @@ export class HostHooks {
     }
     const present = new Set(devices);
     for (const ifindex of this.#noted()) if (!present.has(ifindex)) this.#removeFilter(ifindex);
+  }
+
+  /** These devices have the programs too. Returns the pins of the links. */
+  add(programs: ReadonlyMap<string, BpfProgram>, devices: readonly number[]): Set<string> {
+    const wanted = new Set<string>();
+    for (const ifindex of devices) {
+      for (const hook of HOOKS) {
+        const program = programOf(programs, DEVICE[hook]);
+        if (this.#method === 'clsact') {
+          this.#noteFilter(ifindex, true);
+          attach(program, ifindex, hook, 'clsact', 'host').close();
+          continue;
+        }
+        const pin = this.#pins.link(ifindex, hook);
+        wanted.add(pin);
+        this.#ensure(pin, program, ifindex, () => attach(program, ifindex, hook, 'tcx', 'host'));
+      }
+    }
+    return wanted;
   }
 
   /** Takes the programs off everything. */

@@ -14,7 +14,7 @@ import { jiffiesPerSecond } from '../dataplane/constants.js';
 import { MAP_NAMES, mapSizes } from '../dataplane/kernel-maps.js';
 import { Pins } from '../dataplane/pins.js';
 import { readJson, writeJson } from '../state/files.js';
-import { collectHostMaps, HOST_MAP_NAMES, type HostMaps } from './maps.js';
+import { collectHostMaps, HOST_MAP_NAMES, HOST_MAPS, type HostMaps } from './maps.js';
 
 const OBJECT = 'host.bpf.o';
 const NEW = 'new_';
@@ -40,6 +40,17 @@ export function hostPins(pinPath: string): Pins {
 
 export function hostStateDir(stateDir: string): string {
   return join(stateDir, 'host');
+}
+
+/** Lets go of the objects; what is pinned or attached stays. */
+export function closeHostPrograms({ programs, maps }: HostLoaded): void {
+  for (const map of Object.values(maps)) map.close();
+  for (const program of programs.values()) program.close();
+}
+
+export function openHostState(pins: Pins): HostMaps['host_state_map'] {
+  const { key, value } = HOST_MAPS.host_state_map;
+  return BpfMap.openPinned(pins.map('host_state_map'), key, value);
 }
 
 /** Whether an earlier agent, or a command, left something in force. */

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Link } from '../../loader/netlink/link.js';
 import type { HostDirection, NumberedRule } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';
@@ -114,6 +114,17 @@ export function place(
     users: [...users].sort((a, b) => a - b),
     attach: root === undefined ? folders : [root],
   };
+}
+
+/** Where the cgroups of policies appear and go: the folders around them, as far as those exist. */
+export function foldersToWatch(cgroups: Placement['cgroups'], root: string): string[] {
+  const folders = new Set<string>();
+  for (const { path } of cgroups) {
+    let parent = dirname(path);
+    while (parent !== '/' && folderAt(root, parent) === undefined) parent = dirname(parent);
+    folders.add(join(root, parent));
+  }
+  return [...folders];
 }
 
 function isInside(path: string, outer: string): boolean {

@@ -1,0 +1,61 @@
+import { BpfObject } from '../../loader/object.js';
+import { objectPath } from '../../loader/paths.js';
+import type { BpfProgram } from '../../loader/program.js';
+import type { PrefixKey } from '../../policy/host/prefix.js';
+import { HostRules } from '../../policy/host/rules.js';
+import type { HostPolicyResource } from '../../policy/model/host-policy.js';
+import { parseSources } from '../../policy/schema/parse.js';
+import { collectHostMaps, type HostMaps } from '../../src/host/maps.js';
+import { HostStateMemory } from '../../src/host/state.js';
+import { HostTables } from '../../src/host/tables.js';
+
+/** Device of packets in BPF_PROG_TEST_RUN: the loopback. Packets go to one of its addresses. */
+const LOOPBACK = 1n;
+const SUBJECT = 1;
+
+/** The programs of the host's policy with maps of their own and the agent's writer of those; nothing is attached. */
+export class HostBed {
+  readonly #object: BpfObject;
+  readonly maps: HostMaps;
+  readonly tables: HostTables;
+  readonly ingress: BpfProgram;
+  readonly #rules = new HostRules();
+
+  /** `prefixes`: capacity for addresses and CIDRs, as hostPrefixEntries in the settings. */
+  constructor(prefixes = 524_288) {
+    this.#object = BpfObject.open(objectPath('host.bpf.o'));
+    try {
+      this.#object.setRodata({ cfg_hz: 250 });
+      this.#object.setMaxEntries('host_prefixes', prefixes);
+      this.#object.load();
+    } catch (error) {
+      this.#object.close();
+      throw error;
+    }
+    this.maps = collectHostMaps((name, { key, value }) => this.#object.map(name, key, value));
+    this.ingress = this.#object.program('sluice_host_ingress');
+    this.tables = new HostTables(this.maps, new HostStateMemory(this.maps.host_state_map));
+  }
+
+  /** Puts the HostPolicies of a text into force on the device. */
+  apply(text: string): void {
+    const { resources, errors } = parseSources([{ file: 'bed.yaml', text }]);
+    if (errors[0] !== undefined) throw errors[0];
+    const policies = resources.filter((one): one is HostPolicyResource => one.kind === 'HostPolicy');
+    const numbered = this.#rules.number(policies);
+    this.tables.apply({
+      subjects: new Map([[SUBJECT, { ingress: policies.flatMap((policy) => numbered(policy, 'ingress')) }]]),
+      owners: [{ kind: 'Device', id: LOOPBACK, value: SUBJECT }],
+    });
+  }
+
+  /** Addresses of the peer that a list file is; `path` as in the policy. */
+  changeList(path: string, added: readonly PrefixKey[], removed: readonly PrefixKey[] = []): void {
+    this.tables.change([{ peer: this.tables.peer(`list ${path}`), added, removed }]);
+  }
+
+  close(): void {
+    for (const map of Object.values(this.maps)) map.close();
+    this.#object.close();
+  }
+}
