@@ -168,19 +168,22 @@ export async function panicWithoutAgent(config: AgentConfig, panic: Panic | unde
   if (panic?.mode === 'close') preflight(config.pinPath);
   else checkRights();
   const { removeUnlessUsed, setPanic } = await import('./host/panic.js');
-  setPanic(config, panic);
-  if (panic !== undefined) return;
-  let lock: InstanceLock;
+  const lock = lockUnlessTaken(config);
   try {
-    lock = InstanceLock.acquire(config, tryFlock, { makePinPath: false });
-  } catch (error) {
-    if (error instanceof SluiceError && error.code === 'SLU2104') return; // the agent sees to it
-    throw error;
-  }
-  try {
-    removeUnlessUsed(config);
+    await setPanic(config, panic, lock === undefined);
+    if (panic === undefined && lock !== undefined) removeUnlessUsed(config);
   } finally {
-    lock.release();
+    lock?.release();
+  }
+}
+
+/** Undefined: an agent runs. */
+function lockUnlessTaken(config: AgentConfig): InstanceLock | undefined {
+  try {
+    return InstanceLock.acquire(config, tryFlock, { makePinPath: false });
+  } catch (error) {
+    if (error instanceof SluiceError && error.code === 'SLU2104') return undefined;
+    throw error;
   }
 }
 

@@ -64,6 +64,7 @@ interface Running {
 export class HostFirewall {
   readonly #config: AgentConfig;
   readonly #pins: Pins;
+  readonly #hostPins: Pins;
   readonly #rtnl: Rtnetlink;
   readonly #objects: ObjectSet;
   readonly #attachments: Attachments;
@@ -100,7 +101,8 @@ export class HostFirewall {
     this.#log = parts.log;
     this.#exclusive = parts.exclusive;
     const folder = hostStateDir(parts.config.stateDir);
-    this.#hooks = new HostHooks(hostPins(parts.pins.root), parts.method, folder);
+    this.#hostPins = hostPins(parts.pins.root);
+    this.#hooks = new HostHooks(this.#hostPins, parts.method, folder);
     this.#peers = new HostPeers(folder);
   }
 
@@ -281,9 +283,8 @@ export class HostFirewall {
   #stop(): void {
     this.#peers.keep(new Set());
     this.#problems = [];
-    const pins = hostPins(this.#pins.root);
     const isClosed = readPanic(this.#config.stateDir)?.mode === 'close';
-    if (!isClosed && !isHostPinned(pins)) return;
+    if (!isClosed && !isHostPinned(this.#hostPins)) return;
     const running = this.#running ?? this.#load();
     if (isClosed) {
       this.#running = running;
@@ -297,7 +298,7 @@ export class HostFirewall {
     this.#watch.set([]);
     closeHostPrograms(running.loaded);
     this.#running = undefined;
-    pins.removeAll();
+    this.#hostPins.removeAll();
   }
 
   #followEndpoints(): void {
@@ -309,7 +310,8 @@ export class HostFirewall {
     const { cgroupRoot, stateDir } = this.#config;
     const panic = readPanic(stateDir)?.mode ?? 'none';
     if (panic !== this.#panic && (this.#running !== undefined || panic === 'close')) return true;
-    if (this.#running === undefined) return false;
+    // Left by a command that closed the host and opened it again.
+    if (this.#running === undefined) return this.#policies.length === 0 && isHostPinned(this.#hostPins);
     if (this.#peers.listsChanged) return true;
     if (cgroupRoot === '' || !this.#policies.some(({ subject }) => isAtSocket(subject.type))) return false;
     return placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement);
@@ -318,6 +320,7 @@ export class HostFirewall {
   #poll(): void {
     if (this.#closed) return;
     this.#followPanic();
+    if (this.#policies.length === 0) this.#stop();
     if (this.#running === undefined) return;
     const started = performance.now();
     const contents = this.#peers.reloadLists();

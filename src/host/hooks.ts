@@ -77,6 +77,12 @@ export class HostHooks {
     return wanted;
   }
 
+  /** Whether these devices have the programs. */
+  isOn(devices: readonly number[]): boolean {
+    if (this.#method === 'clsact') return devices.every((ifindex) => this.#noted().includes(ifindex));
+    return devices.every((ifindex) => HOOKS.every((hook) => existsSync(this.#pins.link(ifindex, hook))));
+  }
+
   /** Takes the programs off everything. */
   removeAll(): void {
     this.set(new Map(), [], []);

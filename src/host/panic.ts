@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { AgentConfig } from '../config.js';
 import { hookMethod } from '../dataplane/kernel.js';
@@ -36,11 +37,19 @@ export function readPanic(stateDir: string): Panic | undefined {
   return found?.mode === 'open' || found?.mode === 'close' ? found : undefined;
 }
 
+/** How long an agent may take to close the host before the command does it itself. */
+const AGENT_MS = 3000;
+const LOOK_MS = 25;
+
 /**
- * Opens or closes the host, or ends that (`undefined`): in the kernel at once, and on disk for the next start. Needs no
- * agent; one that runs goes on from what it finds. Throws SLU7007, SLU3304.
+ * Opens or closes the host, or ends that (`undefined`): in the kernel at once, and on disk for the next start.
+ * `hasAgent`: one runs, and puts the programs where they have to be; if it does not, this does. Throws SLU7007, SLU3304.
  */
-export function setPanic(config: AgentConfig, panic: Panic | undefined): void {
+export async function setPanic(
+  config: AgentConfig,
+  panic: Panic | undefined,
+  hasAgent: boolean,
+): Promise<void> {
   const pins = hostPins(config.pinPath);
   mkdirSync(hostStateDir(config.stateDir), { recursive: true, mode: 0o700 });
   if (panic === undefined) rmSync(panicFile(config.stateDir), { force: true });
@@ -50,26 +59,39 @@ export function setPanic(config: AgentConfig, panic: Panic | undefined): void {
     new HostStateMemory(map).panic = panic?.mode ?? 'none';
     map.close();
   }
-  if (panic?.mode === 'close') closeDevices(config, pins);
+  if (panic?.mode !== 'close') return;
+  const hooks = new HostHooks(pins, hookMethod(config.hooks), hostStateDir(config.stateDir));
+  if (!hasAgent || !(await isClosedInTime(hooks))) closeDevices(config, hooks);
+}
+
+async function isClosedInTime(hooks: HostHooks): Promise<boolean> {
+  for (const deadline = performance.now() + AGENT_MS; performance.now() < deadline; ) {
+    if (hooks.isOn(hostDevices())) return true;
+    await setTimeout(LOOK_MS);
+  }
+  return false;
+}
+
+function hostDevices(): number[] {
+  const rtnl = Rtnetlink.open();
+  try {
+    return rtnl
+      .links()
+      .filter(isHostDevice)
+      .map(({ index }) => index);
+  } finally {
+    rtnl.close();
+  }
 }
 
 /** The programs are on every device of the host, also where no policy asks for them. */
-function closeDevices(config: AgentConfig, pins: Pins): void {
+function closeDevices(config: AgentConfig, hooks: HostHooks): void {
   const loaded = loadHostPrograms(config, new Pins(config.pinPath));
-  const rtnl = Rtnetlink.open();
   try {
     new FailsafePorts(loaded.maps.host_failsafe).set(config);
     new HostStateMemory(loaded.maps.host_state_map).panic = 'close';
-    const hooks = new HostHooks(pins, hookMethod(config.hooks), hostStateDir(config.stateDir));
-    hooks.add(
-      loaded.programs,
-      rtnl
-        .links()
-        .filter(isHostDevice)
-        .map(({ index }) => index),
-    );
+    hooks.add(loaded.programs, hostDevices());
   } finally {
-    rtnl.close();
     closeHostPrograms(loaded);
   }
 }

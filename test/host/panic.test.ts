@@ -47,7 +47,7 @@ describe('panic-open and panic-close', () => {
     expect(JSON.stringify((await world.agent.status()).problems)).toContain('SLU7013');
     expect(command('panic-end')).toContain('The policies of the host count');
     for (const family of FAMILIES) expect(await reach(80, family)).toEqual(CLOSED);
-    await expect.poll(async () => (await world.agent.status()).problems, { timeout: 3000 }).toEqual([]);
+    await expect.poll(async () => (await world.agent.status()).problems, { timeout: 10_000 }).toEqual([]);
     await world.agent.delete(documents(deny));
     expect(await reach(80)).toEqual(OPEN);
     command('panic-close');
@@ -57,7 +57,7 @@ describe('panic-open and panic-close', () => {
     }
     command('panic-end');
     expect(await reach(80)).toEqual(OPEN);
-    await expect.poll(() => existsSync(hostPins()), { timeout: 3000 }).toBe(false);
+    await expect.poll(() => existsSync(hostPins()), { timeout: 10_000 }).toBe(false);
   });
 
   it('close a host on which no agent ever ran, and leave nothing', async () => {
