@@ -48,6 +48,8 @@ describe('parseConfig', () => {
       addressEntries: 1026,
       cidrEntries: 1027,
       hostPortEntries: 512,
+      failsafePorts: { inbound: ['22/TCP', '53/UDP'], outbound: [] },
+      hostPrefixEntries: 2048,
       nodeName: 'node-1',
       zone: 'a',
       serviceCidrs: ['10.97.0.0/16'],
