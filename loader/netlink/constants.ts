@@ -72,6 +72,7 @@ export const IFLA = {
   MTU: 4,
   LINK: 5,
   MASTER: 10,
+  OPERSTATE: 16,
   LINKINFO: 18,
   IFALIAS: 20,
   AF_SPEC: 26,
@@ -83,6 +84,8 @@ export const IFLA = {
   LINK_NETNSID: 37,
 } as const;
 
+/** IFLA_OPERSTATE (RFC 2863): the device can send. */
+export const OPERSTATE_UP = 6;
 export const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 export const VETH_INFO_PEER = 1;
 export const IFLA_MACVLAN_MODE = 1;

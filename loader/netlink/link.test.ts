@@ -78,6 +78,7 @@ describe('link messages', () => {
         '0a000100' + '020000000001' + '0000',
         '0d001400' + '736c756963653a7800' + '000000', // IFLA_IFALIAS
         '10001200' + '09000100' + '7665746800' + '000000',
+        '05001000' + '06000000',
       ].join(''),
       'hex',
     );
@@ -89,6 +90,7 @@ describe('link messages', () => {
       mtu: 1400,
       up: true,
       running: true,
+      operational: true,
       loopback: false,
       alias: 'sluice:x',
       linkIndex: 2,

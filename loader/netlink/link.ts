@@ -9,6 +9,7 @@ import {
   MACVLAN_MODE,
   MAX_LINK_ALIAS,
   MAX_LINK_NAME,
+  OPERSTATE_UP,
   RTEXT_FILTER_SKIP_STATS,
   VETH_INFO_PEER,
 } from './constants.js';
@@ -29,6 +30,11 @@ export interface Link {
   readonly up: boolean;
   /** Up and with a carrier. */
   readonly running: boolean;
+  /**
+   * Its operational state is "up". After its carrier came, the kernel drops all that is sent over a device until it has
+   * switched its queue on, which is later; it does that at once for a device that is asked for (since 6.8).
+   */
+  readonly operational: boolean;
   readonly loopback: boolean;
   /** ifindex of the bridge or bond that the device is a port of. */
   readonly master?: number;
@@ -171,6 +177,7 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
   const index = buffer.readInt32LE(start + 4);
   const flags = buffer.readUInt32LE(start + 8);
   let [name, mac, mtu, group] = ['', '', 0, 0];
+  let operational = false;
   let kind: string | undefined;
   let alias: string | undefined;
   let master: number | undefined;
@@ -184,6 +191,7 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
     else if (type === IFLA.MASTER) master = buffer.readUInt32LE(at);
     else if (type === IFLA.IFALIAS) alias = stringAttribute(buffer, at, length);
     else if (type === IFLA.LINK_NETNSID) netnsId = buffer.readInt32LE(at);
+    else if (type === IFLA.OPERSTATE) operational = buffer[at] === OPERSTATE_UP;
     else if (type === IFLA.GROUP) group = buffer.readUInt32LE(at);
     else if (type === IFLA.LINKINFO) {
       forEachAttribute(buffer, at, at + length, (inner, innerAt, innerLength) => {
@@ -199,6 +207,7 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
     mtu,
     up: (flags & IFF.UP) !== 0,
     running: (flags & IFF.RUNNING) !== 0,
+    operational,
     loopback: (flags & IFF.LOOPBACK) !== 0,
     ...(master === undefined ? {} : { master }),
     ...(alias === undefined ? {} : { alias }),

@@ -8,6 +8,7 @@ import type { AttachmentSpec } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
 import { bandwidthEntry } from './bandwidth.js';
 import {
+  awaitOperational,
   configureHost,
   configureInside,
   families,
@@ -117,10 +118,14 @@ export class Attachments {
         this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
       }
       fault('device:attached');
-      if (spec.handover === undefined) configureInside(spec, netns, device.inside);
-      fault('device:inside');
+      // The container's side comes up last: its queue is on from that moment only if the carrier is there already.
       configureHost(this.#rtnl, spec, ifindex, bridge);
       fault('device:host');
+      if (spec.handover === undefined) {
+        configureInside(spec, netns, device.inside);
+        if (spec.mode !== 'macvlan') awaitOperational(this.#rtnl, ifindex);
+      }
+      fault('device:inside');
     } catch (error) {
       this.#clear(spec, ifindex);
       // A device that was not made may be somebody else's, even an uplink: its links are not ours to drop.

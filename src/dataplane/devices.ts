@@ -9,6 +9,11 @@ import type { AttachmentSpec, FamilySpec } from '../state/desired.js';
 export const ROUTE_PROTOCOL = 84;
 /** Index of lo in every namespace. */
 export const LOOPBACK = 1;
+/** How long the kernel may take for what it does later, and how often it is asked. */
+const LATER_MS = 1000;
+const LOOK_MS = 0.2;
+const ETIMEDOUT = 110;
+const CLOCK = new Int32Array(new SharedArrayBuffer(4));
 
 /** A device that exists: `ifindex` on the side where the programs are, `inside` in the container's namespace. */
 export interface MadeDevice {
@@ -71,7 +76,10 @@ export function removeDevice(
   }
 }
 
-/** Brings the container's side up with lo, addresses, routes and (routed) the gateway's permanent neighbour entry. */
+/**
+ * Brings the container's side up with lo, addresses, routes and (routed) the gateway's permanent neighbour entry. When it
+ * returns, packets to the addresses are taken.
+ */
 export function configureInside(spec: AttachmentSpec, netns: Netns, inside: number): void {
   const rtnl = Rtnetlink.open(netns);
   try {
@@ -83,8 +91,28 @@ export function configureInside(spec: AttachmentSpec, netns: Netns, inside: numb
       ensureSysctls({ [`net/ipv6/conf/${spec.device}/disable_ipv6`]: 0 }, netns);
       configureWith(rtnl, spec, inside);
     }
+    // The kernel makes the local route of an IPv6 address in a task of its own, also where nothing is to be detected.
+    const { ipv6 } = spec;
+    if (ipv6 !== undefined)
+      awaitLater(`add ${ipv6.address} to link ${inside}`, () => rtnl.routeTo(ipv6.address)?.type === 'local');
   } finally {
     rtnl.close();
+  }
+}
+
+/**
+ * Waits until the host's side carries packets: both sides are up, but the kernel switches the queue of the one that was
+ * up first on later (see `Link.operational`). Throws NetlinkError if it doesn't.
+ */
+export function awaitOperational(host: Rtnetlink, ifindex: number): void {
+  awaitLater(`bring link ${ifindex} up`, () => host.link(ifindex)?.operational === true);
+}
+
+/** For what the kernel does within microseconds, mostly. Blocks. */
+function awaitLater(operation: string, isDone: () => boolean): void {
+  for (const deadline = performance.now() + LATER_MS; !isDone(); Atomics.wait(CLOCK, 0, 0, LOOK_MS)) {
+    if (performance.now() > deadline)
+      throw new NetlinkError(operation, ETIMEDOUT, 'the kernel did not complete it within a second');
   }
 }
 

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allowIngress, documents, HOST, World } from '../e2e/world.js';
 import { Dockerd } from '../lib/dockerd.js';
+import { FIRST_LABEL, FirstPackets } from '../lib/first-packets.js';
 import { IMAGE } from '../lib/image.js';
 import { hostState, mapEntries } from '../node/kernel-state.js';
 
@@ -171,6 +172,19 @@ describe('Docker', () => {
     for (const service of ['api', 'front'])
       run(`shop-${service}-1`, 'shop_default', '--network-alias', service, ...labels(service));
     expect(get('shop-front-1', 'api')).toBe('shop-api-1');
+  });
+
+  it('judges what containers send from their first instruction on', async () => {
+    const first = new FirstPackets(world.scratch, 58);
+    await world.agent.apply(first.definitions);
+    await first.start();
+    docker.docker('network', 'create', ...first.dockerNetwork(driver));
+    const options = ['--network', 'first', '-v', `${first.program}:/first`, '-l', `role=${FIRST_LABEL.role}`];
+    for (let i = 0; i < 6; i++)
+      first.note(i, docker.try('run', '--rm', ...options, IMAGE, '/first', ...first.send(i)).stdout);
+    expect(await first.verdict()).toEqual({ containers: 6, lost: [], passed: [] });
+    docker.docker('network', 'rm', 'first');
+    await world.agent.delete(first.definitions);
   });
 
   it('loses nothing when the agent is killed', async () => {
