@@ -2,6 +2,7 @@
 /* All hooks in one object: they share maps, constants and most of the code. */
 #include "hooks/container.c"
 #include "hooks/uplink.c"
+#include "hooks/xdp.c"
 #include "hooks/l2.c"
 #include "hooks/socket.c"
 #include "hooks/gc.c"

@@ -38,7 +38,7 @@ export interface LinkInfo {
   /** Number of the kernel's enum bpf_link_type. */
   readonly type: number;
   readonly programId: number;
-  /** Device of a TCX link, 0 if it is gone. For links of other types not meaningful. */
+  /** Device of a TCX or XDP link (both have it at the same place), 0 if it is gone. Else not meaningful. */
   readonly ifindex: number;
 }
 

@@ -19,9 +19,12 @@ export type TcPlace = 'first' | 'last' | 'host';
 
 export type CgroupAttachType = Extract<keyof typeof BpfAttachType, `Cgroup${string}`>;
 
+/** Where an XDP program runs: in the device's driver, or in the kernel when it has made a buffer of the packet. */
+export type XdpMode = 'native' | 'generic';
+
 /** A program on a hook. */
 export interface Attachment {
-  readonly method: TcMethod | 'cgroup' | 'link';
+  readonly method: TcMethod | 'cgroup' | 'xdp' | 'link';
   /** Replaces the program; no packet passes without one or the other. */
   update(program: BpfProgram): void;
   /** Takes the program off the hook, and its pin away. */
@@ -36,14 +39,17 @@ const TCX: Readonly<Record<Hook, number>> = { ingress: 46, egress: 47 };
 /** Without a program to be relative to: before all (kernel: include/uapi/linux/bpf.h). */
 const BPF_F_BEFORE = 1 << 3;
 
+/** XDP_FLAGS_DRV_MODE and XDP_FLAGS_SKB_MODE (linux/if_link.h). */
+const XDP_FLAGS: Readonly<Record<XdpMode, number>> = { native: 4, generic: 2 };
+
 /** A BPF link: the kernel holds program and hook together for as long as someone holds the link. */
 export class BpfLink implements Attachment {
-  readonly method: 'tcx' | 'cgroup' | 'link';
+  readonly method: 'tcx' | 'cgroup' | 'xdp' | 'link';
   #fd: number;
   #what: string;
   #pinned: string | undefined;
 
-  constructor(method: 'tcx' | 'cgroup' | 'link', fd: number, what: string, pinned?: string) {
+  constructor(method: 'tcx' | 'cgroup' | 'xdp' | 'link', fd: number, what: string, pinned?: string) {
     this.method = method;
     this.#fd = fd;
     this.#what = what;
@@ -121,6 +127,20 @@ export function attach(
   const fd = libbpf().bpf_link_create(program.fd, ifindex, TCX[hook], opts);
   if (fd < 0) throw new BpfError(`create ${what}`, -fd);
   return new BpfLink('tcx', fd, what);
+}
+
+/**
+ * Puts an XDP program on a device of the current network namespace. Throws BpfError: EOPNOTSUPP when the driver has no
+ * native mode, EBUSY or EEXIST when another program is there.
+ */
+export function attachXdp(program: BpfProgram, ifindex: number, mode: XdpMode): BpfLink {
+  const what = `${mode} XDP link of ${program.name} on device ${ifindex}`;
+  const opts = Buffer.from(new ArrayBuffer(BpfLinkCreateOpts.size));
+  opts.writeBigUInt64LE(BigInt(opts.length), BpfLinkCreateOpts.sz);
+  opts.writeUInt32LE(XDP_FLAGS[mode], BpfLinkCreateOpts.flags);
+  const fd = libbpf().bpf_link_create(program.fd, ifindex, BpfAttachType.Xdp, opts);
+  if (fd < 0) throw new BpfError(`create ${what}`, -fd);
+  return new BpfLink('xdp', fd, what);
 }
 
 /** Puts a cgroup program on a cgroup v2 folder, beside those of others. Throws BpfError. */

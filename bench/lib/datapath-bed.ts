@@ -124,6 +124,7 @@ export class DatapathBed {
   readonly #object: BpfObject;
   readonly fromContainer: BpfProgram;
   readonly fromUplink: BpfProgram;
+  readonly xdp: BpfProgram;
 
   /** Loads the object; `rules`: how many rules of policy are in force for the server. */
   constructor(rules: number) {
@@ -131,6 +132,7 @@ export class DatapathBed {
     this.#object.load();
     this.fromContainer = this.#object.program('sluice_from_container');
     this.fromUplink = this.#object.program('sluice_from_uplink');
+    this.xdp = this.#object.program('sluice_xdp');
     this.#fill(rules);
   }
 

@@ -13,14 +13,14 @@ static __always_inline void set_backend(struct work *w, const struct ip_addr *ad
 	w->f.flags |= FLOW_DNAT | FLOW_SERVICE;
 }
 
-/* Chooses a backend for w->service into w->backend. Returns 0 if there is none. */
+/* Chooses a backend for w->service into w->backend. Returns its number + 1, or 0 if there is none. */
 __noinline int pick_backend(__u32 external, __u32 hash)
 {
 	struct work *w = work_area();
 
 	if (!w)
 		return 0;
-	return service_pick(&w->keys, &w->service, external, hash, &w->fwd.saddr, &w->backend) != 0;
+	return (int)service_pick(&w->keys, &w->service, external, hash, &w->fwd.saddr, &w->backend);
 }
 
 /*

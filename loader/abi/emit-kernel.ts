@@ -43,6 +43,7 @@ const STRUCTS: Readonly<Record<string, readonly string[]>> = {
   bpf_map_info: ['type', 'id', 'key_size', 'value_size', 'max_entries', 'map_flags', 'name'],
   bpf_link_info_tcx: ['type', 'id', 'prog_id', 'ifindex', 'attach_type'],
   __sk_buff: ['ifindex', 'cb'],
+  xdp_md: ['data', 'data_end', 'data_meta', 'ingress_ifindex', 'rx_queue_index', 'egress_ifindex'],
 };
 
 const ENUMS: Readonly<Record<string, readonly string[]>> = {

@@ -32,6 +32,7 @@ struct bpf_prog_info *btf_export_prog_info;
 struct bpf_map_info *btf_export_map_info;
 struct bpf_link_info_tcx *btf_export_link_info;
 struct __sk_buff *btf_export_sk_buff;
+struct xdp_md *btf_export_xdp_md;
 enum bpf_map_type btf_export_map_type;
 enum bpf_prog_type btf_export_prog_type;
 enum bpf_attach_type btf_export_attach_type;

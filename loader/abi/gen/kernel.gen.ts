@@ -109,6 +109,17 @@ export const SkBuff = {
   cb: 48,
 } as const;
 
+/** Offsets in struct xdp_md and the size of the part that is used. */
+export const XdpMd = {
+  size: 24,
+  data: 0,
+  dataEnd: 4,
+  dataMeta: 8,
+  ingressIfindex: 12,
+  rxQueueIndex: 16,
+  egressIfindex: 20,
+} as const;
+
 /** enum bpf_map_type, as far as it is used. */
 export const BpfMapType = {
   Hash: 1,

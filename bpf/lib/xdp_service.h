@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * New flows in XDP: node ports, external and load balancer addresses whose backend is on another node. The rules are
+ * those of service_flow.h and decide.h for what comes by an uplink and leaves by one; whatever is not the plain case
+ * is left to them. Frontends and backends that were looked up are kept by CPU for a second, or until something changes.
+ */
+#pragma once
+#include "service_flow.h"
+#include "xdp.h"
+#include "xdp_syn.h"
+
+#define XDP_FRONTENDS 64
+#define XDP_BACKENDS 256
+/* Source ports tried here; more are the TC program's. */
+#define XDP_PORT_TRIES 4
+
+struct xdp_frontend {
+	struct ip_addr addr; /* as the packet has it */
+	__be16 port;
+	__u8 proto;
+	__u8 usable; /* 0: not a service, or one that XDP leaves to TC */
+	__u32 epoch;
+	__u32 generation;
+	__u32 made; /* jiffies */
+	__u32 number;
+	__u32 flags;
+	__u32 first;
+	__u32 count;
+	struct service_key key; /* of its row */
+};
+
+struct xdp_backend {
+	__u32 number; /* and 1; 0: empty */
+	__u32 epoch;
+	__u32 generation;
+	__u32 made; /* jiffies */
+	__u32 ifindex; /* device that it was looked up for */
+	__u32 identity;
+	__be16 port;
+	__u16 mtu;
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u8 usable; /* 0: here, or not to be reached by the device */
+	__u8 pad[3];
+	struct ip_addr snat; /* source of what is sent to it */
+	struct ip_addr addr;
+	__u32 sum; /* of both addresses, folded */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct xdp_frontend)); /* private: its type is not exported */
+	__uint(max_entries, XDP_FRONTENDS);
+} xdp_frontends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct xdp_backend)); /* private: its type is not exported */
+	__uint(max_entries, XDP_BACKENDS);
+} xdp_backends SEC(".maps");
+
+/* Ones' complement sum of an address, folded. */
+static __always_inline __u32 sum_words(const struct ip_addr *a)
+{
+	__u64 sum = (__u64)a->w[0] + a->w[1] + a->w[2] + a->w[3];
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return fold((__u32)sum);
+}
+
+enum xdp_socket {
+	XDP_NO_SOCKET = 0,
+	XDP_LISTENS = 1, /* for TCP connections like it */
+	XDP_CONNECTED = 2, /* has this tuple; any socket of UDP */
+};
+
+/* What socket the host has for a packet with this tuple. */
+__noinline int xdp_socket(struct xdp_md *ctx, const struct flow_key *k)
+{
+	int found = XDP_CONNECTED;
+
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 size;
+
+	if (!k)
+		return 0;
+	if (addr_is_v4(&k->daddr)) {
+		t.ipv4.saddr = k->saddr.w[3];
+		t.ipv4.daddr = k->daddr.w[3];
+		t.ipv4.sport = k->sport;
+		t.ipv4.dport = k->dport;
+		size = sizeof(t.ipv4);
+	} else {
+		memcpy(t.ipv6.saddr, &k->saddr, 16);
+		memcpy(t.ipv6.daddr, &k->daddr, 16);
+		t.ipv6.sport = k->sport;
+		t.ipv6.dport = k->dport;
+		size = sizeof(t.ipv6);
+	}
+	if (k->proto == IPPROTO_TCP) {
+		sk = bpf_skc_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+		if (!sk)
+			return XDP_NO_SOCKET;
+		if (sk->state == BPF_TCP_LISTEN)
+			found = XDP_LISTENS;
+		bpf_sk_release(sk);
+		return found;
+	}
+	sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return XDP_NO_SOCKET;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Fills fe for the destination of k. */
+__noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, struct xdp_frontend *fe)
+{
+	struct service_state *s = service_state();
+	struct node *node = node_state();
+	struct addr_info *info;
+	struct service *svc;
+
+	if (!k || !fe || !s || !node)
+		return 0;
+	fe->usable = 0;
+	fe->addr = k->daddr;
+	fe->port = k->dport;
+	fe->proto = k->proto;
+	fe->epoch = node->epoch;
+	fe->generation = *(volatile __u32 *)&s->generation;
+	fe->made = now();
+	info = bpf_map_lookup_elem(&addrs, &k->daddr);
+	svc = service_find(&fe->key, &k->daddr, k->dport, k->proto,
+			   info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) ==
+					   (ADDR_HOST | ADDR_NODEPORT));
+	if (!svc || !svc->count_external || !(svc->flags & SVC_SNAT))
+		return 0;
+	if ((svc->flags & SVC_NODEPORT) && xdp_socket(ctx, k))
+		return 0;
+	fe->number = svc->number;
+	fe->flags = svc->flags;
+	fe->first = svc->first_external;
+	fe->count = svc->count_external;
+	fe->usable = 1;
+	return 1;
+}
+
+static __always_inline struct xdp_frontend *xdp_frontend(struct xdp_md *ctx, const struct flow_key *k,
+							 __u32 epoch, __u32 generation)
+{
+	__u32 h = (k->daddr.w[3] ^ k->daddr.w[2] ^ k->dport) + k->proto;
+	struct xdp_frontend *fe;
+	__u32 slot;
+
+	h *= 0x9e3779b1;
+	slot = (h >> 16) & (XDP_FRONTENDS - 1);
+	fe = bpf_map_lookup_elem(&xdp_frontends, &slot);
+	if (!fe)
+		return NULL;
+	if (fe->epoch != epoch || fe->generation != generation || fe->port != k->dport ||
+	    fe->proto != k->proto || now() - fe->made >= XDP_FRESH * cfg_hz ||
+	    !addr_equal(&fe->addr, &k->daddr))
+		xdp_find_frontend(ctx, k, fe);
+	return fe->usable && fe->epoch == epoch && fe->generation == generation ? fe : NULL;
+}
+
+/* Fills be for a backend's number. */
+__noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u32 number)
+{
+	struct service_state *s = service_state();
+	struct node *node = node_state();
+	__u32 ifindex = ctx->ingress_ifindex;
+	struct xdp_route *rt;
+	struct addr_info info;
+	struct uplink *up;
+	struct backend *b;
+
+	if (!be || !s || !node)
+		return 0;
+	be->usable = 0;
+	be->number = number + 1;
+	be->epoch = node->epoch;
+	be->generation = *(volatile __u32 *)&s->generation;
+	be->made = now();
+	be->ifindex = ifindex;
+	b = bpf_map_lookup_elem(&backends, &number);
+	up = bpf_map_lookup_elem(&uplinks, &ifindex);
+	if (!b || !up)
+		return 0;
+	be->addr = b->addr;
+	be->port = b->port;
+	be->snat = addr_is_v4(&be->addr) ? up->snat4 : up->snat6;
+	address_info(&be->addr, &info);
+	be->identity = info.identity;
+	if (addr_is_zero(&be->snat) || info.ifindex || (info.flags & (ADDR_HOST | ADDR_RESERVED)))
+		return 0;
+	rt = xdp_route(ctx, &be->snat, &be->addr, be->epoch);
+	if (!rt)
+		return 0;
+	be->mtu = rt->mtu;
+	memcpy(be->dmac, rt->dmac, ETH_ALEN);
+	memcpy(be->smac, rt->smac, ETH_ALEN);
+	be->sum = sum_words(&be->addr) + sum_words(&be->snat);
+	be->usable = 1;
+	return 0;
+}
+
+static __always_inline struct xdp_backend *xdp_backend(struct xdp_md *ctx, __u32 number, __u32 epoch,
+						       __u32 generation)
+{
+	__u32 slot = number & (XDP_BACKENDS - 1);
+	struct xdp_backend *be = bpf_map_lookup_elem(&xdp_backends, &slot);
+
+	if (!be)
+		return NULL;
+	if (be->number != number + 1 || be->epoch != epoch || be->generation != generation ||
+	    be->ifindex != ctx->ingress_ifindex || now() - be->made >= XDP_FRESH * cfg_hz)
+		xdp_find_backend(ctx, be, number);
+	return be->usable && be->epoch == epoch && be->generation == generation ? be : NULL;
+}
+
+/* The backend that affinity says: its number + 1. */
+__noinline int xdp_affine(const struct flow_key *k, const struct xdp_frontend *fe)
+{
+	struct work *w = work_area();
+
+	if (!w || !k || !fe)
+		return 0;
+	w->service = fe->key;
+	w->fwd = *k;
+	return pick_backend(1);
+}
+
+/* The backend for a packet with this tuple, whose hash is h. NULL: it is TC's. */
+static __always_inline struct xdp_backend *xdp_choose(struct xdp_md *ctx, const struct flow_key *k, __u32 h,
+						      struct xdp_frontend *fe, const struct service_state *s)
+{
+	__u32 slot = fe->first + h % fe->count;
+	struct xdp_backend *be;
+	__u32 *number;
+	__u32 n;
+
+	if (fe->flags & SVC_AFFINITY) {
+		n = (__u32)xdp_affine(k, fe);
+		if (!n)
+			return NULL;
+		n--;
+	} else {
+		number = bpf_map_lookup_elem(&service_slots, &slot);
+		if (!number)
+			return NULL;
+		n = *number;
+	}
+	be = xdp_backend(ctx, n, fe->epoch, fe->generation);
+	barrier();
+	/* What was read may have been written again meanwhile: see service.h. */
+	return be && *(volatile __u32 *)&s->generation == fe->generation ? be : NULL;
+}
+
+/* service_admits for a frontend that was looked up before. */
+__noinline int xdp_admits(const struct flow_key *k, const struct xdp_frontend *fe)
+{
+	struct work *w = work_area();
+
+	if (!w || !k || !fe)
+		return 0;
+	w->keys.range.prefixlen = 160;
+	w->keys.range.service = fe->number;
+	w->keys.range.addr = k->saddr;
+	return bpf_map_lookup_elem(&service_ranges, &w->keys.range) != NULL;
+}
+
+/* The tuple of the answers from be that come to its i-th port for a flow with the hash h, as in claim_port. */
+static __always_inline void xdp_reverse(struct flow_key *rev, const struct xdp_backend *be, __u8 proto,
+					__u32 h, __u32 i)
+{
+	__u32 range = (__u32)cfg_snat_max - cfg_snat_min + 1;
+
+	rev->saddr = be->addr;
+	rev->daddr = be->snat;
+	rev->sport = be->port;
+	rev->dport = bpf_htons((__u16)(cfg_snat_min + (h % range + i * 7) % range));
+	rev->ifindex = FLOW_IF_UPLINK;
+	rev->proto = proto;
+	memset(rev->pad, 0, sizeof(rev->pad));
+}
