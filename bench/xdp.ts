@@ -54,12 +54,17 @@ async function main(): Promise<void> {
     const { retval, dataOut } = run(bed.xdp, packet);
     if (retval !== XDP_TX) throw new Error(`the XDP program answers ${retval}, it does not send`);
     const out = parse(Buffer.from(dataOut));
-    if (out.broken.length > 0) throw new Error(`a translated packet has wrong checksums: ${out.broken.join(' ')}`);
+    if (out.broken.length > 0)
+      throw new Error(`a translated packet has wrong checksums: ${out.broken.join(' ')}`);
     return out;
   };
   const packet = (spec: Omit<PacketSpec, 'sourceMac' | 'destinationMac'>): Buffer =>
     frame({ sourceMac: MAC.router, destinationMac: MAC.here, ...spec });
-  const request = (family: Family, sourcePort: number, rest: Pick<PacketSpec, 'proto'> & Partial<PacketSpec>) =>
+  const request = (
+    family: Family,
+    sourcePort: number,
+    rest: Pick<PacketSpec, 'proto'> & Partial<PacketSpec>,
+  ) =>
     packet({
       source: FAMILIES[family].client,
       destination: FAMILIES[family].node,
@@ -112,7 +117,10 @@ async function main(): Promise<void> {
         flags: FLAG.syn,
       });
       const { retval, durationNs } = run(bed.xdp, data);
-      if (retval !== XDP_TX) throw new Error(`a new flow ${family} ${proto} ${source} ${(port + i) % 60_000} ${i} is answered with ${retval}`);
+      if (retval !== XDP_TX)
+        throw new Error(
+          `a new flow ${family} ${proto} ${source} ${(port + i) % 60_000} ${i} is answered with ${retval}`,
+        );
       return durationNs;
     });
     return median(times);

@@ -51,8 +51,7 @@ function templates(): { service: ServiceResource; slice: EndpointSliceResource }
   return { service, slice };
 }
 
-const ipv4 = (base: number, i: number): string =>
-  `${base}.${96 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`;
+const ipv4 = (base: number, i: number): string => `${base}.${96 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`;
 
 /**
  * Loads `services` services with 4 endpoints each, the first of them CLUSTER_SERVICE, and NODE_PORT with `remote`
@@ -63,7 +62,8 @@ export function loadServices(bed: DatapathBed, services: number, remote: number)
   const [port] = service.ports;
   const [slicePort] = slice.ports;
   const [endpoint] = slice.endpoints;
-  if (port === undefined || slicePort === undefined || endpoint === undefined) throw new Error('no templates');
+  if (port === undefined || slicePort === undefined || endpoint === undefined)
+    throw new Error('no templates');
   const upsert: ServiceInput[] = [];
   const add = (assigned: Omit<AssignedService, 'kind'>): void => {
     upsert.push({ kind: 'Service', ...assigned });
@@ -121,7 +121,7 @@ export function loadServices(bed: DatapathBed, services: number, remote: number)
     maglev: true,
     dsr: false,
   });
-  const maps = new ServiceMaps(collect((name) => bed.map(name) as never));
+  const maps = new ServiceMaps(collect((name) => bed.map(name)));
   const write = ({ delta, error }: ReturnType<typeof compiler.update>): void => {
     if (error !== undefined) throw error;
     maps.write(delta);
@@ -141,9 +141,13 @@ export function loadServices(bed: DatapathBed, services: number, remote: number)
     }
   }
   for (const address of [UPLINK.address, NODE_PORT.address6]) {
-    bed
-      .map('addrs')
-      .set(parseAddress(address), { identity: 1, ifindex: 0, network: 0, flags: AddrFlag.Host | AddrFlag.Nodeport });
+    bed.map('addrs').set(parseAddress(address), {
+      identity: 1,
+      ifindex: 0,
+      network: 0,
+      flags: AddrFlag.Host | AddrFlag.Nodeport,
+      node: new Uint8Array(16),
+    });
   }
   bed.map('uplinks').set(UPLINK.ifindex, {
     snat4: parseAddress(UPLINK.address),
