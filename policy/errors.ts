@@ -97,6 +97,8 @@ export const ERRORS = {
   // 36xx: maps of services
   SLU3601: 'map {map} is full ({capacity} entries): raise {setting} in the settings and restart',
   SLU3602: 'health check port {port} of service {service} cannot be opened: {reason}',
+  SLU3603:
+    'uplink {device} takes no XDP program in mode {mode}, so services are served without: {reason}; set xdp to another mode',
 
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',

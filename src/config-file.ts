@@ -181,6 +181,9 @@ const settings = z.strictObject({
     .optional(),
   externalBalancing: z.enum(['maglev', 'random'], { error: 'one of maglev, random' }).optional(),
   externalMode: z.enum(['snat', 'dsr'], { error: 'one of snat, dsr' }).optional(),
+  xdp: z
+    .enum(['auto', 'native', 'generic', 'off'], { error: 'one of auto, native, generic, off' })
+    .optional(),
   serviceEntries: wholeNumber(1024, 1_048_576).optional(),
   serviceSlotEntries: wholeNumber(4096, 67_108_864).optional(),
   backendEntries: wholeNumber(1024, 1_048_576).optional(),

@@ -1,3 +1,5 @@
+import type { XdpMode } from '../loader/link.js';
+
 /** Agent settings after defaults; see src/config-file.ts for reading and checking the file. */
 /** How this node is part of a cluster. */
 export interface KubernetesConfig {
@@ -75,6 +77,11 @@ export interface AgentConfig {
   readonly externalBalancing: 'maglev' | 'random';
   /** How answers to clients outside go back, unless the service says otherwise. */
   readonly externalMode: 'snat' | 'dsr';
+  /**
+   * Services from outside in XDP on the uplinks: 'auto' where the driver runs it (not on veth), 'native' or 'generic'
+   * to insist on one of them, 'off'. What XDP does not do, TC does.
+   */
+  readonly xdp: 'auto' | XdpMode | 'off';
   readonly serviceEntries: number; // 65536
   readonly serviceSlotEntries: number; // 524288
   readonly backendEntries: number; // 65536
@@ -123,6 +130,7 @@ export const CONFIG_DEFAULTS = {
   serviceBalancing: 'random',
   externalBalancing: 'maglev',
   externalMode: 'snat',
+  xdp: 'auto',
   serviceEntries: 65536,
   serviceSlotEntries: 524288,
   backendEntries: 65536,

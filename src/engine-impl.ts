@@ -365,6 +365,7 @@ class AgentEngine implements RuntimeEngine {
       ...this.#reconciler.problems.values(),
       ...this.#services.problems,
       ...this.#host.problems,
+      ...kernel.uplinks.xdpProblems,
     ].map(errorLine);
     const pending = this.safe.pending();
     return {
@@ -376,6 +377,7 @@ class AgentEngine implements RuntimeEngine {
       hooks: kernel.method,
       adopted: kernel.loaded.adopted,
       uplinks: kernel.uplinks.devices.map((device) => device.name),
+      xdp: kernel.uplinks.devices.map((device) => kernel.uplinks.xdpMode(device.ifindex) ?? 'off'),
       networks: this.#objects.count('Network'),
       containers: this.#objects.count('Container'),
       endpoints: kernel.attachments.size,

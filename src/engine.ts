@@ -78,6 +78,8 @@ export interface Status {
   readonly hooks: 'tcx' | 'clsact';
   readonly adopted: boolean;
   readonly uplinks: readonly string[];
+  /** How XDP runs on each of the uplinks: native, generic or off. */
+  readonly xdp: readonly string[];
   readonly networks: number;
   readonly containers: number;
   readonly endpoints: number;

@@ -3,6 +3,7 @@
 #pragma once
 #include "work.h"
 #include "sctp.h"
+#include "xdp_slot.h"
 
 /* Ports tried for one flow before it is given up. */
 #define SNAT_TRIES 32
@@ -114,6 +115,8 @@ __noinline int claim_port(struct __sk_buff *skb)
 		}
 		if (tcp && !opens_tcp(w))
 			continue; /* its claim may be at a later port */
+		if (tcp && w->rev.ifindex == FLOW_IF_UPLINK && xdp_syn_taken(&w->rev, &w->fwd))
+			continue;
 		if (host_socket(skb, &w->rev))
 			continue;
 		if (cfg_dry_run)

@@ -24,7 +24,8 @@ struct xdp_route {
 	__u16 mtu;
 	__u8 dmac[6];
 	__u8 smac[6];
-	__u8 pad[2];
+	__u8 by_stack; /* the next packet goes by the stack, so that the kernel looks after the neighbour */
+	__u8 pad;
 };
 
 struct {
@@ -131,6 +132,7 @@ __noinline int xdp_find_route(struct xdp_md *ctx, const struct ip_addr *saddr, c
 	rt->mtu = up->mtu;
 	rt->epoch = node->epoch;
 	rt->made = now();
+	rt->by_stack = 1;
 	rt->ifindex = ifindex;
 	return 1;
 }
@@ -152,6 +154,18 @@ static __always_inline struct xdp_route *xdp_route(struct xdp_md *ctx, const str
 	    addr_equal(&rt->saddr, saddr))
 		return rt;
 	return xdp_find_route(ctx, saddr, daddr, rt) ? rt : NULL;
+}
+
+/*
+ * Is it this packet's turn to go by the stack? One in a second does: what XDP sends leaves no trace in the kernel's
+ * table of neighbours, which would never ask again whether the other one is still there.
+ */
+static __always_inline bool xdp_by_stack(__u8 *by_stack)
+{
+	if (likely(!*by_stack))
+		return false;
+	*by_stack = 0;
+	return true;
 }
 
 /* Was the frame sent to this device (and not to a neighbour of it that shares the wire)? */

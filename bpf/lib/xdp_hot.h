@@ -52,11 +52,13 @@ static __always_inline bool xdp_hot_is(const struct xdp_hot *h, const struct flo
 /* Moves the counts of what has the place now to its flow. */
 __noinline int xdp_hot_settle(struct xdp_hot *h)
 {
+	struct work *w = work_area();
 	struct flow *e;
 
-	if (!h || !h->packets)
+	if (!h || !w || !h->packets)
 		return 0;
-	e = bpf_map_lookup_elem(&flows, &h->key);
+	w->old_rev = h->key; /* before 6.2 an argument's memory can't be a map's key */
+	e = bpf_map_lookup_elem(&flows, &w->old_rev);
 	if (e) {
 		e->packets += h->packets;
 		e->bytes += h->bytes;

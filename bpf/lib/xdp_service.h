@@ -41,7 +41,8 @@ struct xdp_backend {
 	__u8 dmac[6];
 	__u8 smac[6];
 	__u8 usable; /* 0: here, or not to be reached by the device */
-	__u8 pad[3];
+	__u8 by_stack; /* see struct xdp_route */
+	__u8 pad[2];
 	struct ip_addr snat; /* source of what is sent to it */
 	struct ip_addr addr;
 	__u32 sum; /* of both addresses, folded */
@@ -122,10 +123,11 @@ __noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, s
 {
 	struct service_state *s = service_state();
 	struct node *node = node_state();
+	struct work *w = work_area();
 	struct addr_info *info;
 	struct service *svc;
 
-	if (!k || !fe || !s || !node)
+	if (!k || !fe || !s || !node || !w)
 		return 0;
 	fe->usable = 0;
 	fe->addr = k->daddr;
@@ -134,14 +136,16 @@ __noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, s
 	fe->epoch = node->epoch;
 	fe->generation = *(volatile __u32 *)&s->generation;
 	fe->made = now();
-	info = bpf_map_lookup_elem(&addrs, &k->daddr);
-	svc = service_find(&fe->key, &k->daddr, k->dport, k->proto,
+	w->service.addr = k->daddr; /* before 6.2 an argument's memory can't be a map's key */
+	info = bpf_map_lookup_elem(&addrs, &w->service.addr);
+	svc = service_find(&w->service, &k->daddr, k->dport, k->proto,
 			   info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) ==
 					   (ADDR_HOST | ADDR_NODEPORT));
 	if (!svc || !svc->count_external || !(svc->flags & SVC_SNAT))
 		return 0;
 	if ((svc->flags & SVC_NODEPORT) && xdp_socket(ctx, k))
 		return 0;
+	fe->key = w->service;
 	fe->number = svc->number;
 	fe->flags = svc->flags;
 	fe->first = svc->first_external;
@@ -175,8 +179,8 @@ __noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u3
 	struct service_state *s = service_state();
 	struct node *node = node_state();
 	__u32 ifindex = ctx->ingress_ifindex;
+	struct addr_info info = {};
 	struct xdp_route *rt;
-	struct addr_info info;
 	struct uplink *up;
 	struct backend *b;
 
@@ -200,11 +204,15 @@ __noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u3
 	if (addr_is_zero(&be->snat) || info.ifindex || (info.flags & (ADDR_HOST | ADDR_RESERVED)))
 		return 0;
 	rt = xdp_route(ctx, &be->snat, &be->addr, be->epoch);
-	if (!rt)
+	if (!rt) {
+		be->number = 0; /* the stack asks for its neighbour now: look again */
 		return 0;
+	}
 	be->mtu = rt->mtu;
 	memcpy(be->dmac, rt->dmac, ETH_ALEN);
 	memcpy(be->smac, rt->smac, ETH_ALEN);
+	be->by_stack = rt->by_stack;
+	rt->by_stack = 0;
 	be->sum = sum_words(&be->addr) + sum_words(&be->snat);
 	be->usable = 1;
 	return 0;

@@ -1,57 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/*
- * TCP connections of which XDP has seen nothing but the SYN: an array of fixed size, found by a hash of the answer's
- * tuple. A flood of SYNs costs one write each, allocates nothing and displaces nothing but other SYNs. With the
- * backend's answer a connection moves to the flow table; while too many there are half-open it stays here until the
- * client has acknowledged.
- *
- * Two programs may meet in a slot: `version` is odd while one writes, and who reads looks at it before and after.
- */
+/* Writing and reading the slots of xdp_slot.h, and the entries of the flow table that come of them. */
 #pragma once
 #include "nat.h"
 #include "work.h"
-
-#define XDP_SYNS 32768
-
-struct xdp_syn {
-	__u32 version; /* odd: being written */
-	__u32 made; /* jiffies */
-	__u32 epoch;
-	__u8 state; /* enum flow_state; FLOW_CLOSED: free */
-	__u8 pad[3];
-	struct flow_key rev; /* of the answers */
-	struct ip_addr client;
-	struct ip_addr frontend;
-	__be16 client_port;
-	__be16 frontend_port;
-	__u32 identity; /* of the backend */
-	__u32 pad1[7];
-};
-_Static_assert(sizeof(struct xdp_syn) == 128, "struct xdp_syn fits two cache lines");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct xdp_syn)); /* private: its type is not exported */
-	__uint(max_entries, XDP_SYNS);
-} xdp_syns SEC(".maps");
-
-static __always_inline struct xdp_syn *xdp_syn_slot(const struct flow_key *rev)
-{
-	__u32 h = rev->saddr.w[3] ^ ((__u32)rev->dport << 16 | rev->sport);
-	__u32 slot;
-
-	h *= 0x9e3779b1;
-	slot = (h >> 15) & (XDP_SYNS - 1);
-
-	return bpf_map_lookup_elem(&xdp_syns, &slot);
-}
-
-static __always_inline bool xdp_syn_is(const struct xdp_syn *s, const struct flow_key *rev)
-{
-	return s->rev.dport == rev->dport && s->rev.sport == rev->sport && s->state != FLOW_CLOSED &&
-	       addr_equal(&s->rev.saddr, &rev->saddr) && addr_equal(&s->rev.daddr, &rev->daddr);
-}
+#include "xdp_slot.h"
 
 /* Begins a change of the slot; 0: another program is at it. */
 static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 *version)
@@ -77,6 +29,7 @@ enum xdp_claim {
 	XDP_CLAIMED = 0,
 	XDP_CLAIMED_BEFORE = 1, /* by the same opener */
 	XDP_TAKEN = 2,
+	XDP_LEFT = 3, /* to TC: the opener has a connection with these ports */
 };
 
 /* Notes that a packet k was sent on so that its answers look like rev. */
@@ -91,10 +44,10 @@ static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct 
 	if (!s || !xdp_syn_lock(s, &version))
 		return XDP_TAKEN;
 	if (xdp_syn_is(s, rev) && jiffies - s->made < cfg_ttl_half * cfg_hz) {
-		result = addr_equal(&s->client, &k->saddr) && s->client_port == k->sport &&
-					 addr_equal(&s->frontend, &k->daddr) && s->frontend_port == k->dport
-				 ? XDP_CLAIMED_BEFORE
-				 : XDP_TAKEN;
+		if (!xdp_syn_from(s, k))
+			result = XDP_TAKEN;
+		else
+			result = s->state == FLOW_CLOSING ? XDP_LEFT : XDP_CLAIMED_BEFORE;
 	} else {
 		s->made = jiffies;
 		s->epoch = epoch;
@@ -110,13 +63,13 @@ static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct 
 	return result;
 }
 
-/* Takes a claim back. */
-static __always_inline void xdp_syn_drop(const struct flow_key *rev)
+/* From now on the slot is in this state. */
+static __always_inline void xdp_syn_set(const struct flow_key *rev, __u8 state)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
 
 	if (s && xdp_syn_is(s, rev))
-		s->state = FLOW_CLOSED;
+		s->state = state;
 }
 
 /*
@@ -132,7 +85,7 @@ static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_
 	if (!s || !xdp_syn_is(s, rev) || jiffies - s->made >= cfg_ttl_half * cfg_hz ||
 	    !xdp_syn_lock(s, &version))
 		return false;
-	found = xdp_syn_is(s, rev);
+	found = xdp_syn_is(s, rev) && s->state != FLOW_CLOSING;
 	if (found) {
 		memcpy(out, s, sizeof(*out));
 		s->state = state;

@@ -308,7 +308,7 @@ describe('get and status', () => {
         'State        degraded',
         `Version      1.2.3, pid ${process.pid}, running for 1h 2m`,
         'Kernel       6.1.0, tcx hooks, state of an earlier agent adopted',
-        'Uplinks      eth0, eth1',
+        'Uplinks      eth0 (XDP native), eth1',
         'Networks     1',
         'Containers   2 (2 endpoints)',
         'Policies     3 (4 sets, 5 identities, epoch 7)',

@@ -3,21 +3,25 @@ import { BpfError } from '../../loader/errors.js';
 import {
   attach,
   attachCgroup,
+  attachXdp,
   type CgroupAttachType,
   openPinnedLink,
   type TcMethod,
   type TcPlace,
+  type XdpMode,
 } from '../../loader/link.js';
 import { insideNetns, type Netns } from '../../loader/netns.js';
 import type { BpfProgram } from '../../loader/program.js';
 import type { AttachmentSpec } from '../state/desired.js';
-import type { Hook, Pins } from './pins.js';
+import { HOOKS, type Pins } from './pins.js';
 
 /** Programs on the host side of a container's veth. */
 const CONTAINER = { ingress: 'sluice_from_container', egress: 'sluice_to_container' } as const;
 /** Programs on a macvlan device inside the container's namespace. */
 const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const;
 const UPLINK = 'sluice_from_uplink';
+const XDP = 'sluice_xdp';
+const XDP_MODES: readonly XdpMode[] = ['native', 'generic'];
 
 const CGROUP: Readonly<Record<string, CgroupAttachType>> = {
   sluice_connect4: 'CgroupInet4Connect',
@@ -62,13 +66,35 @@ export class Hooks {
 
   /** Takes our programs off a device that stays (an uplink that is one no longer). */
   detachUplink(ifindex: number): void {
+    this.detachXdp(ifindex);
     if (this.method === 'tcx') this.#detachPinned(this.#pins.link(ifindex, 'ingress'));
     else ignoreErrors(() => attach(this.#program(UPLINK), ifindex, 'ingress', 'clsact').detach());
   }
 
+  /**
+   * Puts the XDP program on an uplink in this mode and takes it off in the other one. Throws BpfError when the device
+   * does not take it so, or has somebody else's.
+   */
+  attachXdp(ifindex: number, mode: XdpMode): void {
+    for (const other of XDP_MODES)
+      if (other !== mode) this.#detachPinned(this.#pins.link(ifindex, `xdp_${other}`));
+    const pin = this.#pins.link(ifindex, `xdp_${mode}`);
+    if (this.#updatePinned(pin, XDP, ifindex)) return;
+    const link = attachXdp(this.#program(XDP), ifindex, mode);
+    try {
+      link.pin(pin);
+    } finally {
+      link.close();
+    }
+  }
+
+  detachXdp(ifindex: number): void {
+    for (const mode of XDP_MODES) this.#detachPinned(this.#pins.link(ifindex, `xdp_${mode}`));
+  }
+
   /** Takes our links off whatever device they are on. */
   detachLinks(ifindex: number): void {
-    for (const hook of ['ingress', 'egress'] as const) this.#detachPinned(this.#pins.link(ifindex, hook));
+    for (const hook of HOOKS) this.#detachPinned(this.#pins.link(ifindex, hook));
   }
 
   /** Forgets the links of a device that is gone. */
@@ -90,7 +116,7 @@ export class Hooks {
     for (const name of Object.keys(CGROUP)) this.#detachPinned(this.#pins.cgroupLink(name));
   }
 
-  #ensure(name: string, ifindex: number, hook: Hook, place: TcPlace = 'last'): void {
+  #ensure(name: string, ifindex: number, hook: 'ingress' | 'egress', place: TcPlace = 'last'): void {
     if (this.method === 'clsact') {
       attach(this.#program(name), ifindex, hook, 'clsact').close();
       this.#detachPinned(this.#pins.link(ifindex, hook)); // of an agent with other settings

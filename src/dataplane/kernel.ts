@@ -69,7 +69,7 @@ export class Kernel {
     this.cidrs = new CidrTable(cidrs);
     this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.policy = new PolicyMaps(maps);
-    this.uplinks = new Uplinks(this.rtnl, config.uplinks, uplinks, this.hooks, this.host);
+    this.uplinks = new Uplinks(this.rtnl, config, uplinks, this.hooks, this.host);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
     this.#remover = new LinkRemover(this.rtnl);
     this.attachments = new Attachments({

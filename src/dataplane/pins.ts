@@ -5,7 +5,10 @@ import { SluiceError } from '../../policy/errors.js';
 /** f_type of a BPF file system (linux/magic.h). */
 const BPF_FS_MAGIC = 0xcafe4a11;
 
-export type Hook = 'ingress' | 'egress';
+export type Hook = 'ingress' | 'egress' | 'xdp_native' | 'xdp_generic';
+
+/** Every hook that a device has. */
+export const HOOKS: readonly Hook[] = ['ingress', 'egress', 'xdp_native', 'xdp_generic'];
 
 /** Where everything is pinned: `maps/`, `progs/` and `links/` below the configured path. */
 export class Pins {
@@ -50,7 +53,7 @@ export class Pins {
   linkedDevices(): Set<number> {
     const indexes = new Set<number>();
     for (const name of this.list('links')) {
-      const match = /^(\d+)-(?:ingress|egress)$/.exec(name);
+      const match = /^(\d+)-(?:ingress|egress|xdp_native|xdp_generic)$/.exec(name);
       if (match?.[1] !== undefined) indexes.add(Number(match[1]));
     }
     return indexes;
@@ -62,7 +65,7 @@ export class Pins {
   }
 
   removeLinks(ifindex: number): void {
-    for (const hook of ['ingress', 'egress'] as const) this.remove(this.link(ifindex, hook));
+    for (const hook of HOOKS) this.remove(this.link(ifindex, hook));
   }
 
   /** Removes all pins and the folders. Links first: while they are there, packets need the maps. */

@@ -1,4 +1,6 @@
 import type { Uplink } from '../../loader/abi/gen/types.gen.js';
+import { BpfError } from '../../loader/errors.js';
+import type { XdpMode } from '../../loader/link.js';
 import type { Address } from '../../loader/netlink/address.js';
 import type { Link } from '../../loader/netlink/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
@@ -19,6 +21,8 @@ const MAX_MTU = 65535;
 export interface UplinkDevice {
   readonly name: string;
   readonly ifindex: number;
+  /** Kind of a virtual device (`veth` and so on); absent: hardware. */
+  readonly kind?: string;
   readonly value: Uplink;
 }
 
@@ -26,21 +30,25 @@ export interface UplinkDevice {
 export class Uplinks {
   readonly #rtnl: Rtnetlink;
   readonly #setting: AgentConfig['uplinks'];
+  readonly #xdp: AgentConfig['xdp'];
   readonly #map: SyncedMap<number, Uplink>;
   readonly #hooks: Hooks;
   readonly #host: HostDevices;
   #devices: readonly UplinkDevice[] = [];
   #problems: readonly SluiceError[] = [];
+  readonly #modes = new Map<number, XdpMode>();
+  readonly #xdpProblems = new Map<number, SluiceError>();
 
   constructor(
     rtnl: Rtnetlink,
-    setting: AgentConfig['uplinks'],
+    settings: Pick<AgentConfig, 'uplinks' | 'xdp'>,
     map: SyncedMap<number, Uplink>,
     hooks: Hooks,
     host: HostDevices,
   ) {
     this.#rtnl = rtnl;
-    this.#setting = setting;
+    this.#setting = settings.uplinks;
+    this.#xdp = settings.xdp;
     this.#map = map;
     this.#hooks = hooks;
     this.#host = host;
@@ -52,6 +60,16 @@ export class Uplinks {
 
   get problems(): readonly SluiceError[] {
     return this.#problems;
+  }
+
+  /** Uplinks without the XDP program that the settings insist on. */
+  get xdpProblems(): IterableIterator<SluiceError> {
+    return this.#xdpProblems.values();
+  }
+
+  /** How XDP runs on an uplink; undefined: it does not. */
+  xdpMode(ifindex: number): XdpMode | undefined {
+    return this.#modes.get(ifindex);
   }
 
   /** MTU of containers whose network gives none: the smallest of the uplinks. */
@@ -76,13 +94,15 @@ export class Uplinks {
       if (before !== undefined) continue;
       const acceptRa = `net/ipv6/conf/${device.name}/accept_ra`;
       ignoreErrors(() => this.#host.keepRouterAdvertisements(acceptRa));
-      if (attach) this.#attach(device.ifindex);
+      if (attach) this.#attach(device);
     }
     for (const gone of this.#devices) {
       if (devices.some((device) => device.ifindex === gone.ifindex)) continue;
       changed = true;
       this.#map.delete(gone.ifindex);
       this.#hooks.detachUplink(gone.ifindex);
+      this.#modes.delete(gone.ifindex);
+      this.#xdpProblems.delete(gone.ifindex);
       this.#host.noteFilter(gone.ifindex, false);
     }
     this.#devices = devices;
@@ -91,12 +111,38 @@ export class Uplinks {
 
   /** Puts the program on every uplink (after the first full sync). */
   attachAll(): void {
-    for (const device of this.#devices) this.#attach(device.ifindex);
+    for (const device of this.#devices) this.#attach(device);
   }
 
-  #attach(ifindex: number): void {
+  #attach(device: UplinkDevice): void {
+    const { ifindex } = device;
     this.#host.noteFilter(ifindex, this.#hooks.method === 'clsact');
     this.#hooks.attachUplink(ifindex);
+    this.#attachXdp(device);
+  }
+
+  /** After the program at TC, which has to be there for what XDP passes on. */
+  #attachXdp({ name, ifindex, kind }: UplinkDevice): void {
+    const wanted = this.#xdp;
+    this.#modes.delete(ifindex);
+    this.#xdpProblems.delete(ifindex);
+    // The other end of a veth would have to take frames too, and checksums that hardware would complete are missing.
+    if (wanted === 'off' || (wanted === 'auto' && kind === 'veth')) {
+      this.#hooks.detachXdp(ifindex);
+      return;
+    }
+    const mode = wanted === 'auto' ? 'native' : wanted;
+    try {
+      this.#hooks.attachXdp(ifindex, mode);
+      this.#modes.set(ifindex, mode);
+    } catch (error) {
+      if (!(error instanceof BpfError)) throw error;
+      if (wanted === 'auto') return;
+      this.#xdpProblems.set(
+        ifindex,
+        SluiceError.of('SLU3603', { device: name, mode, reason: error.message }),
+      );
+    }
   }
 
   #find(): { devices: UplinkDevice[]; problems: SluiceError[] } {
@@ -125,6 +171,7 @@ export class Uplinks {
     const devices = links.map((link) => ({
       name: link.name,
       ifindex: link.index,
+      ...(link.kind === undefined ? {} : { kind: link.kind }),
       value: {
         snat4: mainAddress(addresses, link.index, 4),
         snat6: mainAddress(addresses, link.index, 6),

@@ -36,7 +36,7 @@ export class ServiceMaps {
    */
   write(delta: ServiceDelta): void {
     // What is written now may have been in use before: a program that is reading notices.
-    Atomics.add(this.#state, 1, 1);
+    this.#nextGeneration();
     if (delta.total > 0) Atomics.store(this.#state, 0, delta.total);
     const { maps } = { maps: this.#maps };
     if (delta.backends.length > 0) maps.backends.setBatch(delta.backends);
@@ -53,6 +53,7 @@ export class ServiceMaps {
       maps.services.setBatch(delta.frontends.map(([key, row]) => [key, row satisfies Service]));
     }
     if (delta.gone.members.length > 0) maps.service_members.deleteBatch(delta.gone.members);
+    this.#nextGeneration(); // XDP keeps what it read for a while, in its generation
     if (this.#stale.size > 0) for (const [key] of delta.frontends) this.#stale.delete(keyText(key));
     if (this.#staleMembers.size > 0)
       for (const [key] of delta.members) this.#staleMembers.delete(`${key.service} ${keyText(key)}`);
@@ -64,6 +65,7 @@ export class ServiceMaps {
     for (const { service, addr, prefixLength } of gone.ranges)
       this.#maps.service_ranges.delete({ prefixlen: 32 + prefixLength, service, addr });
     if (this.#stale.size === 0) Atomics.store(this.#state, 0, total);
+    if (gone.frontends.length + gone.ranges.length > 0) this.#nextGeneration();
   }
 
   /** Removes what an earlier agent left and nobody wants. */
@@ -73,6 +75,11 @@ export class ServiceMaps {
     this.#stale.clear();
     this.#staleMembers.clear();
     Atomics.store(this.#state, 0, total);
+    this.#nextGeneration();
+  }
+
+  #nextGeneration(): void {
+    Atomics.add(this.#state, 1, 1);
   }
 }
 

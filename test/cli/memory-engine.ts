@@ -81,6 +81,7 @@ export class MemoryEngine implements Engine {
       hooks: 'tcx',
       adopted: true,
       uplinks: ['eth0', 'eth1'],
+      xdp: ['native', 'off'],
       networks: 1,
       containers: 2,
       endpoints: 2,

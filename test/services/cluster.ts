@@ -49,6 +49,8 @@ export class Cluster {
   readonly scratch: Scratch;
   readonly nodes: NodeOfCluster[] = [];
   readonly outside: Place & { readonly ipv4: string; readonly ipv6: string };
+  /** Namespace of the switch; its ports are `out` and n0, n1 and so on. */
+  readonly middle: string;
   readonly #groups: string[] = [];
   readonly #pods: Pod[] = [];
 
@@ -63,6 +65,7 @@ export class Cluster {
     this.scratch = new Scratch(prefix);
     try {
       const middle = this.scratch.netns('mid');
+      this.middle = middle;
       sh(`ip -n ${middle} link add br0 mtu ${mtu} type bridge`);
       sh(`ip -n ${middle} link set br0 up`);
       const join = (netns: string, device: string, v4: string, v6: string): void => {

@@ -32,6 +32,7 @@ export function agentCommand(context: CliContext): Command {
             '  pinPath: /sys/fs/bpf/sluice\n' +
             '  cgroupRoot: /sys/fs/cgroup           # default: the cgroup2 mount; "" for none\n' +
             '  uplinks: auto                        # or a list of devices\n' +
+            '  xdp: auto                            # services on uplinks in XDP; or native, generic, off\n' +
             '  definitions: /etc/sluice/definitions # "" for none\n' +
             '  metricsAddress: 127.0.0.1:9644       # "" for none\n' +
             '  flowEntries: auto                    # or a number; two for each flow\n' +

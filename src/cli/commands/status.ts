@@ -37,6 +37,16 @@ export function statusCommand(context: CliContext): Command {
     );
 }
 
+/** Uplinks with how XDP runs on them. */
+function uplinks(status: Status): string {
+  return status.uplinks
+    .map((name, i) => {
+      const mode = status.xdp[i] ?? 'off';
+      return mode === 'off' ? name : `${name} (XDP ${mode})`;
+    })
+    .join(', ');
+}
+
 /** The status as lines for people. */
 export function statusLines(status: Status): string[] {
   const { entries, capacity } = status.flows;
@@ -49,7 +59,7 @@ export function statusLines(status: Status): string[] {
       'Kernel',
       `${status.kernel}, ${status.hooks} hooks${status.adopted ? ', state of an earlier agent adopted' : ''}`,
     ],
-    ['Uplinks', status.uplinks.length === 0 ? 'none' : status.uplinks.join(', ')],
+    ['Uplinks', status.uplinks.length === 0 ? 'none' : uplinks(status)],
     ['Networks', String(status.networks)],
     ['Containers', `${status.containers} (${status.endpoints} endpoints)`],
     [
