@@ -58,6 +58,7 @@ describe('parseConfig', () => {
       serviceBalancing: 'least-connections',
       externalBalancing: 'random',
       externalMode: 'dsr',
+      xdp: 'generic',
       serviceEntries: 2048,
       serviceSlotEntries: 8192,
       backendEntries: 4096,
