@@ -23,10 +23,10 @@ TOOL_SOURCES := $(shell find bench scripts examples -name '*.ts' 2>/dev/null)
 C_SOURCES := $(shell find bpf bench/tools src -name '*.[ch]' 2>/dev/null)
 BENCHES := $(patsubst bench/%.ts,%,$(filter-out %.test.ts,$(wildcard bench/*.ts)))
 
-.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test demo bench dev clean
+.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test test-kernels demo bench dev clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what is missing: Debian packages, npm packages
 	@scripts/deps
@@ -89,6 +89,10 @@ format-check-c:
 test: need-root deps ## everything; the last line is "N passed, N failed"
 	@$(MAKE) build tools
 	@scripts/run-tests
+
+test-kernels: need-root deps ## load and smoke test on Debian's 6.1 and 6.12 kernels in QEMU (not part of `make test`)
+	@$(MAKE) -s build tools
+	@test/kernels/run
 
 demo: need-root deps ## a small shop with policies, NAT and IPv6 in network namespaces
 	@$(MAKE) -s build tools
