@@ -219,7 +219,11 @@ class AgentEngine implements RuntimeEngine {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule) ?? this.#host.describeRule(rule),
     };
-    this.names = new NameFeed(this.#objects, this.#leases);
+    this.names = new NameFeed(
+      this.#objects,
+      this.#leases,
+      (service) => this.#services.assignments.get(service)?.clusterIps ?? [],
+    );
     this.runtime = new RuntimeObjects({
       store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
       objects: this.#objects,

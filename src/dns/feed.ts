@@ -1,9 +1,10 @@
 import { netnsPath } from '../../loader/netns.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { ServiceResource } from '../../policy/model/service.js';
 import type { LeaseBook } from '../ipam/leases.js';
 import { attachmentId, displayName } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
-import type { NameChange, NamedNetwork, NamedObject, NamedPlace } from './names.js';
+import type { NameChange, NamedNetwork, NamedObject, NamedPlace, NamedService } from './names.js';
 
 /** What it returns resolves when the names of the change are known to who asks. */
 export type NameListener = (change: NameChange) => Promise<void>;
@@ -12,11 +13,14 @@ export type NameListener = (change: NameChange) => Promise<void>;
 export class NameFeed {
   readonly #objects: ObjectSet;
   readonly #leases: LeaseBook;
+  readonly #clusterIps: (service: string) => readonly string[];
   readonly #listeners: NameListener[] = [];
 
-  constructor(objects: ObjectSet, leases: LeaseBook) {
+  /** `clusterIps`: addresses of a service (`namespace/name`), with those that were chosen for it. */
+  constructor(objects: ObjectSet, leases: LeaseBook, clusterIps: (service: string) => readonly string[]) {
     this.#objects = objects;
     this.#leases = leases;
+    this.#clusterIps = clusterIps;
   }
 
   /** Calls the listener with everything that there is, and then with each change. */
@@ -24,9 +28,11 @@ export class NameFeed {
     this.#listeners.push(listener);
     const networks = [...this.#objects.ofKind('Network')];
     const containers = [...this.#objects.ofKind('Container')];
+    const services = [...this.#objects.ofKind('Service')];
     return listener({
       networks: networks.map((network) => [network.name, named(network)]),
       objects: containers.map((container) => [displayName(container), this.#object(container)]),
+      services: services.map((service) => [displayName(service), this.#service(service)]),
     });
   }
 
@@ -35,10 +41,13 @@ export class NameFeed {
     if (this.#listeners.length === 0) return;
     const networks = new Map<string, NamedNetwork | undefined>();
     const objects = new Map<string, NamedObject | undefined>();
+    const services = new Map<string, NamedService | undefined>();
     for (const { before, after } of edits) {
       const resource = after ?? before;
       if (resource?.kind === 'Network')
         networks.set(resource.name, after?.kind === 'Network' ? named(after) : undefined);
+      if (resource?.kind === 'Service')
+        services.set(displayName(resource), after?.kind === 'Service' ? this.#service(after) : undefined);
       if (resource?.kind === 'Container')
         objects.set(displayName(resource), after?.kind === 'Container' ? this.#object(after) : undefined);
     }
@@ -48,9 +57,19 @@ export class NameFeed {
         if (container.networks.some(({ network }) => networks.has(network)))
           objects.set(displayName(container), this.#object(container));
     }
-    if (networks.size + objects.size === 0) return;
-    const change = { networks: [...networks], objects: [...objects] };
+    if (networks.size + objects.size + services.size === 0) return;
+    const change = { networks: [...networks], objects: [...objects], services: [...services] };
     await Promise.all(this.#listeners.map((listener) => listener(change)));
+  }
+
+  /** A service without an address of its own has no name here. */
+  #service(service: ServiceResource): NamedService | undefined {
+    const { namespace, name, type, clusterIps } = service;
+    if (type === 'ExternalName' || clusterIps === 'None') return undefined;
+    const addresses = this.#clusterIps(displayName(service));
+    if (addresses.length === 0) return undefined;
+    const ofFamily = (v6: boolean): string[] => addresses.filter((address) => address.includes(':') === v6);
+    return { namespace, name, ipv4: ofFamily(false), ipv6: ofFamily(true) };
   }
 
   #object(container: ContainerResource): NamedObject {

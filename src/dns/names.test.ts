@@ -102,4 +102,32 @@ describe('NameTable', () => {
     expect(names.nameOf('town', cart, '10.1.0.2')).toBeUndefined();
     expect(names.networks().map(({ name }) => name)).toEqual(['farm']);
   });
+
+  it('knows services, containers first', () => {
+    const names = table();
+    const api = { namespace: 'shop', name: 'api', ipv4: ['10.96.0.7'], ipv6: ['fd00:96::7'] };
+    const web = { namespace: 'shop', name: 'web', ipv4: ['10.96.0.8'], ipv6: [] };
+    names.update({
+      networks: [],
+      objects: [],
+      services: [
+        ['shop/api', api],
+        ['shop/web', web],
+      ],
+    });
+    const found = { ipv4: api.ipv4, ipv6: api.ipv6 };
+    for (const name of ['api', 'api.shop', 'api.shop.svc', 'api.shop.svc.cluster.local'])
+      expect([name, names.lookup('town', cart, name)]).toEqual([name, found]);
+    expect(names.lookup('farm', '10.2.0.2', 'api.shop')).toEqual(found); // whatever the network
+    expect(names.lookup('farm', '10.2.0.2', 'api')).toBeUndefined(); // another namespace
+    for (const name of ['api.svc', 'svc', '.svc', 'x.api.shop.svc', 'api.shop.cluster.local'])
+      expect([name, names.lookup('town', cart, name)]).toEqual([name, undefined]);
+    expect(names.lookup('town', cart, 'web')?.ipv4).toEqual(['10.1.0.2']);
+    expect(names.lookup('town', cart, 'web.shop.svc')?.ipv4).toEqual(['10.96.0.8']);
+    expect(names.nameOf('town', cart, '10.96.0.7')).toBe('api.shop.svc.cluster.local');
+    names.update({ networks: [], objects: [], services: [['shop/api', { ...api, ipv4: ['10.96.0.9'] }]] });
+    expect(names.nameOf('town', cart, '10.96.0.7')).toBeUndefined();
+    names.update({ networks: [], objects: [], services: [['shop/api', undefined]] });
+    expect(names.lookup('town', cart, 'api')).toBeUndefined();
+  });
 });

@@ -26,10 +26,20 @@ export interface NamedPlace {
   readonly aliases?: readonly string[];
 }
 
+/** A Service with a cluster address: all containers know it, as in a cluster. */
+export interface NamedService {
+  readonly namespace: string;
+  readonly name: string;
+  readonly ipv4: readonly string[];
+  readonly ipv6: readonly string[];
+}
+
 /** What changed: an absent value is one that is gone. */
 export interface NameChange {
   readonly networks: readonly (readonly [name: string, network: NamedNetwork | undefined])[];
   readonly objects: readonly (readonly [key: string, object: NamedObject | undefined])[];
+  /** By `namespace/name`. */
+  readonly services?: readonly (readonly [key: string, service: NamedService | undefined])[];
 }
 
 /** Addresses of a name that is known here; none of a family means that it has none. */
@@ -43,9 +53,15 @@ interface Entry {
   readonly place: NamedPlace;
 }
 
+const DEFAULT_NAMESPACE = 'default';
+/** What may follow `service.namespace`: the names of Kubernetes (github.com/kubernetes/dns, specification.md). */
+const SERVICE_SUFFIX = '.svc';
+const CLUSTER_SUFFIX = '.svc.cluster.local';
+
 /**
- * The names that containers see: those of their own networks. Plain data, no I/O. Names are compared
- * without case (RFC 4343); `web`, `web.NETWORK` and `web.NAMESPACE` are the same container.
+ * The names that containers see: those of their own networks, and those of services. Plain data, no I/O. Names are
+ * compared without case (RFC 4343); `web`, `web.NETWORK` and `web.NAMESPACE` are the same container. A service is `api`
+ * in its own namespace, and `api.NAMESPACE` (`.svc`, `.svc.cluster.local`) everywhere; a container goes first.
  */
 export class NameTable {
   readonly #networks = new Map<string, NamedNetwork>();
@@ -55,8 +71,12 @@ export class NameTable {
   readonly #byAddress = new Map<string, Entry>();
   #entries = new Map<string, readonly Entry[]>();
   readonly #byNetns = new Map<string, Set<NamedObject>>();
+  readonly #services = new Map<string, NamedService>();
+  /** Keys of services by their addresses. */
+  readonly #serviceOf = new Map<string, string>();
 
-  update({ networks, objects }: NameChange): void {
+  update({ networks, objects, services = [] }: NameChange): void {
+    for (const [key, service] of services) this.#setService(key, service);
     for (const [name, network] of networks) {
       if (network === undefined) this.#networks.delete(name);
       else this.#networks.set(name, network);
@@ -77,7 +97,7 @@ export class NameTable {
 
   /**
    * The addresses of `name` (lower case, no final dot) for a client that asked at the gateway of `network`;
-   * undefined if no container that the client may know has that name.
+   * undefined if no container that the client may know, and no service, has that name.
    */
   lookup(network: string, client: string, name: string): Found | undefined {
     const asking = this.#byAddress.get(client)?.object;
@@ -93,7 +113,7 @@ export class NameTable {
         ipv6: chosen.flatMap(({ place }) => (place.ipv6 === undefined ? [] : [place.ipv6])),
       };
     }
-    return undefined;
+    return this.#service(asking?.namespace ?? DEFAULT_NAMESPACE, name);
   }
 
   /**
@@ -106,6 +126,8 @@ export class NameTable {
       const scopes = this.#scopes(network, this.#byAddress.get(client)?.object);
       return scopes.includes(entry.place.network) ? `${entry.object.name}.${entry.place.network}` : null;
     }
+    const service = this.#services.get(this.#serviceOf.get(address) ?? '');
+    if (service !== undefined) return `${service.name}.${service.namespace}${CLUSTER_SUFFIX}`;
     const bytes = tryParseAddress(address);
     if (bytes === undefined) return undefined;
     for (const { ipv4, ipv6 } of this.#networks.values()) {
@@ -113,6 +135,27 @@ export class NameTable {
       if (range !== undefined && cidrContains(parseCidr(range.cidr), bytes)) return null;
     }
     return undefined;
+  }
+
+  /** `name` in the namespace of who asks, or `name.namespace` with what may follow. */
+  #service(namespace: string, name: string): Found | undefined {
+    const end = [CLUSTER_SUFFIX, SERVICE_SUFFIX].find((suffix) => name.endsWith(suffix)) ?? '';
+    const [first = '', second, ...more] = name.slice(0, name.length - end.length).split('.');
+    if (more.length > 0 || (second === undefined && end !== '')) return undefined;
+    const found = this.#services.get(`${second ?? namespace}/${first}`);
+    return found === undefined ? undefined : { ipv4: found.ipv4, ipv6: found.ipv6 };
+  }
+
+  #setService(key: string, service: NamedService | undefined): void {
+    const before = this.#services.get(key);
+    for (const address of [...(before?.ipv4 ?? []), ...(before?.ipv6 ?? [])])
+      if (this.#serviceOf.get(address) === key) this.#serviceOf.delete(address);
+    if (service === undefined) {
+      this.#services.delete(key);
+      return;
+    }
+    this.#services.set(key, service);
+    for (const address of [...service.ipv4, ...service.ipv6]) this.#serviceOf.set(address, key);
   }
 
   /** Networks whose names a client sees, that of the gateway it asked first. */

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { SluiceError } from '../../policy/errors.js';
 import type { Logger } from '../log.js';
-import type { NameChange, NamedNetwork, NamedObject } from './names.js';
+import type { NameChange, NamedNetwork, NamedObject, NamedService } from './names.js';
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
 import type { DnsCounters } from './server.js';
 
@@ -18,6 +18,7 @@ export class DnsService {
   readonly #data: WorkerData;
   readonly #networks = new Map<string, NamedNetwork>();
   readonly #objects = new Map<string, NamedObject>();
+  readonly #services = new Map<string, NamedService>();
   readonly #problems = new Map<string, SluiceError>();
   #counters: DnsCounters = { local: 0, forwarded: 0, failed: 0, invalid: 0 };
   #worker: Worker | undefined;
@@ -44,6 +45,7 @@ export class DnsService {
   update(change: NameChange): Promise<void> {
     apply(this.#networks, change.networks);
     apply(this.#objects, change.objects);
+    apply(this.#services, change.services ?? []);
     if (this.#worker !== undefined) this.#send(change);
     else if (this.#networks.size > 0) this.#start();
     return change.networks.length > 0 && this.#worker !== undefined ? this.#settled() : Promise.resolve();
@@ -90,7 +92,11 @@ export class DnsService {
       this.#problems.clear();
       if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
     });
-    this.#send({ networks: [...this.#networks], objects: [...this.#objects] });
+    this.#send({
+      networks: [...this.#networks],
+      objects: [...this.#objects],
+      services: [...this.#services],
+    });
   }
 
   #hear(message: FromWorker): void {

@@ -1,3 +1,5 @@
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { container, documents } from '../e2e/world.js';
 import { FIRST_LABEL, FirstPackets } from '../lib/first-packets.js';
@@ -53,4 +55,12 @@ it(`judges the first packets of ${BY_CNI + BY_DEFINITION} containers, one after 
   }
   expect(early).toBe(BY_CNI / 3);
   expect(await first.verdict()).toEqual({ containers: BY_CNI + BY_DEFINITION, lost: [], passed: [] });
+});
+
+it('the example runs', () => {
+  const config = join(bed.confDir, '10-installed.conflist');
+  const env = { ...process.env, CNI_PATH: bed.binDir, CONFIG: config };
+  const output = execFileSync('examples/cni/pods', { encoding: 'utf8', env });
+  expect(output).toMatch(/^example-web: 10\.155\.0\.\d+\/32\nexample-client: 10\.155\.0\.\d+\/32\n/);
+  expect(output).toContain('1 packets transmitted, 1 received');
 });

@@ -1,6 +1,8 @@
-import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { askAgent } from '../../src/cni/client.js';
 import { encodeRequest } from '../../src/cni/wire.js';
@@ -9,7 +11,6 @@ import { CniBed } from './bed.js';
 /** Whatever comes in on the CNI socket: the agent stays up, stays small, and answers others. */
 
 const INPUTS = 100_000;
-const AT_ONCE = 64;
 /** MB over what the agent has before. */
 const MORE_MEMORY = 150;
 
@@ -45,40 +46,16 @@ const seed = encodeRequest({
   timeLeft: 1000,
 });
 
-function pick(limit: number): number {
-  return Math.floor(Math.random() * limit);
-}
-
-/** Random bytes, or a right request with some bytes changed, cut, or made longer. */
-function junk(): Buffer {
-  const kind = pick(4);
-  if (kind === 0) return randomBytes(pick(200));
-  const copy = Buffer.from(seed);
-  for (let i = pick(6); i >= 0; i--) copy[pick(copy.length)] = pick(256);
-  if (kind === 1) return copy.subarray(0, pick(copy.length));
-  // Lengths as they were, so that most of these are read as a request.
-  if (kind === 2) seed.copy(copy, 0, 0, 16);
-  return kind === 3 ? Buffer.concat([copy, randomBytes(pick(50))]) : copy;
-}
-
-/** Sends something and ends the connection; what is answered is thrown away. */
-function throwAt(bytes: Buffer): Promise<void> {
-  return new Promise((resolve) => {
-    const socket = connect(bed.socket, () => socket.end(bytes));
-    socket.on('error', () => undefined);
-    socket.once('close', () => resolve());
-    socket.resume();
-  });
-}
-
 it(`takes ${INPUTS} inputs that make no sense`, async () => {
   const before = residentMb();
   const pid = bed.world.agent.pid;
-  let left = INPUTS;
-  const worker = async (): Promise<void> => {
-    while (left-- > 0) await throwAt(junk());
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  const tool = join(bed.binDir, 'throw');
+  const file = join(bed.binDir, 'seed');
+  execFileSync('gcc', ['-O2', '-Wall', '-pthread', '-o', tool, 'test/tools/throw.c'], { stdio: 'pipe' });
+  writeFileSync(file, seed);
+  const random = randomInt(1 << 30);
+  const thrown = await bed.world.start(bed.world.host, tool, [bed.socket, file, INPUTS, random], false);
+  expect([random, await thrown.done]).toEqual([random, String(INPUTS)]);
   await ask();
   expect(bed.world.agent.pid).toBe(pid);
   expect(residentMb() - before).toBeLessThan(MORE_MEMORY);

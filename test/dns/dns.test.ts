@@ -69,6 +69,24 @@ describe('names in networks of definitions', () => {
     expect(await other.ask('10.61.0.1', 'db', 'A')).toBe('NOERROR 10.61.0.3');
   });
 
+  it('are those of services too, which every network knows', async () => {
+    const service = {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'api', namespace: 'shop' },
+      spec: { clusterIP: '10.96.0.77', ports: [{ port: 80 }] },
+    };
+    await world.agent.apply(documents(service));
+    const client = await resolver(world, netns.far);
+    for (const name of ['api.shop', 'api.shop.svc.cluster.local'])
+      expect(await client.ask('10.62.0.1', name, 'A')).toBe('NOERROR 10.96.0.77');
+    expect(await client.ask('10.62.0.1', '77.0.96.10.in-addr.arpa', 'PTR')).toBe(
+      'NOERROR api.shop.svc.cluster.local',
+    );
+    await world.agent.delete(documents(service));
+    expect(await client.ask('10.62.0.1', 'api.shop', 'A')).toBe('NOERROR 192.0.2.99');
+  });
+
   it('follow changes, and come back with the agent', async () => {
     const client = await resolver(world, netns.db);
     await world.agent.apply(definitions('shop'));

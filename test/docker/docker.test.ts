@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -185,6 +186,24 @@ describe('Docker', () => {
     expect(await first.verdict()).toEqual({ containers: 6, lost: [], passed: [] });
     docker.docker('network', 'rm', 'first');
     await world.agent.delete(first.definitions);
+  });
+
+  it('runs the example', () => {
+    const env = {
+      ...process.env,
+      DOCKER_HOST: `unix://${docker.socket}`,
+      DRIVER: driver,
+      IMAGE,
+      SLUICE: 'bin/sluice',
+      SLUICE_SOCKET: world.agent.socket,
+    };
+    const output = execFileSync('examples/docker/shop', { encoding: 'utf8', env });
+    expect(output.split('\n').filter((line) => line.includes(' asks '))).toEqual([
+      'shop-web asks shop-db: shop-db',
+      'shop-guest asks shop-db: shop-db',
+      'shop-web asks shop-db: shop-db',
+      'shop-guest asks shop-db: no answer',
+    ]);
   });
 
   it('loses nothing when the agent is killed', async () => {
