@@ -27,7 +27,7 @@ static __always_inline bool is_half_open(const struct flow *e, const struct flow
 static __always_inline __u32 lifetime(const struct flow *e, const struct flow *other)
 {
 	if (e->action == ACTION_DROP)
-		return e->proto == IPPROTO_TCP ? cfg_ttl_fin : cfg_ttl_udp_new;
+		return e->proto == IPPROTO_TCP ? cfg_ttl_denied : cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP) {
 		if (is_half_open(e, other))
 			return cfg_ttl_half;
@@ -44,6 +44,8 @@ static __always_inline __u32 shortest(const struct flow *e)
 {
 	if (e->proto == IPPROTO_TCP && e->state < FLOW_OPEN)
 		return cfg_ttl_half;
+	if (e->proto == IPPROTO_TCP && e->action == ACTION_DROP)
+		return cfg_ttl_denied;
 	if (e->proto == IPPROTO_TCP)
 		return e->state >= FLOW_CLOSING ? cfg_ttl_closing : cfg_ttl_fin;
 	return cfg_ttl_udp_new;

@@ -140,8 +140,8 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 		node = info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
 	}
 	svc = service_find(&k, addr, *port, proto, node);
-	if (!svc)
-		return SOCKET_AS_IS;
+	if (!svc) /* packets of containers are refused where they are seen, those of the host are not */
+		return o->host && !node && is_cluster_address(&k) ? SOCKET_REFUSED : SOCKET_AS_IS;
 	number = svc->number;
 	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
 		return SOCKET_AS_IS;

@@ -45,5 +45,6 @@ enum drop_reason {
 	DROP_HOST_POLICY = 35, /* denied by a HostPolicy */
 	DROP_HOST_RATE = 36, /* more than the limit of a HostPolicy's rule */
 	DROP_HOST_PANIC = 37, /* everything is closed (sluice panic-close) */
-	DROP_REASON_COUNT = 38,
+	DROP_SERVICE_PORT = 38, /* the address of a service, and a port that none has: refused */
+	DROP_REASON_COUNT = 39,
 };

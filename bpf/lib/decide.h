@@ -608,7 +608,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (!reason && !cfg_dry_run)
 		reason = commit(in_half);
 	if (reason) {
-		const bool refused = reason == DROP_SERVICE_EMPTY ||
+		const bool refused = reason == DROP_SERVICE_EMPTY || reason == DROP_SERVICE_PORT ||
 				     (reason == DROP_SERVICE_NOT_LOCAL && hook == HOOK_CONTAINER);
 
 		if (known && !cfg_dry_run) {

@@ -7,6 +7,9 @@
  *   node port (address 0)             container, host           internal   at once
  *   any of them                       by an uplink              external   at once; Local: dropped
  *
+ * A cluster address has an entry of its own as well, with port and protocol 0: what goes there to a port that is no
+ * service's is refused, and not sent to wherever routes lead.
+ *
  * A list is a range of service_slots. The agent writes a changed list to a new range, then the frontend, then frees
  * the old range; `generation` changes before a freed range or backend number is used again, so who reads it unchanged
  * before and after has read one list.
@@ -57,6 +60,14 @@ static __always_inline struct service *service_find(struct service_key *k, const
 		k->addr.w[1] = 0;
 		k->addr.w[2] = 0;
 	}
+	return bpf_map_lookup_elem(&services, k);
+}
+
+/* Whether k, of which service_find knew no frontend, has the address of a service. Changes k. */
+static __always_inline bool is_cluster_address(struct service_key *k)
+{
+	k->port = 0;
+	k->proto = 0;
 	return bpf_map_lookup_elem(&services, k);
 }
 

@@ -30,7 +30,7 @@ __noinline int pick_backend(__u32 external, __u32 hash)
 __noinline int to_backend(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
-	bool external, open;
+	bool external, open, node;
 	struct service *svc;
 
 	if (!w)
@@ -45,10 +45,10 @@ __noinline int to_backend(struct __sk_buff *skb)
 		w->service_snat = external && (w->known.flags & FLOW_SNAT);
 		return DROP_NONE;
 	}
-	svc = service_find(&w->service, &w->fwd.daddr, w->fwd.dport, w->fwd.proto,
-			   (w->dst.flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT));
+	node = (w->dst.flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
+	svc = service_find(&w->service, &w->fwd.daddr, w->fwd.dport, w->fwd.proto, node);
 	if (!svc)
-		return DROP_NONE;
+		return !node && is_cluster_address(&w->service) ? DROP_SERVICE_PORT : DROP_NONE;
 	if ((svc->flags & SVC_NODEPORT) && host_socket(skb, &w->fwd))
 		return DROP_NONE; /* no port is taken from a process of the host */
 	if (!service_admits(&w->keys, svc, &w->fwd.saddr)) {

@@ -110,8 +110,10 @@ interface Draft {
 export class ServiceCompiler {
   readonly #sources = new EndpointSources();
   readonly #ports = new Map<string, Map<string, PortState>>();
-  /** Frontend -> the port that holds it: two services that claim one address are reported elsewhere, the first wins. */
+  /** Frontend -> the port that holds it: of two services that claim one address and port, the first one has it. */
   readonly #owners = new Map<string, PortState>();
+  /** Frontend -> services that claim it too. */
+  readonly #losers = new Map<string, Set<string>>();
   readonly #capacity: ServiceCapacity;
   readonly #slots: SlotSpace;
   readonly #numbers: NumberPool;
@@ -195,7 +197,7 @@ export class ServiceCompiler {
     for (const input of change.upsert) set(input.kind, inputKey(input), input);
     const draft = newDraft();
     try {
-      for (const key of touched) this.#compile(key, draft);
+      this.#compileAll(touched, draft);
       this.#checkCapacity();
     } catch (error) {
       if (!(error instanceof SluiceError)) throw error;
@@ -205,7 +207,7 @@ export class ServiceCompiler {
         for (const one of this.#set(input.kind, inputKey(input), input)) touched.add(one);
       this.settle();
       const back = newDraft();
-      for (const key of touched) this.#compile(key, back);
+      this.#compileAll(touched, back);
       return { delta: this.#finish(back), inverse: { upsert: [], remove: [] }, error };
     }
     return { delta: this.#finish(draft), inverse: { upsert: inverse, remove: added } };
@@ -249,7 +251,7 @@ export class ServiceCompiler {
     this.settle();
     const draft = newDraft();
     this.#putTable(state, table, contentOf(wanted), draft);
-    this.#frontends(assigned, state, draft);
+    this.#frontends(waiting.service, assigned, state, draft);
     return this.#finish(draft);
   }
 
@@ -298,6 +300,20 @@ export class ServiceCompiler {
           };
         }
       }
+    }
+  }
+
+  /** Addresses and ports that a service claims and another one has. */
+  *conflicts(): IterableIterator<{
+    readonly frontend: string;
+    readonly service: string;
+    readonly owner: string;
+  }> {
+    for (const [text, keys] of this.#losers) {
+      const state = this.#owners.get(text);
+      const owner = [...this.#ports].find(([, states]) => states.get(state?.id ?? '') === state)?.[0] ?? '';
+      const [address, port] = text.split(' ');
+      for (const service of keys) yield { frontend: `${address} port ${port}`, service, owner };
     }
   }
 
@@ -353,29 +369,56 @@ export class ServiceCompiler {
     }
   }
 
-  #compile(key: string, draft: Draft): void {
+  /** First gives up what is not wanted any more, so that another port or service can have it in the same change. */
+  #compileAll(touched: Set<string>, draft: Draft): void {
+    for (const key of [...touched]) this.#giveUp(key, draft);
+    for (const text of draft.gone.frontends.keys())
+      for (const key of this.#losers.get(text) ?? []) touched.add(key);
+    for (const key of touched) this.#compile(key, draft);
+  }
+
+  #giveUp(key: string, draft: Draft): void {
+    this.#forgetClaims(key);
+    const states = this.#ports.get(key);
+    if (states === undefined) return;
     const assigned = this.#sources.service(key);
-    const states = this.#ports.get(key) ?? new Map<string, PortState>();
-    const wanted = new Set<string>();
-    if (assigned !== undefined && isOurs(assigned)) {
-      for (const [i, port] of assigned.service.ports.entries()) {
-        for (const family of assigned.service.families) {
-          if (!hasFrontend(assigned, i, family)) continue;
-          const id = portId(port, family);
-          wanted.add(id);
-          const state = states.get(id) ?? this.#newPort(key, id, assigned, i, family);
-          states.set(id, state);
-          this.#ports.set(key, states);
-          this.#compilePort(key, assigned, i, family, state, draft);
-        }
-      }
-    }
+    const ours = assigned !== undefined && isOurs(assigned) ? assigned : undefined;
     for (const [id, state] of [...states]) {
-      if (wanted.has(id)) continue;
-      this.#removePort(key, state, draft);
-      states.delete(id);
+      const parts = ours === undefined ? undefined : findParts(ours, id);
+      const wanted = new Set<string>();
+      if (ours !== undefined && parts !== undefined)
+        for (const { text } of frontendsOf(ours, parts.index, parts.family)) wanted.add(text);
+      if (wanted.size === 0) {
+        this.#removePort(key, state, draft);
+        states.delete(id);
+        continue;
+      }
+      for (const text of [...state.frontends.keys()])
+        if (!wanted.has(text)) this.#dropFrontend(state, text, draft);
     }
     if (states.size === 0) this.#ports.delete(key);
+  }
+
+  #forgetClaims(key: string): void {
+    if (this.#losers.size === 0) return;
+    for (const [text, keys] of this.#losers)
+      if (keys.delete(key) && keys.size === 0) this.#losers.delete(text);
+  }
+
+  #compile(key: string, draft: Draft): void {
+    const assigned = this.#sources.service(key);
+    if (assigned === undefined || !isOurs(assigned)) return;
+    const states = this.#ports.get(key) ?? new Map<string, PortState>();
+    for (const [i, port] of assigned.service.ports.entries()) {
+      for (const family of assigned.service.families) {
+        if (!hasFrontend(assigned, i, family)) continue;
+        const id = portId(port, family);
+        const state = states.get(id) ?? this.#newPort(key, id, assigned, i, family);
+        states.set(id, state);
+        this.#ports.set(key, states);
+        this.#compilePort(key, assigned, i, family, state, draft);
+      }
+    }
   }
 
   #newPort(key: string, id: string, assigned: AssignedService, index: number, family: IpFamily): PortState {
@@ -441,7 +484,7 @@ export class ServiceCompiler {
     state.local = this.#putList(state.local, uses.local ? local : [], proto, draft);
     this.#table(key, assigned, state, categories, draft);
     this.#putRanges(state, service.sourceRanges, family, draft);
-    this.#frontends(assigned, state, draft);
+    this.#frontends(key, assigned, state, draft);
     for (const backend of [...state.members.keys()])
       if (!wanted.has(backend)) this.#dropMember(state, backend, draft);
   }
@@ -578,13 +621,16 @@ export class ServiceCompiler {
     draft.gone.ranges.push(range);
   }
 
-  #frontends(assigned: AssignedService, state: PortState, draft: Draft): void {
+  #frontends(key: string, assigned: AssignedService, state: PortState, draft: Draft): void {
     const { family, index } = partsOf(assigned, state.id);
-    const wanted = new Set<string>();
     for (const { text, kind } of frontendsOf(assigned, index, family)) {
       const owner = this.#owners.get(text);
-      if (owner !== undefined && owner !== state && !draft.gone.frontends.has(text)) continue;
-      wanted.add(text);
+      if (owner !== undefined && owner !== state) {
+        const losers = this.#losers.get(text);
+        if (losers === undefined) this.#losers.set(text, new Set([key]));
+        else losers.add(key);
+        continue;
+      }
       const row = this.#row(assigned, state, kind);
       const before = state.frontends.get(text);
       this.#owners.set(text, state);
@@ -594,8 +640,6 @@ export class ServiceCompiler {
       draft.frontends.set(text, [rowOf(text), row]);
       draft.reevaluate = true;
     }
-    for (const text of [...state.frontends.keys()])
-      if (!wanted.has(text)) this.#dropFrontend(state, text, draft);
   }
 
   #dropFrontend(state: PortState, text: string, draft: Draft): void {
@@ -607,6 +651,7 @@ export class ServiceCompiler {
   }
 
   #row(assigned: AssignedService, state: PortState, kind: FrontendKind): FrontendRow {
+    if (kind === 'address') return { ...NOTHING, number: state.number };
     const { service } = assigned;
     const cluster = kind === 'cluster';
     const internalLocal = cluster && service.internalTrafficPolicy === 'Local';
@@ -673,7 +718,18 @@ export class ServiceCompiler {
   }
 }
 
-type FrontendKind = 'cluster' | 'external' | 'loadBalancer' | 'node';
+/** `address`: a cluster address as such, port and protocol 0; what no other frontend takes is refused there. */
+type FrontendKind = 'cluster' | 'external' | 'loadBalancer' | 'node' | 'address';
+
+const NOTHING: FrontendRow = {
+  number: 0,
+  flags: 0,
+  firstInternal: 0,
+  countInternal: 0,
+  firstExternal: 0,
+  countExternal: 0,
+  affinity: 0,
+};
 
 function newDraft(): Draft {
   return {
@@ -722,14 +778,23 @@ function portId(port: ServicePort, family: IpFamily): string {
   return `${port.name}/${port.protocol}/${port.port}/${family}`;
 }
 
-function partsOf(
-  { service }: AssignedService,
-  id: string,
-): { readonly port: ServicePort; readonly index: number; readonly family: IpFamily } {
+interface PortParts {
+  readonly port: ServicePort;
+  readonly index: number;
+  readonly family: IpFamily;
+}
+
+function findParts({ service }: AssignedService, id: string): PortParts | undefined {
   for (const [index, port] of service.ports.entries()) {
     for (const family of [4, 6] as const) if (portId(port, family) === id) return { port, index, family };
   }
-  throw new Error(`no port ${id} in ${service.namespace}/${service.name}`);
+  return undefined;
+}
+
+function partsOf(assigned: AssignedService, id: string): PortParts {
+  const parts = findParts(assigned, id);
+  if (parts !== undefined) return parts;
+  throw new Error(`no port ${id} in ${assigned.service.namespace}/${assigned.service.name}`);
 }
 
 function familyOfText(address: string): IpFamily {
@@ -754,6 +819,10 @@ function frontendsOf(
   for (const { address, mode } of service.loadBalancer)
     if (mode === 'VIP') put('loadBalancer', address, port.port);
   if (node > 0) put('node', ANY_ADDRESS[family], node);
+  if (index === 0) {
+    for (const address of clusterIps)
+      if (familyOfText(address) === family) found.push({ kind: 'address', text: `${address} 0 0` });
+  }
   return found;
 }
 

@@ -54,6 +54,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   35: { name: 'host_policy', text: 'a HostPolicy does not allow it' },
   36: { name: 'host_rate', text: "more than the limit of a HostPolicy's rule" },
   37: { name: 'host_panic', text: 'everything but the failsafe ports is closed (sluice panic-close)' },
+  38: {
+    name: 'service_port',
+    text: 'it is the address of a service that has no such port; the connection was refused',
+  },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */
