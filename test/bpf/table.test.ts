@@ -46,6 +46,16 @@ describe('expiry', () => {
     expect(bed.gc({ now: lastOf() + 6 * HZ }).expired).toBe(2);
   });
 
+  it('CT-6 keeps a TCP flow that is closed from one side for an hour', () => {
+    bed.from(A, { ...tcp, flags: FLAG.syn });
+    bed.from(B, { ...back, proto: PROTO.tcp, flags: FLAG.syn | FLAG.ack });
+    bed.from(A, { ...tcp, flags: FLAG.ack });
+    bed.from(B, { ...back, proto: PROTO.tcp, flags: FLAG.fin | FLAG.ack });
+    const now = lastOf();
+    expect(bed.gc({ now: now + 3595 * HZ }).expired).toBe(0);
+    expect(bed.gc({ now: now + 3605 * HZ }).expired).toBe(2);
+  });
+
   it('keeps a flow whose other direction is alive', () => {
     bed.from(A, udp);
     const now = lastOf();

@@ -39,7 +39,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     for (const from of clients()) expect(cluster.who(from, 'tcp', ip, 80, { count: 20 })).toBe('b');
     await cluster.apply(slice('one', []));
     for (const from of clients()) expect(cluster.who(from, 'tcp', ip, 80)).toBe('refused');
-    cluster.remove(['service', 'one'], ['endpointslice', 'one-4']);
+    await cluster.drop({ services: ['one'], slices: ['one-4'] });
   });
 
   it('CIP-2 EPS-1 EPS-2 keeps the ports of a service apart and merges all of its slices', async () => {
@@ -60,11 +60,11 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       expect(cluster.who(from, 'tcp', ip, 1000, { count: 6 })).toBe('a');
       expect(cluster.who(from, 'tcp', ip, 2000, { count: 6 })).toBe('b');
     }
-    cluster.remove(['endpointslice', 'two-c']);
+    await cluster.drop({ slices: ['two-c'] });
     expect(cluster.who(via(client), 'tcp', ip, 2000)).toBe('b');
-    cluster.remove(['endpointslice', 'two-b']);
+    await cluster.drop({ slices: ['two-b'] });
     expect(cluster.who(via(client), 'tcp', ip, 2000)).toBe('refused');
-    cluster.remove(['service', 'two'], ['endpointslice', 'two-a']);
+    await cluster.drop({ services: ['two'], slices: ['two-a'] });
   });
 
   it('CIP-3 SNAT-1 DS-1 keeps the source address of a pod, on its node and across nodes', async () => {
@@ -78,7 +78,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       expect(cluster.ask(via(from), 'tcp', a.ipv4, 80)[0]?.seen).toBe(from.ipv4);
       expect(cluster.ask(via(from), 'tcp', a.ipv6, 80)[0]?.seen).toBe(from.ipv6);
     }
-    cluster.remove(['service', 'three'], ['endpointslice', 'three-4']);
+    await cluster.drop({ services: ['three'], slices: ['three-4'] });
   });
 
   it('CIP-4 PATH-6 PATH-7 DS-9 lets an endpoint reach itself and the others through its service', async () => {
@@ -117,7 +117,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       for (const kind of ['tcp', 'udp'] as const)
         expect(cluster.who(via(a), kind, address, 80, { count: 30 })).toBe('a b');
     }
-    cluster.remove(['service', 'four'], ['endpointslice', 'four-4'], ['endpointslice', 'four-6']);
+    await cluster.drop({ services: ['four'], slices: ['four-4', 'four-6'] });
   });
 
   it('CIP-5 PATH-8 HEAD-1 HEAD-2 EPS-3 TYPE-4 TYPE-6 serves what is defined now, and only that', async () => {
@@ -130,7 +130,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     await define('five', one);
     await define('six', two);
     expect(cluster.who(via(client), 'tcp', one, 80)).toBe('a');
-    cluster.remove(['service', 'five']);
+    await cluster.drop({ services: ['five'] });
     expect(cluster.who(via(client), 'tcp', one, 80)).not.toBe('a');
     expect(cluster.who(via(client), 'tcp', two, 80)).toBe('a');
     for (const label of ['service.kubernetes.io/headless', 'service.kubernetes.io/service-proxy-name']) {
@@ -143,7 +143,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     expect(cluster.who(via(client), 'tcp', two, 80)).not.toBe('a');
     await define('six', two);
     expect(cluster.who(via(client), 'tcp', two, 80)).toBe('a');
-    cluster.remove(['service', 'six'], ['endpointslice', 'five-4'], ['endpointslice', 'six-4']);
+    await cluster.drop({ services: ['six'], slices: ['five-4', 'six-4'] });
   });
 
   it('RDY-1 TERM-1 uses terminating endpoints that serve, when none is ready', async () => {
@@ -157,7 +157,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     // What publishes addresses that are not ready has `ready` in its slice.
     await set({ ready: true, serving: false, terminating: true });
     for (const from of clients()) expect(cluster.who(from, 'tcp', ip, 80)).toBe('a');
-    cluster.remove(['service', 'seven'], ['endpointslice', 'seven-4']);
+    await cluster.drop({ services: ['seven'], slices: ['seven-4'] });
   });
 
   it('ITP-1 TERM-2 obeys internalTrafficPolicy Local', async () => {
@@ -170,7 +170,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       expect(cluster.who(via(client), 'tcp', ip, 80, { count: 5 })).toBe('a');
       expect(cluster.who(via(remote), 'tcp', ip, 80, { count: 3 })).toBe('refused');
     }
-    cluster.remove(['service', 'eight'], ['endpointslice', 'eight-4']);
+    await cluster.drop({ services: ['eight'], slices: ['eight-4'] });
   });
 
   it('AFF-1 AFF-2 AFF-3 AFF-7 keeps a client at its backend, for as long as it was told', async () => {
@@ -199,7 +199,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       await new Promise((resolve) => setTimeout(resolve, 1300));
     }
     expect([...found].sort()).toEqual(['a', 'b']);
-    cluster.remove(['service', 'nine'], ['endpointslice', 'nine-4']);
+    await cluster.drop({ services: ['nine'], slices: ['nine-4'] });
   });
 
   it('PATH-1 PATH-2 PATH-9 PATH-10 DS-7 DS-10 reaches every endpoint, and none that is gone', async () => {
@@ -229,7 +229,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       for (const kind of ['tcp', 'udp', 'send'] as const)
         expect(cluster.who(via(client), kind, address, 80, { count: 10 })).toBe('b');
     }
-    cluster.remove(['service', 'ten'], ['endpointslice', 'ten-4'], ['endpointslice', 'ten-6']);
+    await cluster.drop({ services: ['ten'], slices: ['ten-4', 'ten-6'] });
   });
 
   it('CT-2 CT-4 DS-11 moves a client that never stops sending from one port', async () => {
@@ -258,7 +258,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     expect(await until('b')).toBe('b');
     stop();
     await done;
-    cluster.remove(['service', 'eleven'], ['endpointslice', 'eleven-4']);
+    await cluster.drop({ services: ['eleven'], slices: ['eleven-4'] });
   });
 
   it('PATH-13 PATH-14 DS-12 carries what is larger than a packet', async () => {
@@ -276,7 +276,7 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       expect(cluster.call(via(client), 'large', 'tcp', address, '80', '60000')[0]).toMatch(/^b .* 60000$/);
       expect(cluster.call(via(client), 'large', 'udp', address, '80', '4000')[0]).toMatch(/^b .* 4000$/);
     }
-    cluster.remove(['service', 'twelve'], ['endpointslice', 'twelve-4'], ['endpointslice', 'twelve-6']);
+    await cluster.drop({ services: ['twelve'], slices: ['twelve-4', 'twelve-6'] });
   });
 
   it('tells a socket the address that it asked for', async () => {
@@ -300,6 +300,6 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
       // The same service through a mapped address.
       expect(cluster.ask(via(client), kind, `::ffff:${ip}`, 99)[0]?.peer).toBe(`${ip} 99`);
     }
-    cluster.remove(['service', 'thirteen'], ['endpointslice', 'thirteen-4']);
+    await cluster.drop({ services: ['thirteen'], slices: ['thirteen-4'] });
   });
 });

@@ -41,6 +41,8 @@ export interface SlicePart {
   readonly serving?: boolean;
   readonly terminating?: boolean;
   readonly zone?: string;
+  /** Zones that it is meant for. */
+  readonly hints?: readonly string[];
 }
 
 let sequence = 0;
@@ -119,6 +121,7 @@ export class Cluster {
 
   /** Starts the agents with one routed network each, whose addresses stay as they are on the way out. */
   async start(): Promise<void> {
+    // One after the other: loading programs is all work of the processor.
     for (const node of this.nodes) {
       await node.agent.start(this.scratch);
       await node.agent.apply(
@@ -148,6 +151,7 @@ export class Cluster {
     name: string,
     ports: readonly number[] = [80],
     labels: Readonly<Record<string, string>> = {},
+    hostPorts: readonly object[] = [],
   ): Promise<Pod> {
     const number = 10 + this.#pods.length;
     const netns = this.scratch.netns(name);
@@ -169,6 +173,7 @@ export class Cluster {
           netns: { name: netns },
           networks: [{ name: 'pods', ipv4: pod.ipv4, ipv6: pod.ipv6 }],
           ports: ports.slice(0, 1).map((port) => ({ name: 'web', containerPort: port })),
+          hostPorts,
         },
       }),
     );
@@ -177,28 +182,41 @@ export class Cluster {
   }
 
   /** Starts a server there; it ends with the test, or by `stop`. */
-  async serve(place: Place, name: string, ports: readonly number[]): Promise<{ readonly stop: () => void }> {
-    const child = spawn(
-      'nsenter',
-      [`--net=${netnsPath(place.netns)}`, '--', tool(), 'serve', name, ...ports.map(String)],
-      {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      },
-    );
+  serve(place: Place, name: string, ports: readonly number[]): Promise<{ readonly stop: () => void }> {
+    return this.server(place, 'serve', name, ...ports.map(String));
+  }
+
+  /** Starts the tool as a server and waits until it says that it is ready. */
+  async server(place: Place, ...words: readonly string[]): Promise<{ readonly stop: () => void }> {
+    const child = spawn('nsenter', [`--net=${netnsPath(place.netns)}`, '--', tool(), ...words], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     const stop = (): void => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
     };
     this.scratch.onClose(stop);
     await new Promise<void>((resolve, reject) => {
       child.stdout.once('data', () => resolve());
-      child.once('exit', () => reject(new Error(`the server ${name} ended`)));
+      child.once('exit', () => reject(new Error(`the server ${words.join(' ')} ended`)));
     });
     return { stop };
   }
 
   /** Applies the same documents on every node. */
   async apply(...objects: readonly object[]): Promise<void> {
-    for (const node of this.nodes) await node.agent.apply(documents(...objects));
+    await Promise.all(this.nodes.map((node) => node.agent.apply(documents(...objects))));
+  }
+
+  /** Deletes services and slices of the namespace `default` on every node, in one change. */
+  async drop(names: {
+    readonly services?: readonly string[];
+    readonly slices?: readonly string[];
+  }): Promise<void> {
+    const objects = [
+      ...(names.services ?? []).map((name) => service(name, {})),
+      ...(names.slices ?? []).map((name) => slice(name, [], { name })),
+    ];
+    await Promise.all(this.nodes.map((node) => node.agent.delete(documents(...objects))));
   }
 
   /** Deletes objects on every node. */
@@ -350,11 +368,12 @@ export function slice(
     },
     addressType: `IPv${family}`,
     ports,
-    endpoints: parts.map(({ pod, ready = true, serving = ready, terminating = false, zone }) => ({
+    endpoints: parts.map(({ pod, ready = true, serving = ready, terminating = false, zone, hints }) => ({
       addresses: [family === 4 ? pod.ipv4 : pod.ipv6],
       conditions: { ready, serving, terminating },
       nodeName: pod.node,
       ...(zone === undefined ? {} : { zone }),
+      ...(hints === undefined ? {} : { hints: { forZones: hints.map((name) => ({ name })) } }),
     })),
   };
 }

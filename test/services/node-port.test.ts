@@ -103,7 +103,7 @@ describe('node ports', () => {
     expect([outside(30081), outside(30081, 'udp')]).toEqual(['refused', 'refused']);
     await define({ type: 'NodePort', ports: nodePorts(30081) });
     expect(outside(30081)).toBe('a');
-    cluster.remove(['service', 'np'], ['endpointslice', 'np-4'], ['endpointslice', 'np-6']);
+    await cluster.drop({ services: ['np'], slices: ['np-4', 'np-6'] });
     expect([outside(30081), outside(30081, 'udp')]).toEqual(['refused', 'refused']);
     const server = await cluster.serve(node, 'host', [30081]);
     expect(outside(30081)).toBe('host');
@@ -118,9 +118,9 @@ describe('node ports', () => {
     await expect(cluster.apply(service('second', { type: 'NodePort', ports: nodePorts(1) }))).rejects.toThrow(
       /1 is outside of 30000-32767/,
     );
-    cluster.remove(['service', 'first']);
+    await cluster.drop({ services: ['first'] });
     await cluster.apply(service('second', { type: 'NodePort', ports: nodePorts(30090) }));
-    cluster.remove(['service', 'second']);
+    await cluster.drop({ services: ['second'] });
   });
 
   it('take no port from a process of the host', async () => {
@@ -137,7 +137,7 @@ describe('node ports', () => {
     }
     server.stop();
     expect(cluster.who(cluster.outside, 'tcp', node.ipv4, 30099)).toBe('a');
-    cluster.remove(['service', 'np'], ['endpointslice', 'np-4']);
+    await cluster.drop({ services: ['np'], slices: ['np-4'] });
   });
 
   it('ETP-1 ETP-4 TERM-3 TERM-4 RDY-2 RDY-3 keep the source under the policy Local, and only then', async () => {
@@ -178,7 +178,7 @@ describe('node ports', () => {
     await slices('np', [{ pod: a }]);
     await define('Local');
     expect(ask(0)).toMatchObject({ who: 'a', seen: cluster.outside.ipv4 });
-    cluster.remove(['service', 'np'], ['endpointslice', 'np-4']);
+    await cluster.drop({ services: ['np'], slices: ['np-4'] });
   });
 
   it('AFF-4 AFF-5 AFF-6 keep a client by its own address', async () => {
@@ -204,7 +204,7 @@ describe('node ports', () => {
       await new Promise((resolve) => setTimeout(resolve, 1300));
     }
     expect([...found].sort()).toEqual(['a', 'b']);
-    cluster.remove(['service', 'np'], ['endpointslice', 'np-4']);
+    await cluster.drop({ services: ['np'], slices: ['np-4'] });
   });
 
   it('CT-1 moves a client that never stops sending from one port', async () => {
@@ -232,7 +232,7 @@ describe('node ports', () => {
     expect(await until('b')).toBe('b');
     stop();
     await done;
-    cluster.remove(['service', 'np'], ['endpointslice', 'np-4']);
+    await cluster.drop({ services: ['np'], slices: ['np-4'] });
   });
 });
 
@@ -266,7 +266,7 @@ describe('load balancers', () => {
     });
     await balancer('lb', {});
     expect(status(0, 30200)).toBe('closed');
-    cluster.remove(['service', 'lb'], ['endpointslice', 'lb-4']);
+    await cluster.drop({ services: ['lb'], slices: ['lb-4'] });
   });
 
   it('ETP-5 take only the sources that they are told to', async () => {
@@ -284,7 +284,7 @@ describe('load balancers', () => {
     expect(can()).toEqual(['timeout', 'timeout', 'b', 'b', 'b']);
     await ranges([]);
     expect(can()).toEqual(['b', 'b', 'b', 'b', 'b']);
-    cluster.remove(['service', 'lb'], ['endpointslice', 'lb-4']);
+    await cluster.drop({ services: ['lb'], slices: ['lb-4'] });
   });
 
   it('of mode Proxy get the traffic themselves; external addresses are served', async () => {
@@ -292,7 +292,7 @@ describe('load balancers', () => {
     await slices('lb', [{ pod: b }]);
     expect(cluster.who(client, 'tcp', VIP, 80)).not.toBe('b');
     expect(cluster.who(client, 'tcp', '203.0.113.78', 80)).toBe('b');
-    cluster.remove(['service', 'lb'], ['endpointslice', 'lb-4']);
+    await cluster.drop({ services: ['lb'], slices: ['lb-4'] });
   });
 });
 
@@ -318,7 +318,7 @@ describe.runIf(haveCgroup)('host processes', () => {
     for (const from of [cluster.node(1), remote, perPacket(remote)])
       expect(cluster.who(from, 'tcp', '10.96.22.1', 80)).toBe('refused');
     server.stop();
-    cluster.remove(['service', 'itp'], ['endpointslice', 'itp-4']);
+    await cluster.drop({ services: ['itp'], slices: ['itp-4'] });
   });
 
   it('PATH-16 SVC-1 are reached through a service as backends', async () => {
@@ -345,7 +345,7 @@ describe.runIf(haveCgroup)('host processes', () => {
       expect(cluster.ask(from, 'tcp', '10.96.22.2', 80)[0]).toMatchObject({ who: 'hostpod' });
     expect(cluster.who(cluster.outside, 'tcp', cluster.node(1).ipv4, 30300)).toBe('hostpod');
     server.stop();
-    cluster.remove(['service', 'hp'], ['endpointslice', 'hp-4']);
+    await cluster.drop({ services: ['hp'], slices: ['hp-4'] });
   });
 
   it('CT-3 leave a UDP backend that is gone', async () => {
@@ -373,6 +373,6 @@ describe.runIf(haveCgroup)('host processes', () => {
     expect(await until('b')).toBe('b');
     stop();
     await done;
-    cluster.remove(['service', 'ct'], ['endpointslice', 'ct-4']);
+    await cluster.drop({ services: ['ct'], slices: ['ct-4'] });
   });
 });
