@@ -60,7 +60,7 @@ export class Agent {
     scratch: Scratch,
     options: { readonly command?: readonly string[]; readonly seconds?: number } = {},
   ): Promise<Status> {
-    const { command = [], seconds = 20 } = options;
+    const { command = [], seconds = 60 } = options;
     const log = openSync(this.#logFile, 'a');
     const agent = spawn(
       'nsenter',
