@@ -1428,7 +1428,8 @@ export const DropReason = {
   HostPolicy: 35,
   HostRate: 36,
   HostPanic: 37,
-  ReasonCount: 38,
+  ServicePort: 38,
+  ReasonCount: 39,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1471,7 +1472,8 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   35: 'HostPolicy',
   36: 'HostRate',
   37: 'HostPanic',
-  38: 'ReasonCount',
+  38: 'ServicePort',
+  39: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
@@ -1777,6 +1779,7 @@ export type NodeConstant =
   | 'cfg_snat_max'
   | 'cfg_snat_min'
   | 'cfg_ttl_closing'
+  | 'cfg_ttl_denied'
   | 'cfg_ttl_fin'
   | 'cfg_ttl_half'
   | 'cfg_ttl_tcp'
