@@ -19,7 +19,8 @@ const volatile __u64 cfg_layout = 0; /* hash of the generated layout, for the lo
 const volatile __u32 cfg_ttl_half = 30; /* TCP handshake not complete */
 const volatile __u32 cfg_ttl_tcp = 21600; /* TCP, both directions seen */
 const volatile __u32 cfg_ttl_closing = 5; /* TCP after FIN or RST in both directions */
-const volatile __u32 cfg_ttl_fin = 3600; /* TCP after FIN in one direction: it may be half closed on purpose */
+const volatile __u32 cfg_ttl_fin =
+	3600; /* TCP after FIN in one direction: it may be half closed on purpose */
 const volatile __u32 cfg_ttl_denied = 120; /* TCP that was open when it was denied */
 const volatile __u32 cfg_ttl_udp_new = 30; /* UDP, ICMP and others without an answer */
 const volatile __u32 cfg_ttl_udp = 120; /* the same with an answer */
