@@ -20,8 +20,9 @@ import {
   OUTSIDE,
   SERVER,
 } from './lib/datapath-bed.js';
-import { checksumsHold, TCP, tcpFrame } from './lib/packet.js';
+import { checksumsHold, TCP, tcpFrame, tupleOf } from './lib/packet.js';
 import { type Measurement, report } from './lib/report.js';
+import { CLUSTER_SERVICE, loadServices } from './lib/service-bed.js';
 import { interleave, median } from './lib/stats.js';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
@@ -31,6 +32,7 @@ const SINGLES = 2000;
 const LOOP = 200_000;
 const FEW_RULES = 10;
 const MANY_RULES = 1000;
+const SERVICES = 10_000;
 const FIRST_PORT = 20_000;
 const SOURCE_PORT_OFFSET = 34;
 
@@ -39,29 +41,38 @@ async function main(): Promise<void> {
   const empty = loadSingle('bench_empty.bpf.o', 'bench_empty');
   const bed = new DatapathBed(FEW_RULES);
   const large = new DatapathBed(MANY_RULES);
+  const served = new DatapathBed(FEW_RULES);
+  loadServices(served, SERVICES, 0);
 
   const bare = bareLookup(40_000);
   const local = bed.establish('server', 40_000);
   const outward = bed.establish('outside', 40_001);
+  const balanced = served.establish(CLUSTER_SERVICE, 40_002);
+  const toService = served.pass(served.fromContainer, CLIENT.ifindex, balanced);
+  if (tupleOf(toService).destination !== SERVER.address || !checksumsHold(toService))
+    throw new Error('the packet to the service does not reach its backend as it should');
   const translated = bed.pass(bed.fromContainer, CLIENT.ifindex, outward);
   if (!checksumsHold(translated)) throw new Error('the masqueraded packet has a wrong checksum');
   bed.mirrorMasquerade(outward);
-  const syn = tcpFrame({
-    sourceMac: MAC,
-    destinationMac: MAC,
-    source: CLIENT.address,
-    destination: SERVER.address,
-    sourcePort: 1024,
-    destinationPort: SERVER.port,
-    flags: TCP.syn,
-  });
+  const synTo = ({ address, port }: { readonly address: string; readonly port: number }): Buffer =>
+    tcpFrame({
+      sourceMac: MAC,
+      destinationMac: MAC,
+      source: CLIENT.address,
+      destination: address,
+      sourcePort: 1024,
+      destinationPort: port,
+      flags: TCP.syn,
+    });
+  const syn = synTo(SERVER);
+  const serviceSyn = synTo(CLUSTER_SERVICE);
   const singles = (program: BpfProgram, frame: Buffer): number =>
     median(Array.from({ length: SINGLES }, () => bed.time(program, frame, 1)));
-  const firstPackets = (on: DatapathBed): number => {
+  const firstPackets = (on: DatapathBed, first: Buffer): number => {
     on.clearHalfOpen();
     const times = Array.from({ length: SINGLES }, (_, i) => {
-      syn.writeUInt16BE(FIRST_PORT + i, SOURCE_PORT_OFFSET);
-      return on.time(on.fromContainer, syn, 1);
+      first.writeUInt16BE(FIRST_PORT + i, SOURCE_PORT_OFFSET);
+      return on.time(on.fromContainer, first, 1);
     });
     return median(times);
   };
@@ -70,8 +81,10 @@ async function main(): Promise<void> {
     empty: () => singles(empty, local),
     local: () => singles(bed.fromContainer, local),
     masqueraded: () => singles(bed.fromContainer, outward),
-    first: () => firstPackets(bed),
-    firstOfLarge: () => firstPackets(large),
+    service: () => singles(served.fromContainer, balanced),
+    first: () => firstPackets(bed, syn),
+    firstOfLarge: () => firstPackets(large, syn),
+    firstOfService: () => firstPackets(served, serviceSyn),
     loopEmpty: () => bed.time(empty, local, LOOP),
     loopBare: () => bed.time(bare, local, LOOP),
     loopLocal: () => bed.time(bed.fromContainer, local, LOOP),
@@ -93,7 +106,13 @@ async function main(): Promise<void> {
   const measurements: Measurement[] = [
     against('established, container to container', 'local', 3),
     against('established, masqueraded', 'masqueraded', 4.5),
+    against('established, through a ClusterIP', 'service', 5),
     against(`first SYN, ${FEW_RULES} rules`, 'first', 18),
+    against(
+      `first SYN through a ClusterIP, ${SERVICES.toLocaleString('en-US')} services`,
+      'firstOfService',
+      28,
+    ),
     {
       ...row,
       name: `first SYN, ${MANY_RULES.toLocaleString('en-US')} rules`,

@@ -51,7 +51,9 @@ async function main(): Promise<void> {
     return program.testRun({ data, ctxIn: context });
   };
   const sent = (packet: Buffer) => {
-    const { retval, dataOut } = run(bed.xdp, packet);
+    let { retval, dataOut } = run(bed.xdp, packet);
+    // One packet in a second goes by the stack, for each way out.
+    if (retval === XDP_PASS) ({ retval, dataOut } = run(bed.xdp, packet));
     if (retval !== XDP_TX) throw new Error(`the XDP program answers ${retval}, it does not send`);
     const out = parse(Buffer.from(dataOut));
     if (out.broken.length > 0)
@@ -86,8 +88,9 @@ async function main(): Promise<void> {
         flags,
         payload: data,
       });
-    sent(answer(FLAG.syn | FLAG.ack));
-    sent(request(family, sourcePort, { proto: PROTO.tcp, flags: FLAG.ack }));
+    // Either of them may be the one in a second that goes by the stack: the connection is open all the same.
+    run(bed.xdp, answer(FLAG.syn | FLAG.ack));
+    run(bed.xdp, request(family, sourcePort, { proto: PROTO.tcp, flags: FLAG.ack }));
     return {
       forth: request(family, sourcePort, { proto: PROTO.tcp, flags: FLAG.ack | FLAG.psh, payload }),
       back: answer(FLAG.ack | FLAG.psh, payload),
@@ -95,6 +98,7 @@ async function main(): Promise<void> {
   };
   const flow4 = establish(4, 40_000);
   const flow6 = establish(6, 40_000);
+  for (const data of [flow4.forth, flow4.back, flow6.forth, flow6.back]) sent(data);
   const singles = (program: BpfProgram, data: Buffer): number =>
     median(Array.from({ length: SINGLES }, () => run(program, data).durationNs));
   // More flows than there are places, in turn.
@@ -106,7 +110,9 @@ async function main(): Promise<void> {
   const first = (family: Family, proto: number): number => {
     bed.clearHalfOpen();
     const port = (round++ % 10) * SINGLES + 40_001;
-    const times = Array.from({ length: SINGLES }, (_, i) => {
+    const times: number[] = [];
+    let passed = 0;
+    for (let i = 0; i < SINGLES; i++) {
       const source = family === 4 ? `192.0.2.${round % 250}` : `2001:db8:7::${round}`;
       const data = packet({
         source,
@@ -117,12 +123,11 @@ async function main(): Promise<void> {
         flags: FLAG.syn,
       });
       const { retval, durationNs } = run(bed.xdp, data);
-      if (retval !== XDP_TX)
-        throw new Error(
-          `a new flow ${family} ${proto} ${source} ${(port + i) % 60_000} ${i} is answered with ${retval}`,
-        );
-      return durationNs;
-    });
+      // One in a second goes by the stack, for each backend.
+      if (retval === XDP_TX) times.push(durationNs);
+      else passed++;
+    }
+    if (passed > SINGLES / 4) throw new Error(`${passed} of ${SINGLES} new flows are not sent on`);
     return median(times);
   };
   const subjects = {

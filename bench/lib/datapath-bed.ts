@@ -196,9 +196,12 @@ export class DatapathBed {
     return dataOut;
   }
 
-  /** Opens a TCP connection by its handshake; returns a later packet of the client. */
-  establish(to: 'server' | 'outside', sourcePort: number): Buffer {
-    const target = to === 'server' ? SERVER : OUTSIDE;
+  /** Opens a TCP connection by its handshake, to the server or a service whose backend it is; returns a later packet of the client. */
+  establish(
+    to: 'server' | 'outside' | { readonly address: string; readonly port: number },
+    sourcePort: number,
+  ): Buffer {
+    const target = to === 'server' ? SERVER : to === 'outside' ? OUTSIDE : to;
     const packet = {
       sourceMac: MAC,
       destinationMac: MAC,
@@ -219,7 +222,7 @@ export class DatapathBed {
       destinationPort: arrived.sourcePort,
       flags: TCP.syn | TCP.ack,
     });
-    if (to === 'server') this.pass(this.fromContainer, SERVER.ifindex, answer);
+    if (to !== 'outside') this.pass(this.fromContainer, SERVER.ifindex, answer);
     else this.pass(this.fromUplink, UPLINK.ifindex, answer);
     this.pass(this.fromContainer, CLIENT.ifindex, tcpFrame({ ...packet, flags: TCP.ack }));
     return tcpFrame({ ...packet, flags: TCP.ack | TCP.psh, payload: 64 });

@@ -28,6 +28,17 @@ static __always_inline __u32 tuple_hash(const struct flow_key *k)
 	return h ^ (h >> 16);
 }
 
+/* The i-th source port to try for a flow with this hash; not the bits that choose the backend come first. */
+static __always_inline __be16 snat_port(__u32 h, __u32 i)
+{
+	__u32 range = (__u32)cfg_snat_max - cfg_snat_min + 1;
+	__u32 port = scaled(h << 16 | h >> 16, range) + i * 7;
+
+	if (i)
+		port %= range;
+	return bpf_htons((__u16)(cfg_snat_min + port));
+}
+
 /* A socket of the host has this tuple: its port is not ours to take. */
 __noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 {
@@ -83,19 +94,17 @@ static __always_inline bool opens_tcp(const struct work *w)
 __noinline int claim_port(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
-	__u32 range, start, h;
 	bool tcp, in_half;
+	__u32 h;
 
 	if (!w)
 		return DROP_INTERNAL;
 	tcp = w->fwd.proto == IPPROTO_TCP;
 	in_half = tcp && !w->direct;
-	range = (__u32)cfg_snat_max - cfg_snat_min + 1;
 	h = tuple_hash(&w->fwd);
-	start = h % range;
 	for (int i = 0; i < SNAT_TRIES; i++) {
 		struct flow *taken;
-		__be16 port = bpf_htons((__u16)(cfg_snat_min + (start + (__u32)i * 7) % range));
+		__be16 port = snat_port(h, (__u32)i);
 		long err;
 
 		if (i == 0 && w->keep_port)

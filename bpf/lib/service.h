@@ -19,6 +19,12 @@
 
 #define SERVICE_TRIES 3
 
+/* One of n numbers for a hash, without a division. */
+static __always_inline __u32 scaled(__u32 hash, __u32 n)
+{
+	return (__u32)(((__u64)hash * n) >> 32);
+}
+
 /* Room for the keys of look-ups: programs at sockets have it on their stack, the others in struct work. */
 struct service_keys {
 	struct member_key member;
@@ -187,7 +193,7 @@ static __always_inline __u32 service_pick(struct service_keys *keys, const struc
 			if (n)
 				return n;
 		}
-		slot = first + hash % count;
+		slot = first + scaled(hash, count);
 		number = bpf_map_lookup_elem(&service_slots, &slot);
 		if (!number)
 			return 0;

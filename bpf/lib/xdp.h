@@ -176,6 +176,29 @@ static __always_inline bool xdp_for_us(struct xdp_md *ctx, const __u8 *mac)
 	return data + ETH_ALEN <= (void *)(long)ctx->data_end && mac_equal(data, mac);
 }
 
+/* Both addresses of a frame, in words: the compiler would copy bytes. */
+static __always_inline void xdp_set_macs(void *frame, const __u8 *dmac, const __u8 *smac)
+{
+	*(__u32 *)frame = *(const __u32 *)dmac;
+	*(__u16 *)(frame + 4) = *(const __u16 *)(dmac + 4);
+	*(__u16 *)(frame + 6) = *(const __u16 *)smac;
+	*(__u32 *)(frame + 8) = *(const __u32 *)(smac + 2);
+}
+
+/* In words of 64 bits, which packets are not aligned to; every machine that BPF compiles for takes that. */
+static __always_inline void xdp_set_address(void *to, const struct ip_addr *from)
+{
+	((__u64 *)to)[0] = ((const __u64 *)from)[0];
+	((__u64 *)to)[1] = ((const __u64 *)from)[1];
+}
+
+static __always_inline bool xdp_same_address(const struct ip_addr *a, const struct ip_addr *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
 static __always_inline void xdp_add(__sum16 *check, __u32 difference)
 {
 	*check = (__sum16)~fold((__u32)(__u16) ~*check + difference);
@@ -215,8 +238,8 @@ static __always_inline int xdp_send(struct xdp_md *ctx, const struct packet *p, 
 		if (l4 + sizeof(struct udphdr) > end)
 			return XDP_PASS;
 		ip6->hop_limit--;
-		memcpy(&ip6->saddr, &c->saddr, 16);
-		memcpy(&ip6->daddr, &c->daddr, 16);
+		xdp_set_address(&ip6->saddr, &c->saddr);
+		xdp_set_address(&ip6->daddr, &c->daddr);
 	} else {
 		struct iphdr *ip = data + L3_OFF;
 
@@ -230,8 +253,7 @@ static __always_inline int xdp_send(struct xdp_md *ctx, const struct packet *p, 
 	}
 	*(__be16 *)l4 = c->sport;
 	*(__be16 *)(l4 + 2) = c->dport;
-	memcpy(data, dmac, ETH_ALEN);
-	memcpy(data + ETH_ALEN, smac, ETH_ALEN);
+	xdp_set_macs(data, dmac, smac);
 	if (p->key.proto == IPPROTO_TCP) {
 		if (l4 + sizeof(struct tcphdr) > end)
 			return XDP_PASS;

@@ -9,9 +9,7 @@
 #include "xdp_hot.h"
 #include "xdp_service.h"
 
-/* Beside the answers of XDP programs: nothing is known of the packet's flow. */
-#define XDP_MISS (-1)
-/* It may complete the handshake of a connection that answers like w->rev. */
+/* Beside the answers of XDP programs and XDP_MISS: it may complete the handshake of a connection that answers like w->rev. */
 #define XDP_ACKNOWLEDGES (-2)
 
 static __always_inline bool xdp_ends(const struct packet *p)
@@ -122,6 +120,7 @@ __noinline int xdp_syn_answer(struct xdp_md *ctx, struct packet *p)
 	/* The port may be that of a connection of the host itself, which the backend answers. */
 	if (xdp_socket(ctx, &p->key) == XDP_CONNECTED)
 		return XDP_PASS;
+	w->rev = p->key;
 	xdp_syn_entries(w, s);
 	w->f.packets = 1; /* the SYN */
 	w->f.bytes = p->len;
@@ -236,7 +235,7 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 			w->rev = rev;
 			return XDP_ACKNOWLEDGES;
 		}
-		claim = xdp_syn_claim(&p->key, &rev, be->identity, node->epoch);
+		claim = xdp_syn_claim(&p->key, &rev, be->number - 1, node->epoch);
 		if (claim == XDP_LEFT)
 			return XDP_PASS;
 		if (claim == XDP_TAKEN)
@@ -303,25 +302,16 @@ static __always_inline int xdp_forward(struct xdp_md *ctx)
 	struct service_state *s = service_state();
 	struct node *node = node_state();
 	struct packet p = {};
-	struct xdp_hot *h;
 	int ret;
 
-	if (cfg_dry_run || !s || !s->active || !node || !xdp_parse(ctx, &p))
+	if (cfg_dry_run || !s || !s->active || !node)
 		return XDP_PASS;
-	if (is_syn(&p))
-		return xdp_new(ctx, &p);
-	h = xdp_hot_slot(&p.key);
-	if (likely(h && h->ifindex == ctx->ingress_ifindex && h->epoch == node->epoch &&
-		   xdp_hot_is(h, &p.key) && now() - h->synced < XDP_FRESH * cfg_hz)) {
-		if (unlikely(xdp_ends(&p)))
-			xdp_hot_forget(h, &p);
-		if (unlikely(xdp_ends(&p) || p.len > h->mtu || !xdp_for_us(ctx, h->smac)))
-			return XDP_PASS;
-		h->packets++;
-		h->bytes += p.len;
-		return xdp_send(ctx, &p, &h->change, h->dmac, h->smac);
-	}
-	ret = xdp_flow(ctx, &p);
+	ret = xdp_hot_forward(ctx, node);
+	if (likely(ret != XDP_MISS))
+		return ret;
+	if (!xdp_parse(ctx, &p))
+		return XDP_PASS;
+	ret = is_syn(&p) ? XDP_MISS : xdp_flow(ctx, &p);
 	if (ret == XDP_MISS)
 		ret = xdp_new(ctx, &p);
 	return ret == XDP_ACKNOWLEDGES ? xdp_complete(ctx, &p) : ret;

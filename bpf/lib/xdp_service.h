@@ -248,7 +248,7 @@ __noinline int xdp_affine(const struct flow_key *k, const struct xdp_frontend *f
 static __always_inline struct xdp_backend *xdp_choose(struct xdp_md *ctx, const struct flow_key *k, __u32 h,
 						      struct xdp_frontend *fe, const struct service_state *s)
 {
-	__u32 slot = fe->first + h % fe->count;
+	__u32 slot = fe->first + scaled(h, fe->count);
 	struct xdp_backend *be;
 	__u32 *number;
 	__u32 n;
@@ -287,12 +287,10 @@ __noinline int xdp_admits(const struct flow_key *k, const struct xdp_frontend *f
 static __always_inline void xdp_reverse(struct flow_key *rev, const struct xdp_backend *be, __u8 proto,
 					__u32 h, __u32 i)
 {
-	__u32 range = (__u32)cfg_snat_max - cfg_snat_min + 1;
-
 	rev->saddr = be->addr;
 	rev->daddr = be->snat;
 	rev->sport = be->port;
-	rev->dport = bpf_htons((__u16)(cfg_snat_min + (h % range + i * 7) % range));
+	rev->dport = snat_port(h, i);
 	rev->ifindex = FLOW_IF_UPLINK;
 	rev->proto = proto;
 	memset(rev->pad, 0, sizeof(rev->pad));

@@ -16,21 +16,22 @@ struct xdp_syn {
 	__u32 version; /* odd: being written */
 	__u32 made; /* jiffies */
 	__u32 epoch;
+	__u32 backend; /* its number */
+	struct ip_addr client;
+	struct ip_addr frontend;
+	__be16 client_port;
+	__be16 frontend_port;
+	__be16 port; /* of the node, where the answers come to */
 	/*
 	 * enum flow_state. FLOW_CLOSED: free; FLOW_CLOSING: the opener has another connection with the same ports in
 	 * the flow table, whose SYNs are TC's.
 	 */
 	__u8 state;
-	__u8 pad[3];
-	struct flow_key rev; /* of the answers */
-	struct ip_addr client;
-	struct ip_addr frontend;
-	__be16 client_port;
-	__be16 frontend_port;
-	__u32 identity; /* of the backend */
-	__u32 pad1[7];
+	__u8 pad;
+	__be32 snat; /* the last word of the node's address */
+	__u32 pad1;
 };
-_Static_assert(sizeof(struct xdp_syn) == 128, "struct xdp_syn fits two cache lines");
+_Static_assert(sizeof(struct xdp_syn) == 64, "struct xdp_syn is a cache line");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -49,16 +50,29 @@ static __always_inline struct xdp_syn *xdp_syn_slot(const struct flow_key *rev)
 	return bpf_map_lookup_elem(&xdp_syns, &slot);
 }
 
+/* Is it the slot of connections that answer like rev, from this backend? */
+static __always_inline bool xdp_syn_at(const struct xdp_syn *s, const struct flow_key *rev, __u32 backend)
+{
+	return s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3] &&
+	       s->state != FLOW_CLOSED;
+}
+
+/* The same without knowing the backend's number. */
 static __always_inline bool xdp_syn_is(const struct xdp_syn *s, const struct flow_key *rev)
 {
-	return s->rev.dport == rev->dport && s->rev.sport == rev->sport && s->state != FLOW_CLOSED &&
-	       addr_equal(&s->rev.saddr, &rev->saddr) && addr_equal(&s->rev.daddr, &rev->daddr);
+	__u32 number = s->backend;
+	struct backend *b;
+
+	if (s->port != rev->dport || s->snat != rev->daddr.w[3] || s->state == FLOW_CLOSED)
+		return false;
+	b = bpf_map_lookup_elem(&backends, &number);
+	return b && b->port == rev->sport && b->proto == rev->proto && addr_equal(&b->addr, &rev->saddr);
 }
 
 static __always_inline bool xdp_syn_from(const struct xdp_syn *s, const struct flow_key *fwd)
 {
-	return addr_equal(&s->client, &fwd->saddr) && s->client_port == fwd->sport &&
-	       addr_equal(&s->frontend, &fwd->daddr) && s->frontend_port == fwd->dport;
+	return s->client_port == fwd->sport && s->frontend_port == fwd->dport &&
+	       addr_equal(&s->client, &fwd->saddr) && addr_equal(&s->frontend, &fwd->daddr);
 }
 
 /* Has XDP given the port of rev to another opener than fwd? */
@@ -66,5 +80,6 @@ static __always_inline bool xdp_syn_taken(const struct flow_key *rev, const stru
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
 
-	return s && xdp_syn_is(s, rev) && now() - s->made < cfg_ttl_half * cfg_hz && !xdp_syn_from(s, fwd);
+	return s && s->port == rev->dport && now() - s->made < cfg_ttl_half * cfg_hz &&
+	       !xdp_syn_from(s, fwd) && xdp_syn_is(s, rev);
 }

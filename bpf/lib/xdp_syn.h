@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Writing and reading the slots of xdp_slot.h, and the entries of the flow table that come of them. */
 #pragma once
+#include "address.h"
 #include "nat.h"
 #include "work.h"
 #include "xdp_slot.h"
@@ -33,7 +34,7 @@ enum xdp_claim {
 };
 
 /* Notes that a packet k was sent on so that its answers look like rev. */
-static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct flow_key *rev, __u32 identity,
+static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct flow_key *rev, __u32 backend,
 					 __u32 epoch)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
@@ -43,7 +44,7 @@ static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct 
 
 	if (!s || !xdp_syn_lock(s, &version))
 		return XDP_TAKEN;
-	if (xdp_syn_is(s, rev) && jiffies - s->made < cfg_ttl_half * cfg_hz) {
+	if (xdp_syn_at(s, rev, backend) && jiffies - s->made < cfg_ttl_half * cfg_hz) {
 		if (!xdp_syn_from(s, k))
 			result = XDP_TAKEN;
 		else
@@ -52,12 +53,13 @@ static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct 
 		s->made = jiffies;
 		s->epoch = epoch;
 		s->state = FLOW_NEW;
-		s->rev = *rev;
+		s->backend = backend;
+		s->port = rev->dport;
+		s->snat = rev->daddr.w[3];
 		s->client = k->saddr;
 		s->frontend = k->daddr;
 		s->client_port = k->sport;
 		s->frontend_port = k->dport;
-		s->identity = identity;
 	}
 	xdp_syn_unlock(s);
 	return result;
@@ -127,16 +129,16 @@ static __always_inline void xdp_entries(struct work *w, __u32 identity)
 	finish_translation(&w->rev, &w->r);
 }
 
-/* The same for a connection in a slot. */
+/* The same for a connection in a slot, whose answers look like w->rev. */
 static __always_inline void xdp_syn_entries(struct work *w, const struct xdp_syn *s)
 {
-	w->rev = s->rev;
 	w->fwd.saddr = s->client;
 	w->fwd.daddr = s->frontend;
 	w->fwd.sport = s->client_port;
 	w->fwd.dport = s->frontend_port;
 	w->fwd.ifindex = FLOW_IF_UPLINK;
-	w->fwd.proto = s->rev.proto;
+	w->fwd.proto = w->rev.proto;
 	memset(w->fwd.pad, 0, sizeof(w->fwd.pad));
-	xdp_entries(w, s->identity);
+	address_info(&w->rev.saddr, &w->dst);
+	xdp_entries(w, w->dst.identity);
 }
