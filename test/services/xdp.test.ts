@@ -268,7 +268,7 @@ it('goes on over a restart, follows its setting, and is gone with `sluice down`'
   const { lines, done } = cluster.begin(cluster.outside, 'stream', node.ipv4, '31011', '150', '20', '20800');
   const link = attached(node);
   await node.agent.kill();
-  await node.agent.start(cluster.scratch, 60);
+  await node.agent.start(cluster.scratch, { seconds: 60 });
   expect(attached(node)).toBe(link);
   await done;
   expect([...new Set(answered(lines))]).toEqual(['b']);
@@ -276,7 +276,7 @@ it('goes on over a restart, follows its setting, and is gone with `sluice down`'
   await node.agent.kill();
   const settings = JSON.parse(readFileSync(node.agent.configFile, 'utf8')) as object;
   writeFileSync(node.agent.configFile, JSON.stringify({ ...settings, xdp: 'native' }));
-  await node.agent.start(cluster.scratch, 60);
+  await node.agent.start(cluster.scratch, { seconds: 60 });
   expect(attached(node)).toMatch(/ xdp /);
   await node.agent.down();
   expect(attached(node)).not.toMatch(/xdp/);
