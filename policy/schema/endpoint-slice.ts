@@ -110,11 +110,9 @@ export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering):
     ...(service === undefined ? {} : { service }),
     ...(addressType === 'FQDN' ? {} : { family: addressType === 'IPv6' ? 6 : 4 }),
     // A port without a number stands for all ports, which no service can have.
-    ports: (document.ports ?? []).flatMap((port) =>
-      port.port === undefined
-        ? []
-        : [{ name: port.name ?? '', protocol: port.protocol ?? 'TCP', port: port.port }],
-    ),
+    ports: (document.ports ?? [])
+      .filter((port) => port.port !== undefined)
+      .map(({ name = '', protocol = 'TCP', port = 0 }) => ({ name, protocol, port })),
     endpoints: usable.map((value) =>
       lowerEndpoint(value, Number.isInteger(weight) && weight >= 1 && weight <= 100 ? weight : undefined),
     ),

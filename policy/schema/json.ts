@@ -7,6 +7,9 @@ import type { FieldPath, YamlDocument } from './yaml.js';
 const MAX_DEPTH = 64;
 /** Places are remembered down to here (a List has its items there); what is further inside is looked for again. */
 const KNOWN_DEPTH = 1;
+/** Values further inside that are spelled alike are one value: definitions are frozen and repeat themselves. */
+const SHARED_LENGTH = 160;
+const SHARED_VALUES = 1024;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const OPEN_MAPPING = 0x7b;
@@ -69,6 +72,8 @@ class Parser {
   #at = 0;
   /** Where the entries of a mapping (their keys) and the items of a list begin, in their order. */
   readonly #offsets = new Map<object, readonly number[]>();
+  /** By their text. */
+  readonly #values = new Map<string, object>();
   /** Offsets of the first characters of lines; made when the first line is asked for. */
   #lines: number[] | undefined;
 
@@ -174,9 +179,11 @@ class Parser {
     const first = this.#code();
     if (first === QUOTE) return this.#string();
     if (first === OPEN_MAPPING || first === OPEN_LIST) {
-      const out = first === OPEN_MAPPING ? {} : [];
-      const offsets = Array.isArray(out) ? this.#list(depth, out) : this.#mapping(depth, out);
-      if (depth <= KNOWN_DEPTH) this.#offsets.set(out, offsets);
+      const isMapping = first === OPEN_MAPPING;
+      if (depth > KNOWN_DEPTH) return this.#shared(isMapping, depth);
+      const offsets: number[] = [];
+      const out = isMapping ? this.#mapping(depth, offsets) : this.#list(depth, offsets);
+      this.#offsets.set(out, offsets);
       return out;
     }
     for (const [word, value] of WORDS) {
@@ -189,6 +196,22 @@ class Parser {
     if (number === undefined) throw new NotJson();
     this.#at += number.length;
     return Number(number);
+  }
+
+  /** What is read depends on the text alone, so what began like a value that is known is that value. */
+  #shared(isMapping: boolean, depth: number): object {
+    const start = this.#at;
+    const end = this.#text.indexOf(isMapping ? '}' : ']', start) + 1;
+    const text = end > start && end - start <= SHARED_LENGTH ? this.#text.slice(start, end) : undefined;
+    const known = text === undefined ? undefined : this.#values.get(text);
+    if (known !== undefined) {
+      this.#at = end;
+      return known;
+    }
+    const out = isMapping ? this.#mapping(depth) : this.#list(depth);
+    if (text !== undefined && this.#at === end && this.#values.size < SHARED_VALUES)
+      this.#values.set(text, out);
+    return out;
   }
 
   #string(): string {
@@ -209,8 +232,8 @@ class Parser {
     }
   }
 
-  #mapping(depth: number, out: Record<string, unknown>): number[] {
-    const offsets: number[] = [];
+  #mapping(depth: number, offsets?: number[]): object {
+    const out: Record<string, unknown> = {};
     this.#at++;
     this.#space();
     if (this.#code() === 0x7d) this.#at++;
@@ -226,25 +249,25 @@ class Parser {
         this.#space();
         if (this.#text[this.#at++] !== ':') throw new NotJson();
         out[key] = this.#value(depth + 1);
-        offsets.push(offset);
+        offsets?.push(offset);
         this.#space();
         const next = this.#text[this.#at++];
         if (next === '}') break;
         if (next !== ',') throw new NotJson();
       }
     }
-    return offsets;
+    return out;
   }
 
-  #list(depth: number, out: unknown[]): number[] {
-    const offsets: number[] = [];
+  #list(depth: number, offsets?: number[]): object {
+    const out: unknown[] = [];
     this.#at++;
     this.#space();
     if (this.#code() === 0x5d) this.#at++;
     else {
       for (;;) {
         this.#space();
-        offsets.push(this.#at);
+        offsets?.push(this.#at);
         out.push(this.#value(depth + 1));
         this.#space();
         const next = this.#text[this.#at++];
@@ -252,6 +275,7 @@ class Parser {
         if (next !== ',') throw new NotJson();
       }
     }
-    return offsets;
+    // A copy has no room to grow.
+    return out.slice();
   }
 }
