@@ -84,15 +84,17 @@ export const ERRORS = {
   SLU1801: '{address} is already the {what} of service {other} ({where}): take another one or leave it out',
   SLU1802:
     'node port {port} is already the one of service {other} ({where}): take another one or leave it out',
-  SLU1803: 'node port {port} is already a host port of container {other} ({where}): take another one',
+  SLU1803:
+    'node port {port} is also a host port of container {other} ({where}), and the service goes first: take another one',
   SLU1804: 'node port {port} is outside of {min}-{max} (nodePorts in the settings)',
-  SLU1805: '{address} is the address of {what}: a service cannot have it',
+  SLU1805: '{address} is an address of {what}: a service cannot have it',
   SLU1806:
     'no cluster address of IPv{family} is free or serviceCidrs has no IPv{family} range: give clusterIP or change the settings',
   SLU1807:
     'all node ports from {min} to {max} are in use: delete services or change nodePorts in the settings',
   SLU1808:
     'a process of this host listens on node port {port}: it goes first, the service does not get its connections there',
+  SLU1809: '{frontend} is already the one of service {owner}, which goes first: take another one',
 
   // 36xx: maps of services
   SLU3601: 'map {map} is full ({capacity} entries): raise {setting} in the settings and restart',

@@ -49,6 +49,7 @@ import { RemoteNodes, UNKNOWN } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
+import { serviceFigures } from './services/figures.js';
 import { nodeContext, serviceCapacity } from './services/node-context.js';
 import { ServiceMaps } from './services/service-maps.js';
 import { Services } from './services/services.js';
@@ -263,6 +264,7 @@ class AgentEngine implements RuntimeEngine {
       objects: this.#objects,
       compiler: this.#compiler,
       dryRun: this.#dryRun,
+      serviceAt: (address, port, proto) => this.#services.compiler.serviceAt(address, port, proto),
       problemOf: (container) => this.#reconciler.problems.get(`Container ${container}`)?.message,
     });
   }
@@ -397,7 +399,10 @@ class AgentEngine implements RuntimeEngine {
   }
 
   snapshot(): MetricsSnapshot {
-    return this.#telemetry.snapshot();
+    return {
+      ...this.#telemetry.snapshot(),
+      ...serviceFigures(this.#services.compiler, this.#kernel.loaded.maps),
+    };
   }
 
   drops(limit: number): readonly DropEvent[] {

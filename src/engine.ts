@@ -134,6 +134,21 @@ export interface MetricsSnapshot {
   readonly identities: number;
   readonly epoch: number;
   readonly lostEvents: number;
+  /** Services in force. */
+  readonly services: number;
+  /** Ports of services, the busiest of them; the others together are the last, with empty names. */
+  readonly servicePorts: readonly {
+    readonly namespace: string;
+    readonly service: string;
+    readonly port: string;
+    readonly protocol: string;
+    /** Connections (UDP: flows and sockets) that were given a backend here. */
+    readonly connections: number;
+    /** Those that were not: no backend, or a source that is not allowed. */
+    readonly refused: number;
+    readonly ready: number;
+    readonly terminating: number;
+  }[];
 }
 
 export interface Engine {

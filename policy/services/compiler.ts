@@ -100,6 +100,7 @@ interface Draft {
   readonly slots: { readonly first: number; readonly backends: ArrayLike<number> }[];
   readonly members: (readonly [MemberKey, MemberRow])[];
   readonly ranges: RangeKey[];
+  readonly counters: number[];
   readonly frontends: Map<string, readonly [FrontendKey, FrontendRow]>;
   readonly gone: { frontends: Map<string, FrontendKey>; members: MemberKey[]; ranges: RangeKey[] };
   reevaluate: boolean;
@@ -255,27 +256,56 @@ export class ServiceCompiler {
     return this.#finish(draft);
   }
 
+  /** Services in force. */
+  get serviceCount(): number {
+    return this.#ports.size;
+  }
+
+  /** Every port of every service that is in force: its service, and the number that its frontends have. */
+  *portNumbers(): IterableIterator<{
+    readonly service: string;
+    readonly id: string;
+    readonly number: number;
+  }> {
+    for (const [service, states] of this.#ports)
+      for (const { id, number } of states.values()) yield { service, id, number };
+  }
+
+  /** A port of `portNumbers`, with what is behind it. */
+  listPort(service: string, id: string): ListedPort | undefined {
+    const assigned = this.#sources.service(service);
+    const state = this.#ports.get(service)?.get(id);
+    if (assigned === undefined || state === undefined) return undefined;
+    const { port, family, index } = partsOf(assigned, id);
+    const { targets, categories } = this.#endpoints(service, assigned, index, family);
+    return {
+      namespace: assigned.service.namespace,
+      service: assigned.service.name,
+      port: port.name === '' ? String(port.port) : port.name,
+      protocol: port.protocol,
+      family,
+      number: state.number,
+      ready: count(targets, (target) => target.ready),
+      terminating: count(targets, (target) => target.terminating),
+      local: categories.local.length,
+    };
+  }
+
   /** Every port of every service that is in force, with what is behind it. */
   *listPorts(): IterableIterator<ListedPort> {
-    for (const [key, states] of this.#ports) {
-      const assigned = this.#sources.service(key);
-      if (assigned === undefined) continue;
-      for (const state of states.values()) {
-        const { port, family, index } = partsOf(assigned, state.id);
-        const { targets, categories } = this.#endpoints(key, assigned, index, family);
-        yield {
-          namespace: assigned.service.namespace,
-          service: assigned.service.name,
-          port: port.name === '' ? String(port.port) : port.name,
-          protocol: port.protocol,
-          family,
-          number: state.number,
-          ready: count(targets, (target) => target.ready),
-          terminating: count(targets, (target) => target.terminating),
-          local: categories.local.length,
-        };
-      }
+    for (const { service, id } of this.portNumbers()) {
+      const listed = this.listPort(service, id);
+      if (listed !== undefined) yield listed;
     }
+  }
+
+  /** `namespace/name` of the service that has the address and port; of the node port if the address has none. */
+  serviceAt(address: string, port: number, proto: number): string | undefined {
+    const family = familyOfText(address);
+    const state =
+      this.#owners.get(`${address} ${port} ${proto}`) ??
+      this.#owners.get(`${ANY_ADDRESS[family]} ${port} ${proto}`);
+    return state === undefined ? undefined : this.#serviceOf(state);
   }
 
   /** Every backend of every service. */
@@ -311,7 +341,8 @@ export class ServiceCompiler {
   }> {
     for (const [text, keys] of this.#losers) {
       const state = this.#owners.get(text);
-      const owner = [...this.#ports].find(([, states]) => states.get(state?.id ?? '') === state)?.[0] ?? '';
+      const owner = state === undefined ? undefined : this.#serviceOf(state);
+      if (owner === undefined) continue;
       const [address, port] = text.split(' ');
       for (const service of keys) yield { frontend: `${address} port ${port}`, service, owner };
     }
@@ -334,11 +365,8 @@ export class ServiceCompiler {
     return this.#sources.service(key);
   }
 
-  /** `namespace/name` and port of a service port's number. */
-  describe(number: number): string | undefined {
-    for (const [key, states] of this.#ports) {
-      for (const state of states.values()) if (state.number === number) return key;
-    }
+  #serviceOf(state: PortState): string | undefined {
+    for (const [key, states] of this.#ports) if (states.get(state.id) === state) return key;
     return undefined;
   }
 
@@ -378,7 +406,6 @@ export class ServiceCompiler {
   }
 
   #giveUp(key: string, draft: Draft): void {
-    this.#forgetClaims(key);
     const states = this.#ports.get(key);
     if (states === undefined) return;
     const assigned = this.#sources.service(key);
@@ -406,6 +433,7 @@ export class ServiceCompiler {
   }
 
   #compile(key: string, draft: Draft): void {
+    this.#forgetClaims(key);
     const assigned = this.#sources.service(key);
     if (assigned === undefined || !isOurs(assigned)) return;
     const states = this.#ports.get(key) ?? new Map<string, PortState>();
@@ -413,7 +441,7 @@ export class ServiceCompiler {
       for (const family of assigned.service.families) {
         if (!hasFrontend(assigned, i, family)) continue;
         const id = portId(port, family);
-        const state = states.get(id) ?? this.#newPort(key, id, assigned, i, family);
+        const state = states.get(id) ?? this.#newPort(key, id, assigned, i, family, draft);
         states.set(id, state);
         this.#ports.set(key, states);
         this.#compilePort(key, assigned, i, family, state, draft);
@@ -421,7 +449,14 @@ export class ServiceCompiler {
     }
   }
 
-  #newPort(key: string, id: string, assigned: AssignedService, index: number, family: IpFamily): PortState {
+  #newPort(
+    key: string,
+    id: string,
+    assigned: AssignedService,
+    index: number,
+    family: IpFamily,
+    draft: Draft,
+  ): PortState {
     const hint =
       this.#hints.size === 0
         ? undefined
@@ -430,6 +465,7 @@ export class ServiceCompiler {
             .find((number) => number !== undefined);
     const taken = this.#numbers.take(`${key} ${id}`, hint);
     if (taken === undefined) throw full('service ports', this.#capacity.ports, 'servicePortEntries');
+    if (taken.again) draft.counters.push(taken.number);
     return {
       id,
       number: taken.number,
@@ -706,6 +742,7 @@ export class ServiceCompiler {
       slots: draft.slots,
       members: draft.members,
       ranges: draft.ranges,
+      counters: draft.counters,
       frontends: [...draft.frontends.values()],
       gone: {
         frontends: [...draft.gone.frontends.values()],
@@ -737,6 +774,7 @@ function newDraft(): Draft {
     slots: [],
     members: [],
     ranges: [],
+    counters: [],
     frontends: new Map(),
     gone: { frontends: new Map(), members: [], ranges: [] },
     reevaluate: false,

@@ -26,20 +26,24 @@ export class NumberPool {
   }
 
   /**
-   * The key's number, one use more; `fresh`: nobody used the key. `hint`: the number that an earlier agent gave it.
-   * undefined: there are no more numbers.
+   * The key's number, one use more; `fresh`: nobody used the key; `again`: another key had the number before.
+   * `hint`: the number that an earlier agent gave it. undefined: there are no more numbers.
    */
-  take(key: string, hint?: number): { readonly number: number; readonly fresh: boolean } | undefined {
+  take(
+    key: string,
+    hint?: number,
+  ): { readonly number: number; readonly fresh: boolean; readonly again: boolean } | undefined {
     const known = this.#numbers.get(key);
     if (known !== undefined) {
       known.uses++;
-      return { number: known.number, fresh: false };
+      return { number: known.number, fresh: false, again: false };
     }
     const inherited = hint !== undefined && this.#reserved.delete(hint) ? hint : undefined;
+    const again = inherited === undefined && this.#free.length > 0;
     const number = inherited ?? this.#free.pop() ?? this.#count();
     if (number === undefined) return undefined;
     this.#numbers.set(key, { number, uses: 1 });
-    return { number, fresh: true };
+    return { number, fresh: true, again };
   }
 
   /** One use less. Returns whether it was the last. */

@@ -90,6 +90,8 @@ export interface ServiceDelta {
   readonly slots: readonly { readonly first: number; readonly backends: ArrayLike<number> }[];
   readonly members: readonly (readonly [MemberKey, MemberRow])[];
   readonly ranges: readonly RangeKey[];
+  /** Numbers of service ports that another one had before: what it counted goes. */
+  readonly counters: readonly number[];
   readonly frontends: readonly (readonly [FrontendKey, FrontendRow])[];
   readonly gone: {
     readonly frontends: readonly FrontendKey[];

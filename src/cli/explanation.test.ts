@@ -22,6 +22,14 @@ describe('an explanation for people', () => {
     ]);
   });
 
+  it('names the service that an address is translated for', async () => {
+    const tuple = { source: '10.1.0.2', sourcePort: 61000, destination: '10.1.0.3', destinationPort: 8080 };
+    const translation = { by: ['service'], service: 'shop/db', ...tuple } as const;
+    expect(explanationLines({ ...(await answer('shop/db')), translation })).toContain(
+      'Translation  service shop/db: 10.1.0.2:61000 -> 10.1.0.3:8080',
+    );
+  });
+
   it('says what was missing, and how addresses change', async () => {
     const lines = explanationLines({
       ...(await answer('denied')),

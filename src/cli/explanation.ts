@@ -25,12 +25,13 @@ function endText({ name, address, network }: ExplainedEnd): string {
   return `${name} (${address}${network === undefined ? '' : ` in ${network}`})`;
 }
 
-const BY = { hostPort: 'published port', masquerade: 'masquerade' } as const;
+const BY = { hostPort: 'published port', masquerade: 'masquerade', service: 'service' } as const;
 
-function translationText({ by, ...tuple }: Translation): string {
+function translationText({ by, service, ...tuple }: Translation): string {
   const source = withPort(tuple.source, tuple.sourcePort);
   const destination = withPort(tuple.destination, tuple.destinationPort);
-  return `${by.map((way) => BY[way]).join(', ')}: ${source} -> ${destination}`;
+  const ways = by.map((way) => (way === 'service' && service !== undefined ? `service ${service}` : BY[way]));
+  return `${ways.join(', ')}: ${source} -> ${destination}`;
 }
 
 function withPort(address: string, port: number): string {

@@ -245,7 +245,8 @@ function unjudged(question: Question, note: string): Decision {
 function decisionOf(question: Question, tuple: Tuple, { reason, flow }: Trace, receiver: End): Decision {
   const decided = AFTER_POLICY.has(reason);
   const by: Translation['by'][number][] = [];
-  if (decided && (flow.flags & FlowFlag.Dnat) !== 0) by.push('hostPort');
+  if (decided && (flow.flags & FlowFlag.Dnat) !== 0)
+    by.push((flow.flags & FlowFlag.Service) === 0 ? 'hostPort' : 'service');
   if (reason === DropReason.None && (flow.flags & FlowFlag.Snat) !== 0) by.push('masquerade');
   return {
     reason,

@@ -10,6 +10,7 @@ import type { Kernel } from '../dataplane/kernel.js';
 import { ruleText } from '../flows/events.js';
 import { reasonName, reasonText } from '../flows/reasons.js';
 import type { LiveDryRun } from '../probe/live.js';
+import { protocolNumber } from '../probe/packet.js';
 import type { ObjectSet } from '../state/objects.js';
 import { type Decision, Decisions, type Opinion, type Question } from './decisions.js';
 import { type End, Ends } from './ends.js';
@@ -27,6 +28,8 @@ interface Parts {
   readonly objects: ObjectSet;
   readonly compiler: PolicyCompiler;
   readonly dryRun: LiveDryRun;
+  /** `namespace/name` of the service that has an address and port. */
+  readonly serviceAt: (address: string, port: number, proto: number) => string | undefined;
   /** Why a container (`namespace/name`) is not in force. */
   readonly problemOf: (container: string) => string | undefined;
 }
@@ -54,6 +57,11 @@ export class Explainer {
     const decision = this.#decisions.decide(question);
     const { reason, translation, notes } = decision;
     const allowed = reason === undefined || reason === 0;
+    const service =
+      protocol === 'ICMP'
+        ? undefined
+        : this.#parts.serviceAt(to.address, port, protocolNumber(protocol, family));
+    const named = translation?.by.includes('service') === true && service !== undefined;
     return {
       from: this.#end(from),
       to: this.#end(to),
@@ -64,8 +72,20 @@ export class Explainer {
       reason: reason === undefined ? NOT_JUDGED : reasonName(reason),
       text: reason === undefined ? 'no policy of Sluice judges it' : reasonText(reason),
       sides: this.#sides(question, decision),
-      ...(translation === undefined ? {} : { translation }),
-      notes,
+      ...(translation === undefined
+        ? {}
+        : { translation: { ...translation, ...(named ? { service } : {}) } }),
+      notes: [
+        ...notes,
+        ...(named
+          ? ['each connection gets one of the backends; this is the one for the ports that were tried']
+          : []),
+        ...(service !== undefined && from.kind === 'host'
+          ? [
+              `${to.address} is of service ${service}: the address is replaced when a process of the host connects`,
+            ]
+          : []),
+      ],
       milliseconds: Math.round((performance.now() - started) * 1000) / 1000,
     };
   }

@@ -80,8 +80,13 @@ export interface ExplainedSide {
 
 /** The tuple before and after; only of what is translated. */
 export interface Translation {
-  /** `masquerade`: the source becomes the host's. `hostPort`: a published port leads to a container. */
-  readonly by: readonly ('masquerade' | 'hostPort')[];
+  /**
+   * `masquerade`: the source becomes the host's. `hostPort`: a published port leads to a container. `service`: the
+   * destination becomes one of the backends of a service.
+   */
+  readonly by: readonly ('masquerade' | 'hostPort' | 'service')[];
+  /** `namespace/name` of the service. */
+  readonly service?: string;
   readonly source: string;
   readonly sourcePort: number;
   readonly destination: string;

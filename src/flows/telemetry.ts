@@ -77,7 +77,7 @@ export class Telemetry {
     return this.#drops.onEvent(listener);
   }
 
-  snapshot(): MetricsSnapshot {
+  snapshot(): Omit<MetricsSnapshot, 'services' | 'servicePorts'> {
     const kernel = this.#kernel;
     const packets = readCounters(kernel.loaded.maps);
     const full = packets.filter((counter) => counter.reason === 'flow_table_full');

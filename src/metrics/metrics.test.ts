@@ -79,6 +79,11 @@ describe('Metrics', () => {
       'sluice_identities 5',
       'sluice_policy_epoch 7',
       'sluice_events_lost_total 9',
+      'sluice_services 1',
+      'sluice_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"} 12',
+      'sluice_service_refused_total{namespace="shop",service="web",port="http",protocol="TCP"} 1',
+      'sluice_service_backends{namespace="shop",service="web",port="http",protocol="TCP",state="ready"} 3',
+      'sluice_service_backends{namespace="shop",service="web",port="http",protocol="TCP",state="terminating"} 2',
       'sluice_last_apply_success 1',
       `sluice_build_info{version="1.2.3",node_version="${process.version}"} 1`,
     ]) {

@@ -8,6 +8,7 @@ export interface AppliedChange {
   readonly source: 'api' | 'folder' | 'runtime' | 'kubernetes';
 }
 
+const SERVICE_LABELS = ['namespace', 'service', 'port', 'protocol'];
 const SOURCES = ['api', 'folder'] as const;
 
 /**
@@ -66,6 +67,22 @@ export class Metrics {
     'sluice_events_lost_total',
     'Kernel events lost because their buffer was full.',
   );
+
+  readonly #services = this.#gauge('sluice_services', 'Services in force.');
+  readonly #serviceConnections = this.#counter(
+    'sluice_service_connections_total',
+    'Connections (UDP: flows and sockets) to a service that were given a backend on this node.',
+    SERVICE_LABELS,
+  );
+  readonly #serviceRefused = this.#counter(
+    'sluice_service_refused_total',
+    'Connections to a service that were refused: no backend, or a source that is not allowed.',
+    SERVICE_LABELS,
+  );
+  readonly #serviceBackends = this.#gauge('sluice_service_backends', 'Backends of a service, by state.', [
+    ...SERVICE_LABELS,
+    'state',
+  ]);
 
   readonly #applyDuration = new Histogram({
     name: 'sluice_apply_duration_seconds',
@@ -161,6 +178,16 @@ export class Metrics {
     this.#identities.set(snapshot.identities);
     this.#epoch.set(snapshot.epoch);
     setCounter(this.#lostEvents, snapshot.lostEvents);
+    this.#services.set(snapshot.services);
+    for (const metric of [this.#serviceConnections, this.#serviceRefused, this.#serviceBackends])
+      metric.reset();
+    for (const { namespace, service, port, protocol, ...figures } of snapshot.servicePorts) {
+      const labels = { namespace, service, port, protocol };
+      this.#serviceConnections.inc(labels, figures.connections);
+      this.#serviceRefused.inc(labels, figures.refused);
+      this.#serviceBackends.set({ ...labels, state: 'ready' }, figures.ready);
+      this.#serviceBackends.set({ ...labels, state: 'terminating' }, figures.terminating);
+    }
   }
 
   #counter(name: string, help: string, labelNames: string[] = []): Counter {

@@ -3,6 +3,8 @@ import type { PreviousServices } from '../../policy/services/compiler.js';
 import type { FrontendKey, FrontendRow, ServiceDelta } from '../../policy/services/types.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
 
+const NOTHING_COUNTED = { connections: 0n, refused: 0n };
+
 /** The maps of bpf/lib/service.h: writes what the compiler found out. */
 export class ServiceMaps {
   readonly #maps: KernelMaps;
@@ -49,6 +51,7 @@ export class ServiceMaps {
     if (delta.members.length > 0) maps.service_members.setBatch(delta.members);
     for (const { service, addr, prefixLength } of delta.ranges)
       maps.service_ranges.set({ prefixlen: 32 + prefixLength, service, addr }, 1);
+    for (const number of delta.counters) maps.service_counters.set(number, NOTHING_COUNTED);
     if (delta.frontends.length > 0) {
       maps.services.setBatch(delta.frontends.map(([key, row]) => [key, row satisfies Service]));
     }

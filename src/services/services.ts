@@ -12,6 +12,7 @@ import type { Assignments } from '../ipam/service-assignments.js';
 import type { Logger } from '../log.js';
 import { attachmentId, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
+import { refuseTakenAddress, ServiceConflicts } from './conflicts.js';
 import { HealthPorts } from './health.js';
 import { nodeContext } from './node-context.js';
 import type { ServiceMaps } from './service-maps.js';
@@ -38,6 +39,7 @@ export class Services {
   readonly #assignments: Assignments;
   readonly #netns: SocketNetns;
   readonly #health: HealthPorts;
+  readonly #conflicts: ServiceConflicts;
   readonly #stale: StaleSockets;
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
@@ -67,11 +69,12 @@ export class Services {
     this.#exclusive = parts.exclusive;
     this.#netns = parts.netns;
     this.#health = new HealthPorts(parts.log);
+    this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler);
     this.#stale = parts.stale;
   }
 
-  get problems(): IterableIterator<SluiceError> {
-    return this.#health.problems.values();
+  get problems(): SluiceError[] {
+    return [...this.#health.problems.values(), ...this.#conflicts.problems()];
   }
 
   get compiler(): ServiceCompiler {
@@ -102,10 +105,12 @@ export class Services {
         remove.push({ kind: 'EndpointSlice', key: `${before.namespace}/${before.name}` });
       }
     }
+    const hosts = new Set(this.#kernel.addresses.hostAddresses());
     const comes = edits.flatMap(({ after }) => (after?.kind === 'Service' ? [after] : []));
     for (const service of [...comes].sort((a, b) => explicitness(b) - explicitness(a))) {
       const { assigned, undo: back } = this.#assignments.assign(service);
       undo.push(back);
+      refuseTakenAddress(assigned, this.#objects, hosts);
       upsert.push(assigned);
       services.push(`${service.namespace}/${service.name}`);
     }

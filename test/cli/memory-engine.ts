@@ -47,6 +47,19 @@ export class MemoryEngine implements Engine {
     identities: 5,
     epoch: 7,
     lostEvents: 9,
+    services: 1,
+    servicePorts: [
+      {
+        namespace: 'shop',
+        service: 'web',
+        port: 'http',
+        protocol: 'TCP',
+        connections: 12,
+        refused: 1,
+        ready: 3,
+        terminating: 2,
+      },
+    ],
   };
 
   async apply(sources: readonly SourceText[]): Promise<ApplyResult> {

@@ -130,6 +130,8 @@ describe('node ports', () => {
     await slices('np', [{ pod: a }]);
     const node = cluster.node(0);
     const server = await cluster.serve(node, 'host', [30099]);
+    const { problems } = await node.agent.status();
+    expect(problems.map(({ code }) => code)).toEqual(['SLU1808', 'SLU1808']);
     for (const kind of ['tcp', 'udp'] as const) {
       expect(cluster.who(cluster.outside, kind, node.ipv4, 30099)).toBe('host');
       // A UDP server that is not bound to an address answers a container from another one.

@@ -1,0 +1,102 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { inside } from '../../bench/lib/netns.js';
+import { documents } from '../e2e/world.js';
+import { Cluster, type Pod, perPacket, service } from './cluster.js';
+
+/** What people see of services: metrics, explanations, and conflicts that are reported. */
+
+let cluster: Cluster;
+let a: Pod;
+let client: Pod;
+const web = { selector: { app: 'web' }, ports: [{ name: 'http', port: 80 }] };
+
+beforeAll(async () => {
+  cluster = new Cluster('slsee', 1, [{ metricsAddress: '127.0.0.1:9644' }]);
+  await cluster.start();
+  a = await cluster.pod(cluster.node(0), 'a', [80], { app: 'web' });
+  client = await cluster.pod(cluster.node(0), 'client', []);
+});
+afterAll(() => cluster.close());
+
+const metrics = (): string[] =>
+  inside(cluster.node(0).netns, 'curl -s -m 5 http://127.0.0.1:9644/metrics').split('\n');
+const codes = async (): Promise<string[]> =>
+  (await cluster.node(0).agent.status()).problems.map(({ code }) => code);
+
+describe('metrics', () => {
+  it('count connections and backends of a service, and a new service begins at zero', async () => {
+    const labels = 'namespace="default",service="counted",port="http",protocol="TCP"';
+    await cluster.apply(service('counted', { clusterIP: '10.96.60.1', ...web }));
+    for (const from of [client, perPacket(client)])
+      expect(cluster.who(from, 'tcp', '10.96.60.1', 80, { count: 5 })).toBe('a');
+    expect(metrics()).toContain(`sluice_service_connections_total{${labels}} 10`);
+    expect(metrics()).toContain(`sluice_service_backends{${labels},state="ready"} 1`);
+    expect(metrics()).toContain('sluice_services 1');
+    await cluster.apply(service('counted', { clusterIP: '10.96.60.1', ...web, selector: { app: 'none' } }));
+    expect(cluster.who(perPacket(client), 'tcp', '10.96.60.1', 80)).toBe('refused');
+    expect(metrics()).toContain(`sluice_service_refused_total{${labels}} 1`);
+    await cluster.drop({ services: ['counted'] });
+    expect(metrics().join('\n')).not.toContain('service="counted"');
+    // Two changes later its number may be given to another one.
+    for (const [i, name] of ['other', 'again', 'third'].entries())
+      await cluster.apply(service(name, { clusterIP: `10.96.60.${20 + i}`, ...web }));
+    for (const name of ['other', 'again', 'third'])
+      expect(metrics()).toContain(
+        `sluice_service_connections_total{namespace="default",service="${name}",port="http",protocol="TCP"} 0`,
+      );
+    await cluster.drop({ services: ['other', 'again', 'third'] });
+  });
+});
+
+describe('explain', () => {
+  it('shows the backend that a connection is given, and the service', async () => {
+    const { agent } = cluster.node(0);
+    await cluster.apply(service('web', { clusterIP: '10.96.60.9', ...web }));
+    const query = { from: 'client', to: '10.96.60.9', protocol: 'TCP' };
+    expect(await agent.explain({ ...query, port: '80' })).toMatchObject({
+      verdict: 'allow',
+      translation: { by: ['service'], service: 'default/web', destination: a.ipv4, destinationPort: 80 },
+    });
+    expect(await agent.explain({ ...query, port: '81' })).toMatchObject({
+      verdict: 'deny',
+      reason: 'service_port',
+    });
+    await cluster.drop({ services: ['web'] });
+  });
+});
+
+describe('conflicts', () => {
+  const nodePort = (name: string, number: number) =>
+    cluster.apply(
+      service(name, { type: 'NodePort', ...web, ports: [{ name: 'http', port: 80, nodePort: number }] }),
+    );
+
+  it('of a node port with a host port and with a process of the host are reported', async () => {
+    await cluster.pod(cluster.node(0), 'published', [80], {}, [{ hostPort: 30500, containerPort: 80 }]);
+    expect(await codes()).toEqual([]);
+    await nodePort('both', 30500);
+    expect(await codes()).toEqual(['SLU1803']);
+    await cluster.drop({ services: ['both'] });
+    expect(await codes()).toEqual([]);
+  });
+
+  it('of two services with one address and port are reported, the first one has it', async () => {
+    for (const name of ['first', 'second'])
+      await cluster.apply(service(name, { externalIPs: ['203.0.113.91'], ...web }));
+    const [problem] = (await cluster.node(0).agent.status()).problems;
+    expect(problem).toMatchObject({ code: 'SLU1809' });
+    expect(problem?.message).toContain('203.0.113.91 port 80 is already the one of service default/first');
+    await cluster.drop({ services: ['first'] });
+    expect(await codes()).toEqual([]);
+    await cluster.drop({ services: ['second'] });
+  });
+
+  it.each([
+    ['this host', () => cluster.node(0).ipv4],
+    ['network pods', () => '10.80.0.99'],
+  ])('of a cluster address with %s are refused', async (what, address) => {
+    const asked = cluster.node(0).agent.apply(documents(service('taken', { clusterIP: address(), ...web })));
+    await expect(asked).rejects.toThrow(`${address()} is an address of ${what}`);
+    expect(await cluster.node(0).agent.list('services')).not.toContain('taken');
+  });
+});
