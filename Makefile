@@ -94,6 +94,11 @@ test-kernels: need-root deps ## load and smoke test on Debian's 6.1 and 6.12 ker
 	@$(MAKE) -s build tools
 	@test/kernels/run
 
+.PHONY: test-predict
+test-predict: need-root deps ## 500 random changes of policy: what was foreseen of each is what happens
+	@$(MAKE) -s build tools
+	@SLUICE_PREDICT_CHANGES=500 $(BIN)/vitest run --project kernel test/change/predict.test.ts
+
 demo: need-root deps ## a small shop with policies, NAT and IPv6 in network namespaces
 	@$(MAKE) -s build tools
 	@node build/js/scripts/demo.js

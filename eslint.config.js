@@ -3,7 +3,7 @@
  * Typed lint rules, and the direction of imports (docs/design.md): policy/ is pure, loader/ knows
  * neither policy/ nor src/, src/state runs no loader code, ffi/ alone imports the FFI packages,
  * src/main.ts and src/engine-impl.ts construct the parts (src/dataplane and src/probe what they open of the
- * kernel, src/policytest the parts of a policy test).
+ * kernel, src/policytest the parts of a policy test, src/diff those of a second set of policy maps).
  * scripts/lint.test.ts proves that each rule bites.
  */
 import tseslint from 'typescript-eslint';
@@ -126,6 +126,7 @@ export default tseslint.config(
       'src/host/**',
       'src/probe/**',
       'src/policytest/**',
+      'src/diff/**',
       '**/*.test.ts',
     ],
     rules: { 'sluice/construction': 'error' },

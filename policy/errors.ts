@@ -121,6 +121,9 @@ export const ERRORS = {
   SLU7203: 'no change waits to be confirmed: it was confirmed already, or taken back',
   SLU7204:
     'revision {revision} waits to be confirmed ({seconds} s left): run "sluice confirm" or "sluice rollback" first',
+  SLU7206: '"{selector}" is no selector: write NAMESPACE/NAME, NAME, or labels such as app=web,tier!=db',
+  SLU7207: 'audit was not turned on for {target}; it is on for: {targets}',
+  SLU7208: 'no container is selected by {selector}',
   SLU7205: 'the time to confirm must be between {min} and {max} seconds',
 
   // 33xx: BPF objects of the running agent (src/dataplane)

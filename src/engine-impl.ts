@@ -6,19 +6,23 @@ import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
 import { ServiceCompiler } from '../policy/services/compiler.js';
+import { Audit } from './audit/audit.js';
 import { Changes, type Recording } from './change/changes.js';
 import { Confirmation } from './change/confirmation.js';
 import { restoreOnDisk } from './change/restore.js';
 import { historyFolder, Revisions } from './change/revisions.js';
+import { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
+import { jiffiesPerSecond } from './dataplane/constants.js';
 import { Kernel } from './dataplane/kernel.js';
 import { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
 import { SocketNetns } from './dataplane/socket-netns.js';
 import { StaleSockets } from './dataplane/stale-sockets.js';
 import { Watcher } from './dataplane/watcher.js';
+import { PolicyDiffer } from './diff/diff.js';
 import { NameFeed } from './dns/feed.js';
 import type {
   ApplyResult,
@@ -35,6 +39,8 @@ import type {
 } from './engine.js';
 import { Explainer } from './explain/explainer.js';
 import { fault } from './faults.js';
+import { FlowFile } from './flowlog/file.js';
+import { FlowLog } from './flowlog/log.js';
 import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
@@ -104,7 +110,11 @@ class AgentEngine implements RuntimeEngine {
   readonly #store: AppliedStore;
   readonly #folder: FolderCopy;
   readonly runtime: RuntimeObjects;
-  readonly safe: Changes;
+  readonly safe: Safe;
+  readonly #changes: Changes;
+  readonly #audit: Audit;
+  readonly #flowLog: FlowLog;
+  readonly #differ: PolicyDiffer;
   readonly names: NameFeed;
   readonly cluster: ClusterObjects;
   busySince: number | undefined;
@@ -135,7 +145,7 @@ class AgentEngine implements RuntimeEngine {
     const state = openState(config.stateDir, log);
     this.#store = state.store;
     this.#applied = state.sources;
-    this.safe = new Changes({
+    this.#changes = new Changes({
       config,
       log,
       revisions: state.revisions,
@@ -220,6 +230,36 @@ class AgentEngine implements RuntimeEngine {
       ownerOf: (address) => ownerOf(this.#kernel, address),
       describeRule: (rule) => this.#compiler.describeRule(rule) ?? this.#host.describeRule(rule),
     };
+    this.#flowLog = new FlowLog({
+      kernel: this.#kernel,
+      context,
+      file: new FlowFile(config.stateDir),
+      log,
+      jiffies: () => this.#telemetry.jiffies,
+      hz: jiffiesPerSecond(),
+    });
+    this.#audit = new Audit({ stateDir: config.stateDir, kernel: this.#kernel, objects: this.#objects });
+    this.#kernel.attachments.marksOf = (spec) => this.#audit.marksOf(spec);
+    this.#differ = new PolicyDiffer({
+      config,
+      kernel: this.#kernel,
+      objects: this.#objects,
+      numberOf: (network) => this.#leases.numberOf(network),
+      isElsewhere: (pod) => nodes.isElsewhere(pod),
+      more: () => [],
+    });
+    this.safe = new Safe({
+      changes: this.#changes,
+      log: this.#flowLog,
+      auditing: this.#audit,
+      differ: this.#differ,
+      objects: this.#objects,
+      exclusive: (work) => this.#exclusive(work),
+      stage: (sources) => this.#stageable(sources),
+      trace: (on) => {
+        this.#kernel.node.trace = on;
+      },
+    });
     this.names = new NameFeed(
       this.#objects,
       this.#leases,
@@ -320,8 +360,10 @@ class AgentEngine implements RuntimeEngine {
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
+    this.#flowLog.start(onError);
+    kernel.node.trace = false; // of an agent that was killed while somebody watched
     this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
-    this.safe.start((key) => this.#objects.get(key));
+    this.#changes.start((key) => this.#objects.get(key));
     this.#ready = true;
     this.#log.info(
       {
@@ -373,7 +415,7 @@ class AgentEngine implements RuntimeEngine {
       ...this.#host.problems,
       ...kernel.uplinks.xdpProblems,
     ].map(errorLine);
-    const pending = this.safe.pending();
+    const pending = this.#changes.pending();
     return {
       version: version(),
       pid: process.pid,
@@ -421,10 +463,12 @@ class AgentEngine implements RuntimeEngine {
     if (this.#closed) return;
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
-    this.safe.close();
+    this.#changes.close();
     await this.#queue.catch(() => undefined);
     this.#watcher.close();
     this.#telemetry.close();
+    this.#flowLog.close();
+    this.#differ.close();
     this.#leases.close();
     this.runtime.close();
     this.#dryRun.close();
@@ -434,7 +478,7 @@ class AgentEngine implements RuntimeEngine {
   }
 
   async down(): Promise<void> {
-    this.safe.forget();
+    this.#changes.forget();
     await this.close();
     await removeEverything(this.#config, this.#log);
   }
@@ -502,7 +546,7 @@ class AgentEngine implements RuntimeEngine {
         unstage();
         return refused(found);
       }
-      recording = this.safe.begin(source, proposal.edits, options);
+      recording = this.#changes.begin(source, proposal.edits, options);
       if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal);
     } catch (error) {
       recording?.failed();
@@ -515,6 +559,22 @@ class AgentEngine implements RuntimeEngine {
     }
     const { changes } = proposal;
     return { ok: true, changes, milliseconds: performance.now() - received, ...recording.done() };
+  }
+
+  /** What a change would do to the objects; nothing is changed. */
+  #stageable(sources: readonly SourceText[]): ReturnType<ConstructorParameters<typeof Safe>[0]['stage']> {
+    if (this.#closed) throw SluiceError.of('SLU2405', {});
+    const refuse = (errors: readonly SluiceError[]) =>
+      ({ ok: false, errors: [...errors].sort(compareErrors).map(errorLine) }) as const;
+    const { resources, errors } = parseSources(sources);
+    if (errors.length > 0) return refuse(errors);
+    const proposal = this.#objects.proposeApply(resources);
+    if (!proposal.ok) return refuse(proposal.errors);
+    const stage = (): (() => void) => this.#objects.stage(proposal.edits, 'api');
+    const unstage = stage();
+    const found = checkEdits(this.#objects, proposal.edits);
+    unstage();
+    return found.length > 0 ? refuse(found) : { ok: true, changes: proposal.changes, stage };
   }
 
   /** What it returns is for the end of the devices of runtimes that go; others are gone when it resolves. */
@@ -541,6 +601,7 @@ class AgentEngine implements RuntimeEngine {
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
     await this.names.changed(edits);
+    this.#audit.refresh(false);
     return () => pending.removed();
   }
 

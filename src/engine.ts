@@ -5,7 +5,8 @@
 
 import type { SluiceError } from '../policy/errors.js';
 import type { ResourceKind } from '../policy/model/resources.js';
-import type { ApplyOptions, PendingChange, SafeChange } from './change/types.js';
+import type { SafeEngine } from './change/safe.js';
+import type { ApplyOptions, PendingChange } from './change/types.js';
 import type { NameFeed } from './dns/feed.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { ClusterFeed } from './kubernetes/feed.js';
@@ -109,6 +110,8 @@ export interface DropEvent {
   /** The rule or the policies that decided, such as `NetworkPolicy shop/api (default deny)`. */
   readonly rule?: string;
   readonly error?: string;
+  /** It was not dropped: the container is in audit. */
+  readonly audit?: true;
 }
 
 /** Figures that /metrics reads at scrape time. */
@@ -184,8 +187,8 @@ export interface Engine {
 /** The engine with what container runtimes (CNI, Docker) need of it. */
 export interface RuntimeEngine extends Engine {
   readonly runtime: Runtime;
-  /** History, rollback and confirmation. */
-  readonly safe: SafeChange;
+  /** History, flow log, prediction of changes. */
+  readonly safe: SafeEngine;
   /** Names and addresses of containers: all that there are at once, then each change. */
   readonly names: NameFeed;
   /** `performance.now()` of the begin of the change in progress; undefined: there is none. */

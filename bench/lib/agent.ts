@@ -159,6 +159,18 @@ export class Agent {
     );
   }
 
+  /** Any other request of the API; throws with every line of a refusal. */
+  async request<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const answer = await this.#call<T | { errors: readonly { message: string; code: string }[] }>(
+      method,
+      path,
+      body,
+    );
+    if (typeof answer === 'object' && answer !== null && 'errors' in answer)
+      throw new Error(answer.errors.map(({ message, code }) => `${message} (${code})`).join('\n'));
+    return answer;
+  }
+
   /** Runs the CLI against this agent and returns what it printed. */
   cli(...args: readonly string[]): string {
     return run(process.execPath, ['bin/sluice', ...args], { env: { SLUICE_SOCKET: this.socket } });

@@ -185,6 +185,7 @@ export class DatapathBed {
       published: 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      logSlot: 0,
       halfOpen: 0,
     });
   }

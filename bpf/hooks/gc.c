@@ -3,6 +3,7 @@
 #pragma once
 #include "maps.h"
 #include "packet.h"
+#include "flow_log.h"
 
 struct gc_state {
 	__u32 skip;
@@ -99,6 +100,14 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 		s->half_gone++;
 		if (!(e->flags & FLOW_REPLY))
 			s->half--;
+	}
+	{
+		struct log_scratch *l = log_area(LOG_OF_EXPIRY);
+
+		if (l && !(e->flags & FLOW_REPLY))
+			log_end(l, &k->saddr, k->ifindex, e, other);
+		else if (l && other)
+			log_end(l, &ok.saddr, ok.ifindex, other, e);
 	}
 	bpf_map_delete_elem(&flows, &ok);
 	if (!bpf_map_delete_elem(&flows, k))

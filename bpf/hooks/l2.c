@@ -152,8 +152,10 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 			else
 				deny_known(e, (__u32)reason);
 		}
+		log_decision(&p, (__u32)reason);
 		return drop(&p, &w->info, reason, w->direction);
 	}
+	log_decision(&p, DROP_NONE);
 	return forward(skb, &p, w->reply ? &w->r : &w->f, hook);
 }
 

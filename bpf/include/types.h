@@ -89,7 +89,7 @@ struct flow {
 	__u32 rule_ingress; /* the same on the receiver's side */
 	__u32 src_identity; /* of the opener of the flow */
 	__u32 dst_identity;
-	__u8 reason; /* ACTION_DROP: enum drop_reason */
+	__u8 reason; /* ACTION_DROP: enum drop_reason; with another action: what audit let pass */
 	__u8 pad[3];
 	__u32 fin_end; /* FLOW_CLOSING: sequence number after the FIN, host order */
 	__u32 pad1;
@@ -126,6 +126,7 @@ enum endpoint_flag {
 	EP_BRIDGE = 1, /* host side is a port of a bridge: broadcast and ARP pass */
 	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
 	EP_LIMIT = 4, /* it has an entry in `bandwidth` */
+	EP_AUDIT = 8, /* what its policy denies is logged, not dropped */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */
@@ -401,7 +402,8 @@ struct node {
 	__u32 published; /* 1: there are host ports, so the answers of two flows can look the same */
 	__u64 gc_scanned; /* entries seen by the expiry program, ever */
 	__u64 gc_expired;
-	__u32 pad[8];
+	__u32 log_slot; /* which half of flow_log_map is written: 0 or 1 */
+	__u32 pad[7];
 	__s32 half_open; /* half-open flows in the flow table; on a cache line of its own: new connections write it */
 	__u32 pad1[15];
 };
@@ -452,9 +454,38 @@ struct counter {
 	__u64 bytes;
 };
 
+/* What the flow log adds up: one entry for all flows that agree in this. See lib/flow_log.h. */
+struct flow_log_key {
+	struct ip_addr saddr; /* the opener's; 0: not told apart, see sample */
+	struct ip_addr daddr; /* the receiver's, after translation */
+	__u32 ifindex; /* as in the opener's flow_key */
+	__u32 src_identity;
+	__u32 rule_egress;
+	__u32 rule_ingress;
+	__be16 dport; /* after translation; 0: the protocol has no ports */
+	__u8 proto;
+	__u8 reason; /* enum drop_reason, 0: allowed */
+	__u8 direction; /* enum direction, of the drop */
+	__u8 slot; /* node.log_slot */
+	__u8 audit; /* 1: the reason is what would have been; it was allowed */
+	__u8 pad;
+};
+
+/* By CPU. Of flows that are allowed, packets are counted when they end. */
+struct flow_log {
+	__u64 packets; /* the opener's, and drops */
+	__u64 bytes; /* IP bytes */
+	__u64 reply_packets;
+	__u64 reply_bytes;
+	__u32 flows; /* new ones */
+	__u32 dst_identity;
+	struct ip_addr sample; /* one of the sources */
+};
+
 enum event_kind {
 	EVENT_DROP = 1,
 	EVENT_NEW_FLOW = 2,
+	EVENT_AUDIT = 3, /* a new flow that would have been denied without EP_AUDIT */
 };
 
 /* Ring buffer record. */

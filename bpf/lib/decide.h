@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "address.h"
+#include "decision_log.h"
 #include "flow.h"
 #include "internal.h"
 #include "policy.h"
@@ -34,11 +35,6 @@ __noinline int publish(const struct flow_key *k, struct flow *e)
 	return 1;
 }
 
-static __always_inline bool has_ports(__u8 proto)
-{
-	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PROTO_SCTP;
-}
-
 /* What one policy set says: DROP_NONE, `denied`, or that the set is missing. Sets *rule if it decides. */
 static __always_inline int judge_side(struct work *w, __u32 set, __u32 identity, __u32 *rule, int denied)
 {
@@ -64,6 +60,10 @@ static __always_inline int judge(struct work *w, struct endpoint *sep, struct en
 	if (sep && sep->set_egress && !(w->dst.flags & ADDR_HOST)) {
 		egress = judge_side(w, sep->set_egress, w->dst.identity, &w->f.rule_egress,
 				    DROP_POLICY_EGRESS);
+		if (egress == DROP_POLICY_EGRESS && (sep->flags & EP_AUDIT)) {
+			w->f.reason = DROP_POLICY_EGRESS;
+			egress = DROP_NONE;
+		}
 		if (egress) {
 			w->direction = DIR_EGRESS;
 			if (!cfg_dry_run)
@@ -73,6 +73,11 @@ static __always_inline int judge(struct work *w, struct endpoint *sep, struct en
 	if (dep && dep->set_ingress && !(w->src.flags & ADDR_HOST)) {
 		ingress = judge_side(w, dep->set_ingress, w->src.identity, &w->f.rule_ingress,
 				     DROP_POLICY_INGRESS);
+		if (ingress == DROP_POLICY_INGRESS && (dep->flags & EP_AUDIT)) {
+			if (!w->f.reason)
+				w->f.reason = DROP_POLICY_INGRESS;
+			ingress = DROP_NONE;
+		}
 		if (cfg_dry_run)
 			w->ingress = (__u32)ingress;
 		if (cfg_dry_run && egress) {
@@ -621,9 +626,11 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 		}
 		if (cfg_dry_run)
 			report_denied(w);
+		log_decision(p, (__u32)reason);
 		drop(p, &w->info, reason, w->direction);
 		return refused && !reply ? refuse(skb, p, hook) : TC_ACT_SHOT;
 	}
+	log_decision(p, DROP_NONE);
 	barrier_var(w);
 	barrier_var(p);
 	if (reply && !same_key(&p->key, &w->rev)) {

@@ -140,6 +140,17 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 	if (!other || e->state != FLOW_CLOSED || other->state != FLOW_CLOSED || e->action != ACTION_PEER ||
 	    other->action != ACTION_PEER)
 		return TCP_GOES_ON;
+	{
+		struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+		/* This packet is the last one. */
+		e->packets++;
+		e->bytes += p->len;
+		if (s && (e->flags & FLOW_REPLY))
+			log_end(s, &k.saddr, k.ifindex, other, e);
+		else if (s)
+			log_end(s, &p->key.saddr, p->key.ifindex, e, other);
+	}
 	w->f = *e;
 	bpf_map_delete_elem(&flows, &k);
 	w->fwd = p->key;
@@ -197,8 +208,32 @@ __noinline int drop_denied(struct packet *p, struct flow *e)
 		info.rule = e->rule_egress;
 		direction = DIR_EGRESS;
 	}
-	if (!cfg_dry_run)
+	if (!cfg_dry_run) {
+		struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
 		e->last = now();
+		if (s) {
+			const bool reply = e->flags & FLOW_REPLY;
+
+			log_begin(s);
+			s->key.saddr = reply ? e->daddr : p->key.saddr;
+			s->key.daddr = reply ? p->key.saddr : e->daddr;
+			s->key.ifindex = reply ? e->peer_ifindex : p->key.ifindex;
+			s->value.sample = s->key.saddr;
+			if (s->key.ifindex <= FLOW_IF_HOST)
+				memset(&s->key.saddr, 0, sizeof(s->key.saddr));
+			s->key.src_identity = e->src_identity;
+			s->key.rule_egress = e->rule_egress;
+			s->key.rule_ingress = e->rule_ingress;
+			s->key.proto = e->proto;
+			if (has_ports(e->proto))
+				s->key.dport = reply ? p->key.sport : e->dport;
+			s->key.reason = e->reason;
+			s->key.direction = (__u8)direction;
+			s->value.dst_identity = e->dst_identity;
+			s->prepared = 1;
+		}
+	}
 	return drop(p, &info, e->reason, direction);
 }
 

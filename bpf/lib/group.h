@@ -22,5 +22,7 @@ static __always_inline int judge_group(struct packet *p, struct endpoint *ep, __
 		return DROP_NONE;
 	if (v == VERDICT_NONE)
 		return DROP_POLICY_MISSING;
+	if (ep->flags & EP_AUDIT)
+		return DROP_NONE;
 	return dir == DIR_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
 }

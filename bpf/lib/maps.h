@@ -47,6 +47,9 @@ MAP(socket_netns_map, BPF_MAP_TYPE_HASH, __u64, struct socket_netns, 65536, BPF_
 MAP(bandwidths, BPF_MAP_TYPE_HASH, __u32, struct bandwidth, 65536, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);
 MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
+/* The flow log, in two halves by node.log_slot; and what found no room in it. */
+MAP(flow_log_map, BPF_MAP_TYPE_PERCPU_HASH, struct flow_log_key, struct flow_log, 16384, BPF_F_NO_PREALLOC);
+MAP(flow_log_lost, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct flow_log, 1, 0);
 MAP(decisions, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct decision, DECISIONS, 0);
 MAP(hot_flows, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct hot_flow, HOT_FLOWS, 0);
 /* One slot, memory-mapped by who runs the dry run: one packet at a time. */

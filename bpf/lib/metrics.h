@@ -3,6 +3,7 @@
 #pragma once
 #include "maps.h"
 #include "packet.h"
+#include "flow_log.h"
 
 static __always_inline void count(__u32 direction, __u32 reason, __u32 bytes)
 {
@@ -17,10 +18,14 @@ static __always_inline void count(__u32 direction, __u32 reason, __u32 bytes)
 
 /* Events per CPU and jiffy: the rest is counted, not reported. */
 #define EVENT_BURST 64
+/* And per CPU and turn of the flow log, which is a second while an agent runs. */
+#define EVENT_TURN 1024
 
 struct event_budget {
 	__u32 jiffy;
 	__u32 used;
+	__u32 slot; /* node.log_slot, which changes with the turn */
+	__u32 turn; /* used in it */
 };
 
 struct {
@@ -42,16 +47,22 @@ __noinline int emit_event(struct packet *p, const struct verdict_info *info, __u
 {
 	__u32 zero = 0;
 	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);
+	struct node *node = node_state();
 	struct event *e;
 
-	if (!budget || !p)
+	if (!budget || !p || !node)
 		return 0;
 	if (budget->jiffy != now()) {
 		budget->jiffy = now();
 		budget->used = 0;
 	}
-	if (budget->used++ >= EVENT_BURST)
+	if (budget->slot != node->log_slot) {
+		budget->slot = node->log_slot;
+		budget->turn = 0;
+	}
+	if (budget->used++ >= EVENT_BURST || budget->turn >= EVENT_TURN)
 		return 0;
+	budget->turn++;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e)
 		return 0;
@@ -75,6 +86,7 @@ __noinline int emit_event(struct packet *p, const struct verdict_info *info, __u
 /* Every packet that is dropped ends here. */
 __noinline int drop(struct packet *p, const struct verdict_info *info, __u32 reason, __u32 direction)
 {
+	struct log_scratch *s;
 	__u32 zero = 0;
 
 	if (!p)
@@ -97,6 +109,16 @@ __noinline int drop(struct packet *p, const struct verdict_info *info, __u32 rea
 	/* What every IPv6 stack sends by itself is counted, not reported. */
 	if (reason == DROP_LINK_LOCAL || reason == DROP_MULTICAST)
 		return TC_ACT_SHOT;
-	emit_event(p, info, EVENT_DROP, reason, direction);
+	s = log_area(LOG_OF_PACKETS);
+	if (!s)
+		return TC_ACT_SHOT;
+	if (!s->prepared)
+		log_packet(s, p, info ? info->src_identity : 0, info ? info->dst_identity : 0,
+			   info ? info->rule : 0, reason, direction);
+	s->prepared = 0;
+	s->value.packets = 1;
+	s->value.bytes = p->len;
+	if (log_add(s) <= EVENT_REPEAT)
+		emit_event(p, info, EVENT_DROP, reason, direction);
 	return TC_ACT_SHOT;
 }

@@ -77,6 +77,9 @@ export class Attachments {
     this.#remover = parts.remover;
   }
 
+  /** Says which flags an endpoint has beside those of its spec and its policy; slots are written with them. */
+  marksOf: (spec: AttachmentSpec) => number = () => 0;
+
   get size(): number {
     return this.#live.size;
   }
@@ -108,7 +111,7 @@ export class Attachments {
     const { ifindex, bridge, parent = 0, policy } = placement;
     let made = false;
     this.#limit(spec, ifindex);
-    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy));
+    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
     try {
       const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
@@ -163,7 +166,10 @@ export class Attachments {
   setPolicy(id: string, policy: EndpointPolicy): void {
     const live = this.#live.get(id);
     if (live === undefined) return;
-    this.#endpoints.set(live.ifindex, endpointValue(live.spec, live.ifindex, policy));
+    this.#endpoints.set(
+      live.ifindex,
+      endpointValue(live.spec, live.ifindex, policy, this.marksOf(live.spec)),
+    );
     this.#live.set(id, { ...live, policy });
   }
 

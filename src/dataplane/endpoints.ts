@@ -31,13 +31,19 @@ export const EMPTY_ENDPOINT: Endpoint = {
   addr6: NO_ADDRESS,
 };
 
-/** The slot of `endpoints` for a container's device. */
-export function endpointValue(spec: AttachmentSpec, ifindex: number, policy: EndpointPolicy): Endpoint {
+/** The slot of `endpoints` for a container's device. `marks`: more of its flags. */
+export function endpointValue(
+  spec: AttachmentSpec,
+  ifindex: number,
+  policy: EndpointPolicy,
+  marks = 0,
+): Endpoint {
   return {
     ifindex,
     network: spec.number,
     ...policy,
     flags:
+      marks |
       (spec.mode === 'bridge' ? EndpointFlag.Bridge : spec.mode === 'macvlan' ? EndpointFlag.L2 : 0) |
       (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
     mtu: spec.mtu,

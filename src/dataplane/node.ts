@@ -3,6 +3,8 @@ import type { KernelMaps } from './kernel-maps.js';
 /** `node_map`: one struct node in memory that is shared with the kernel (bpf/include/types.h). */
 /** Index of `half_open` among the words of struct node: the first of its second cache line. */
 const HALF_OPEN = 16;
+/** Index of `log_slot`. */
+const LOG_SLOT = 8;
 
 export class NodeState {
   readonly #words: Uint32Array;
@@ -37,6 +39,15 @@ export class NodeState {
    */
   set halfOpen(count: number) {
     Atomics.store(this.#words, HALF_OPEN, count);
+  }
+
+  /** Which half of the flow log the programs write: 0 or 1. */
+  get logSlot(): number {
+    return (this.#words[LOG_SLOT] ?? 0) & 1;
+  }
+
+  set logSlot(slot: number) {
+    Atomics.store(this.#words, LOG_SLOT, slot);
   }
 
   /** Whether allowed first packets are reported too. */

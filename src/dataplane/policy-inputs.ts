@@ -83,7 +83,7 @@ export class PolicyInputs {
   }
 }
 
-function endpointInput(spec: AttachmentSpec, container: ContainerResource): EndpointInput {
+export function endpointInput(spec: AttachmentSpec, container: ContainerResource): EndpointInput {
   return {
     kind: 'Endpoint',
     id: spec.id,
@@ -101,7 +101,7 @@ function podId(pod: PodResource): string {
   return `pod:${pod.namespace}/${pod.name}`;
 }
 
-function podInput(pod: PodResource): EndpointInput {
+export function podInput(pod: PodResource): EndpointInput {
   const { namespace, name, labels, ports, ipv4, ipv6 } = pod;
   return {
     kind: 'Endpoint',
@@ -116,7 +116,7 @@ function podInput(pod: PodResource): EndpointInput {
   };
 }
 
-function nodeInput({ kind, name, labels, addresses }: NodeResource): NodeInput {
+export function nodeInput({ kind, name, labels, addresses }: NodeResource): NodeInput {
   return { kind, name, labels, addresses };
 }
 

@@ -27,6 +27,8 @@ const STATE = [
   'services.journal.tmp',
   'folder.json',
   'history',
+  'flows',
+  'audit.json',
   'confirm.json',
   'bpf.json',
   'host.json',

@@ -79,10 +79,10 @@ interface Device {
 
 export class Decisions {
   readonly #kernel: Kernel;
-  readonly #dryRun: LiveDryRun;
+  readonly #dryRun: Pick<LiveDryRun, 'probe'>;
   readonly #ends: Ends;
 
-  constructor(kernel: Kernel, dryRun: LiveDryRun, ends: Ends) {
+  constructor(kernel: Kernel, dryRun: Pick<LiveDryRun, 'probe'>, ends: Ends) {
     this.#kernel = kernel;
     this.#dryRun = dryRun;
     this.#ends = ends;

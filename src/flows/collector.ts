@@ -22,6 +22,7 @@ export class FlowCollector {
   #passHalf = 0;
   #entries = 0;
   #expired = 0;
+  #jiffies = 0;
   readonly #halfOpen: (count: number) => void;
 
   /** `halfOpen` is told, after each pass, how many half-open TCP flows the table holds. */
@@ -40,6 +41,11 @@ export class FlowCollector {
   /** Entries that were expired by this process. */
   get expired(): number {
     return this.#expired;
+  }
+
+  /** The kernel's jiffies (low 32 bits) when the table was last looked at. */
+  get jiffies(): number {
+    return this.#jiffies;
   }
 
   /** Works for at most 5 ms or to the end of the table. */
@@ -74,6 +80,8 @@ export class FlowCollector {
   #run(input: Pick<GcArgs, 'start' | 'count' | 'pressure'>): GcArgs {
     const context = Buffer.alloc(gcArgsCodec.size);
     gcArgsCodec.encode({ ...input, now: 0, scanned: 0, expired: 0, open: 0, half: 0 }, context, 0);
-    return gcArgsCodec.decode(this.#program.testRun({ ctxIn: context }).ctxOut, 0);
+    const result = gcArgsCodec.decode(this.#program.testRun({ ctxIn: context }).ctxOut, 0);
+    this.#jiffies = result.now;
+    return result;
   }
 }

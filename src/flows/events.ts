@@ -38,9 +38,13 @@ export class DropLog {
     const event = eventCodec.decode(record, 0);
     if (event.kind === EventKind.Drop) this.#drops++;
     const described = describeEvent(event, this.#context);
+    if (event.kind !== EventKind.NewFlow) this.#keep(described);
+    for (const listener of this.#listeners) listener(described);
+  }
+
+  #keep(described: DropEvent): void {
     if (this.#events.length < KEPT) this.#events.push(described);
     else this.#events[this.#next++ % KEPT] = described;
-    for (const listener of this.#listeners) listener(described);
   }
 
   /** The latest, newest last. */
@@ -72,6 +76,7 @@ export function describeEvent(event: Event, context: EventContext): DropEvent {
     to: context.ownerOf(key.daddr),
     direction: event.direction === Direction.Ingress ? 'ingress' : 'egress',
     ...(rule === undefined ? {} : { rule: ruleText(rule) }),
+    ...(event.kind === EventKind.Audit ? { audit: true } : {}),
     ...(event.error === 0 ? {} : { error: errnoName(-event.error) }),
   };
 }

@@ -56,7 +56,7 @@ interface Counts {
 }
 
 /** What the busiest flows have not yet added to their entries, by flow; see struct hot_flow. */
-function hotCounts(map: KernelMaps['hot_flows']): ReadonlyMap<string, Counts> {
+export function hotCounts(map: KernelMaps['hot_flows']): ReadonlyMap<string, Counts> {
   const counts = new Map<string, Counts>();
   for (const [, slots] of map.entriesPerCpu()) {
     for (const { saddr, daddr, sport, dport, ifindex, proto, packets, bytes } of slots) {
@@ -76,7 +76,7 @@ function hotKey(saddr: number, daddr: number, rest: Omit<FlowKey, 'saddr' | 'dad
   return `${saddr} ${daddr} ${rest.sport} ${rest.dport} ${rest.ifindex} ${rest.proto}`;
 }
 
-function withHot(flow: Flow, hot: ReadonlyMap<string, Counts>, key: FlowKey): Flow {
+export function withHot(flow: Flow, hot: ReadonlyMap<string, Counts>, key: FlowKey): Flow {
   if (hot.size === 0 || !isIpv4(key.saddr)) return flow;
   const counts = hot.get(hotKey(lastWord(key.saddr), lastWord(key.daddr), key));
   if (counts === undefined) return flow;

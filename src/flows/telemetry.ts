@@ -68,6 +68,11 @@ export class Telemetry {
     return this.#collector.entries;
   }
 
+  /** Jiffies of the kernel, low 32 bits; at most a second old. */
+  get jiffies(): number {
+    return this.#collector.jiffies;
+  }
+
   drops(limit: number): readonly DropEvent[] {
     this.#poll();
     return this.#drops.latest(limit);

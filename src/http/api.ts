@@ -11,7 +11,11 @@
  *   GET  /v1/status    -> Status
  *   GET  /v1/list/NAME -> Listing
  *   GET  /v1/explain?from=&to=&protocol=TCP|UDP|SCTP|ICMP&port=&family=4|6 -> Explanation (422: no answer)
- *   GET  /v1/drops?limit=N&follow=1   one DropRecord a line (application/x-ndjson)
+ *   GET  /v1/drops?limit=N&follow=1&from=&to=&reason=&flows=1   one DropRecord a line (application/x-ndjson)
+ *   GET  /v1/flows?since=SECONDS&denied=1&from=&to= -> Listing of the flow log
+ *   POST /v1/diff      ApplyRequest -> PolicyDiff (status 422 when the change is refused)
+ *   GET  /v1/audit -> AuditState; POST /v1/audit {on, selector, namespace} -> AuditState
+ *   GET  /v1/suggest?selector=&namespace=&since= -> Suggestion
  *
  * Every other answer is an ErrorResponse.
  */

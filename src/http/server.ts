@@ -1,11 +1,12 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { SluiceError } from '../../policy/errors.js';
-import type { ApplyOptions, SafeChange } from '../change/types.js';
+import type { SafeEngine } from '../change/safe.js';
+import type { ApplyOptions } from '../change/types.js';
 import { type ApplyResult, type Engine, type ErrorLine, LISTINGS, type Status } from '../engine.js';
 import type { Logger } from '../log.js';
 import { type ApplyRequest, asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
 import { parseApplyRequest, readBody } from './body.js';
-import { answerHistory, readConfirm, readRollback } from './change.js';
+import { answerHistory, readAudit, readConfirm, readFlowQuery, readRollback, readSuggest } from './change.js';
 import { streamDrops } from './drops.js';
 import { readExplainRequest } from './explain.js';
 import { listenPrivately } from './socket.js';
@@ -13,8 +14,8 @@ import { listenPrivately } from './socket.js';
 /** What the API needs of the agent around the engine. */
 export interface ApiHost {
   readonly engine: Engine;
-  /** Absent: this engine keeps no history. */
-  readonly safe?: SafeChange;
+  /** Absent: this engine has no history, no flow log, and predicts nothing. */
+  readonly safe?: SafeEngine;
   readonly log: Logger;
   /** Problems that the engine does not know of, such as files that could not be read. */
   readonly problems: () => readonly ErrorLine[];
@@ -58,7 +59,7 @@ export class ApiServer {
       ...this.#changeRoutes(host.safe),
       ['/v1/down', { POST: (_, response) => this.#down(response) }],
       ['/v1/status', { GET: (_, response) => sendJson(response, 200, this.#status()) }],
-      ['/v1/drops', { GET: (_, response, query) => streamDrops(engine, response, query) }],
+      ['/v1/drops', { GET: (_, response, query) => streamDrops(engine, response, query, host.safe) }],
       [
         '/v1/explain',
         {
@@ -136,17 +137,20 @@ export class ApiServer {
     sendJson(response, result.ok ? 200 : 422, result);
   }
 
-  #changeRoutes(safe: SafeChange | undefined): [string, Readonly<Record<string, Handler>>][] {
+  #changeRoutes(safe: SafeEngine | undefined): [string, Readonly<Record<string, Handler>>][] {
     if (safe === undefined) return [];
     return [
-      ['/v1/history', { GET: (_, response, query) => sendJson(response, 200, answerHistory(safe, query)) }],
+      [
+        '/v1/history',
+        { GET: (_, response, query) => sendJson(response, 200, answerHistory(safe.changes, query)) },
+      ],
       [
         '/v1/rollback',
         {
           POST: async (request, response) => {
             const { to, by } = await readRollback(request);
             if (this.#stopping) throw SluiceError.of('SLU2405', {});
-            const result = await safe.rollback(to, by);
+            const result = await safe.changes.rollback(to, by);
             sendJson(response, result.ok ? 200 : 422, result);
           },
         },
@@ -155,7 +159,36 @@ export class ApiServer {
         '/v1/confirm',
         {
           POST: async (request, response) =>
-            sendJson(response, 200, await safe.confirm((await readConfirm(request)).by)),
+            sendJson(response, 200, await safe.changes.confirm((await readConfirm(request)).by)),
+        },
+      ],
+      [
+        '/v1/flows',
+        {
+          GET: async (_, response, query) => sendJson(response, 200, await safe.flows(readFlowQuery(query))),
+        },
+      ],
+      [
+        '/v1/diff',
+        {
+          POST: async (request, response) => {
+            const result = await safe.diff(parseApplyRequest(await readBody(request)).sources);
+            sendJson(response, result.ok ? 200 : 422, result);
+          },
+        },
+      ],
+      [
+        '/v1/audit',
+        {
+          GET: (_, response) => sendJson(response, 200, safe.audit()),
+          POST: async (request, response) =>
+            sendJson(response, 200, await safe.setAudit(await readAudit(request))),
+        },
+      ],
+      [
+        '/v1/suggest',
+        {
+          GET: async (_, response, query) => sendJson(response, 200, await safe.suggest(readSuggest(query))),
         },
       ],
     ];

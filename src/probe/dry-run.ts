@@ -37,6 +37,8 @@ export interface DryRunOptions {
    * working memory and the report (all maps that are per CPU, the ring, `trace_map`) are always its own.
    */
   readonly pinned?: (map: string) => string;
+  /** With `pinned`: maps that are made all the same. */
+  readonly own?: ReadonlySet<string>;
   /** Hooks to load the programs of; default: all. */
   readonly hooks?: readonly ProbeHook[];
 }
@@ -68,14 +70,17 @@ export class DryRun {
     }
   }
 
-  static #load(path: string, { constants, sizes = {}, pinned, hooks = PROBE_HOOKS }: DryRunOptions): DryRun {
+  static #load(
+    path: string,
+    { constants, sizes = {}, pinned, own, hooks = PROBE_HOOKS }: DryRunOptions,
+  ): DryRun {
     const object = BpfObject.open(path);
     try {
       object.setRodata({ ...constants, cfg_dry_run: 1 });
       for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
       object.setMaxEntries(RING, pageSize()); // no event is sent
       for (const name of pinned === undefined ? [] : object.mapNames)
-        if (!isOwn(object, name)) object.reuseMap(name, pinned?.(name) ?? '');
+        if (!isOwn(object, name) && own?.has(name) !== true) object.reuseMap(name, pinned?.(name) ?? '');
       const wanted = new Set(hooks.map((hook) => PROGRAMS[hook]));
       for (const name of object.programNames) if (!wanted.has(name)) object.setAutoload(name, false);
       object.load();

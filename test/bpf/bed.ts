@@ -270,6 +270,7 @@ export class Bed {
       published: 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      logSlot: 0,
       halfOpen: 0,
     });
     this.#fill();
@@ -303,6 +304,7 @@ export class Bed {
       published: this.node.get(0)?.published ?? 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      logSlot: 0,
       halfOpen: 0,
     });
   }
@@ -357,6 +359,7 @@ export class Bed {
       published: 1,
       gcScanned: 0n,
       gcExpired: 0n,
+      logSlot: 0,
       halfOpen: 0,
     });
   }

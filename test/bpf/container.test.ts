@@ -359,6 +359,7 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
       published: 0,
       gcScanned: 0n,
       gcExpired: 0n,
+      logSlot: 0,
       halfOpen: 0,
     });
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);

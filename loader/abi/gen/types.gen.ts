@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '33b1b6e555aa1b63';
+export const LAYOUT_HASH = 'e42d1801b9f976dc';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -412,6 +412,90 @@ export const flowKeyCodec: Codec<FlowKey> = {
       dport: from.readUInt16BE(offset + 34),
       ifindex: from.readUInt32LE(offset + 36),
       proto: from.readUInt8(offset + 40),
+    };
+  },
+};
+
+/** struct flow_log, 56 bytes. */
+export interface FlowLog {
+  readonly packets: bigint;
+  readonly bytes: bigint;
+  readonly replyPackets: bigint;
+  readonly replyBytes: bigint;
+  readonly flows: number;
+  readonly dstIdentity: number;
+  readonly sample: IpAddr;
+}
+export const flowLogCodec: Codec<FlowLog> = {
+  size: 56,
+  encode(value, into, offset) {
+    into.writeBigUInt64LE(value.packets, offset);
+    into.writeBigUInt64LE(value.bytes, offset + 8);
+    into.writeBigUInt64LE(value.replyPackets, offset + 16);
+    into.writeBigUInt64LE(value.replyBytes, offset + 24);
+    into.writeUInt32LE(value.flows, offset + 32);
+    into.writeUInt32LE(value.dstIdentity, offset + 36);
+    putBytes(value.sample, into, offset + 40, 16, 'flow_log.sample');
+  },
+  decode(from, offset) {
+    return {
+      packets: from.readBigUInt64LE(offset),
+      bytes: from.readBigUInt64LE(offset + 8),
+      replyPackets: from.readBigUInt64LE(offset + 16),
+      replyBytes: from.readBigUInt64LE(offset + 24),
+      flows: from.readUInt32LE(offset + 32),
+      dstIdentity: from.readUInt32LE(offset + 36),
+      sample: takeBytes(from, offset + 40, 16),
+    };
+  },
+};
+
+/** struct flow_log_key, 56 bytes. */
+export interface FlowLogKey {
+  readonly saddr: IpAddr;
+  readonly daddr: IpAddr;
+  readonly ifindex: number;
+  readonly srcIdentity: number;
+  readonly ruleEgress: number;
+  readonly ruleIngress: number;
+  readonly dport: number;
+  readonly proto: number;
+  readonly reason: number;
+  readonly direction: number;
+  readonly slot: number;
+  readonly audit: number;
+}
+export const flowLogKeyCodec: Codec<FlowLogKey> = {
+  size: 56,
+  encode(value, into, offset) {
+    putBytes(value.saddr, into, offset, 16, 'flow_log_key.saddr');
+    putBytes(value.daddr, into, offset + 16, 16, 'flow_log_key.daddr');
+    into.writeUInt32LE(value.ifindex, offset + 32);
+    into.writeUInt32LE(value.srcIdentity, offset + 36);
+    into.writeUInt32LE(value.ruleEgress, offset + 40);
+    into.writeUInt32LE(value.ruleIngress, offset + 44);
+    into.writeUInt16BE(value.dport, offset + 48);
+    into.writeUInt8(value.proto, offset + 50);
+    into.writeUInt8(value.reason, offset + 51);
+    into.writeUInt8(value.direction, offset + 52);
+    into.writeUInt8(value.slot, offset + 53);
+    into.writeUInt8(value.audit, offset + 54);
+    into.fill(0, offset + 55, offset + 56);
+  },
+  decode(from, offset) {
+    return {
+      saddr: takeBytes(from, offset, 16),
+      daddr: takeBytes(from, offset + 16, 16),
+      ifindex: from.readUInt32LE(offset + 32),
+      srcIdentity: from.readUInt32LE(offset + 36),
+      ruleEgress: from.readUInt32LE(offset + 40),
+      ruleIngress: from.readUInt32LE(offset + 44),
+      dport: from.readUInt16BE(offset + 48),
+      proto: from.readUInt8(offset + 50),
+      reason: from.readUInt8(offset + 51),
+      direction: from.readUInt8(offset + 52),
+      slot: from.readUInt8(offset + 53),
+      audit: from.readUInt8(offset + 54),
     };
   },
 };
@@ -961,6 +1045,7 @@ export interface Node {
   readonly published: number;
   readonly gcScanned: bigint;
   readonly gcExpired: bigint;
+  readonly logSlot: number;
   readonly halfOpen: number;
 }
 export const nodeCodec: Codec<Node> = {
@@ -972,7 +1057,8 @@ export const nodeCodec: Codec<Node> = {
     into.writeUInt32LE(value.published, offset + 12);
     into.writeBigUInt64LE(value.gcScanned, offset + 16);
     into.writeBigUInt64LE(value.gcExpired, offset + 24);
-    into.fill(0, offset + 32, offset + 64);
+    into.writeUInt32LE(value.logSlot, offset + 32);
+    into.fill(0, offset + 36, offset + 64);
     into.writeInt32LE(value.halfOpen, offset + 64);
     into.fill(0, offset + 68, offset + 128);
   },
@@ -984,6 +1070,7 @@ export const nodeCodec: Codec<Node> = {
       published: from.readUInt32LE(offset + 12),
       gcScanned: from.readBigUInt64LE(offset + 16),
       gcExpired: from.readBigUInt64LE(offset + 24),
+      logSlot: from.readUInt32LE(offset + 32),
       halfOpen: from.readInt32LE(offset + 64),
     };
   },
@@ -1481,6 +1568,7 @@ export const EndpointFlag = {
   Bridge: 1,
   L2: 2,
   Limit: 4,
+  Audit: 8,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
@@ -1488,18 +1576,21 @@ export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag
   1: 'Bridge',
   2: 'L2',
   4: 'Limit',
+  8: 'Audit',
 };
 
 /** enum event_kind. */
 export const EventKind = {
   Drop: 1,
   NewFlow: 2,
+  Audit: 3,
 } as const;
 export type EventKind = (typeof EventKind)[keyof typeof EventKind];
 /** Names of enum event_kind by number. */
 export const EventKindName: Readonly<Record<number, keyof typeof EventKind>> = {
   1: 'Drop',
   2: 'NewFlow',
+  3: 'Audit',
 };
 
 /** enum flow_action. */
@@ -1743,6 +1834,8 @@ export const MAPS = {
   cidrs: { key: cidrKeyCodec, value: addrInfoCodec },
   decisions: { key: u32Codec, value: decisionCodec },
   endpoints: { key: u32Codec, value: endpointCodec },
+  flow_log_lost: { key: u32Codec, value: flowLogCodec },
+  flow_log_map: { key: flowLogKeyCodec, value: flowLogCodec },
   flows: { key: flowKeyCodec, value: flowCodec },
   frags: { key: fragKeyCodec, value: fragCodec },
   half: { key: flowKeyCodec, value: halfFlowCodec },

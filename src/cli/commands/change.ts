@@ -1,5 +1,6 @@
 import { Argument, Command, Option } from 'commander';
-import type { ApplyResult, Change, SourceText } from '../../engine.js';
+import type { PolicyDiff } from '../../diff/diff.js';
+import type { ApplyResult, SourceText } from '../../engine.js';
 import { type CliContext, collect } from '../context.js';
 import { parseDuration } from '../durations.js';
 import { SOCKET_FILES, sections } from '../help.js';
@@ -7,6 +8,7 @@ import { readInputs } from '../inputs.js';
 import { EXIT, type ExitCode, print, UsageError } from '../io.js';
 import { parseReference, referenceText } from '../references.js';
 import { currentUser } from '../user.js';
+import { changeLine, printDiff } from './diff.js';
 
 const FILE_OPTION = [
   '-f, --file <path>',
@@ -20,6 +22,7 @@ interface ChangeOptions {
   readonly file?: readonly string[];
   readonly quiet?: true;
   readonly confirmWithin?: number;
+  readonly dryRun?: true;
 }
 
 /** `sluice apply`. */
@@ -38,6 +41,7 @@ export function applyCommand(context: CliContext): Command {
         'take the change back after this time (60s, 5m, ...; at most 24h) unless "sluice confirm" comes',
       ).argParser(parseDuration),
     )
+    .option('--dry-run', 'change nothing: print what would change, as "sluice policy diff" does')
     .addHelpText(
       'after',
       sections({
@@ -48,6 +52,7 @@ export function applyCommand(context: CliContext): Command {
         ],
         examples: [
           ['sluice apply -f rules.yaml --confirm-within 60s', 'try a change that could lock you out'],
+          ['sluice apply -f rules.yaml --dry-run', 'which of the recorded flows it would deny or allow'],
           ['sluice apply -f shop.yaml', 'one file'],
           ['sluice apply -f networks.yaml -f containers/', 'a file and a folder, as one change'],
           ['sluice get policies -o yaml | sluice apply -f -', 'from standard input'],
@@ -58,8 +63,15 @@ export function applyCommand(context: CliContext): Command {
     )
     .action(
       context.action<ChangeOptions>(async (options) => {
+        if (options.dryRun === true && options.confirmWithin !== undefined)
+          throw new UsageError('give either --dry-run or --confirm-within, not both');
         const sources = await readInputs(options.file, context.io);
         const client = await context.client(options);
+        if (options.dryRun === true) {
+          const diff = await client.post<PolicyDiff>('/v1/diff', { sources });
+          if (options.quiet !== true) printDiff(context.io, diff);
+          return EXIT.ok;
+        }
         const body = {
           sources,
           by: currentUser(context.io.env),
@@ -137,10 +149,4 @@ function report(context: CliContext, options: ChangeOptions, result: ApplyResult
     );
   } else if (options.confirmWithin !== undefined) print(context.io.stdout, 'nothing to confirm');
   return EXIT.ok;
-}
-
-/** `container shop/web created`. */
-export function changeLine(change: Change): string {
-  const name = change.namespace === undefined ? change.name : `${change.namespace}/${change.name}`;
-  return `${change.kind.toLowerCase()} ${name} ${change.action}`;
 }

@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { DropEvent } from '../../engine.js';
+import { REASONS } from '../../flows/reasons.js';
 import { DEFAULT_DROPS, type DropRecord, MAX_DROPS } from '../../http/api.js';
 import type { AgentClient } from '../client.js';
 import type { CliContext } from '../context.js';
@@ -7,10 +8,32 @@ import { SOCKET_FILES, sections } from '../help.js';
 import { EXIT, type ExitCode, type Io, print } from '../io.js';
 import { formatTable } from '../output.js';
 
-interface DropsOptions {
+interface Filters {
+  readonly from?: string;
+  readonly to?: string;
+  readonly reason?: string;
+}
+
+interface DropsOptions extends Filters {
   readonly follow?: true;
   readonly limit: number;
   readonly output: 'table' | 'json';
+  /** New flows too. */
+  readonly flows?: true;
+}
+
+const FROM = [
+  '--from <who>',
+  'only packets of this end: NAMESPACE/NAME, NAME, address, CIDR, host, world',
+] as const;
+const TO = ['--to <who>', 'only packets to this end'] as const;
+const REASON_NAMES = Object.values(REASONS).map(({ name }) => name);
+
+function reasonOption(): Option {
+  return new Option('--reason <reason>', 'only this reason, such as policy_ingress').argParser((text) => {
+    if (REASON_NAMES.includes(text)) return text;
+    throw new InvalidArgumentError(`It must be one of ${REASON_NAMES.join(', ')}.`);
+  });
 }
 
 const OUTPUT = new Option('-o, --output <format>', 'format; json is one object a line')
@@ -26,12 +49,16 @@ export function dropsCommand(context: CliContext): Command {
     )
     .option('-n, --limit <count>', `how many at most (0 to ${MAX_DROPS})`, parseLimit, DEFAULT_DROPS)
     .option('--follow', 'go on with new ones until interrupted')
+    .option(...FROM)
+    .option(...TO)
+    .addOption(reasonOption())
     .addOption(OUTPUT)
     .addHelpText(
       'after',
       sections({
         examples: [
           ['sluice drops', 'what was dropped'],
+          ['sluice drops --to shop/db --reason policy_ingress', 'who was turned away'],
           ['sluice drops -n 0 --follow -o json', 'only new ones, for scripts'],
         ],
         failed: 'the agent cannot be reached, or went away while following',
@@ -45,33 +72,49 @@ export function dropsCommand(context: CliContext): Command {
     );
 }
 
-/** `sluice monitor`: short for `drops -n 0 --follow`. */
+/** `sluice monitor`. */
 export function monitorCommand(context: CliContext): Command {
   return new Command('monitor')
-    .summary('dropped packets as they happen')
+    .summary('dropped packets, and new flows, as they happen')
     .description(
-      'Prints dropped packets as they happen, until interrupted. The same as: sluice drops -n 0 --follow',
+      'Prints dropped packets as they happen, until interrupted, with --flows also flows that are opened. Of equal ' +
+        'drops only the first of each second are shown; all are counted ("sluice get flows --denied"). Packets of ' +
+        'containers in audit that would have been dropped are shown with "(audit)".',
     )
+    .option('--flows', 'new flows that are allowed too, with the reason "forwarded"')
+    .option(...FROM)
+    .option(...TO)
+    .addOption(reasonOption())
     .addOption(OUTPUT)
     .addHelpText(
       'after',
       sections({
-        examples: [['sluice monitor', 'until Ctrl-C']],
+        notes: [`Reasons: ${REASON_NAMES.join(', ')}.`],
+        examples: [
+          ['sluice monitor', 'until Ctrl-C'],
+          ['sluice monitor --to shop/db --flows', 'who opens connections to a container, and who may not'],
+          ['sluice monitor --reason policy_egress -o json', 'for scripts, one object a line'],
+        ],
         failed: 'the agent cannot be reached, or went away',
         files: SOCKET_FILES,
       }),
     )
     .action(
-      context.action<Pick<DropsOptions, 'output'>>(async (options) =>
-        show(context.io, await context.client(options), { follow: true, limit: 0, output: options.output }),
+      context.action<Omit<DropsOptions, 'follow' | 'limit'>>(async (options) =>
+        show(context.io, await context.client(options), { ...options, follow: true, limit: 0 }),
       ),
     );
 }
 
 async function show(io: Io, client: AgentClient, options: DropsOptions): Promise<ExitCode> {
-  const records = await client.stream<DropRecord>(
-    `/v1/drops?limit=${options.limit}${options.follow === true ? '&follow=1' : ''}`,
-  );
+  const query = new URLSearchParams({ limit: String(options.limit) });
+  if (options.follow === true) query.set('follow', '1');
+  if (options.flows === true) query.set('flows', '1');
+  for (const name of ['from', 'to', 'reason'] as const) {
+    const value = options[name];
+    if (value !== undefined) query.set(name, value);
+  }
+  const records = await client.stream<DropRecord>(`/v1/drops?${query.toString()}`);
   if (options.output === 'json') {
     for await (const record of records) print(io.stdout, JSON.stringify(record));
   } else if (options.follow === true) {
@@ -108,7 +151,7 @@ export function dropCells(event: DropEvent): string[] {
   const rule = [event.rule, event.error].filter((part) => part !== undefined && part !== '').join('; ');
   return [
     event.time,
-    event.reason,
+    event.audit === true ? `${event.reason} (audit)` : event.reason,
     event.direction,
     event.protocol,
     withPort(event.source, event.sourcePort),

@@ -1,9 +1,22 @@
 import { Argument, Command, Option } from 'commander';
 import { LISTINGS, type Listing, type ListingName } from '../../engine.js';
 import type { CliContext } from '../context.js';
+import { parseDuration } from '../durations.js';
 import { SOCKET_FILES, sections } from '../help.js';
-import { EXIT, print } from '../io.js';
+import { EXIT, print, UsageError } from '../io.js';
 import { FORMATS, type Format, formatTable, printValue } from '../output.js';
+
+interface GetOptions extends FlowOptions {
+  readonly output: Format;
+  readonly headers: boolean;
+}
+
+interface FlowOptions {
+  readonly since?: number;
+  readonly denied?: true;
+  readonly from?: string;
+  readonly to?: string;
+}
 
 /** `sluice get`. */
 export function getCommand(context: CliContext): Command {
@@ -19,10 +32,26 @@ export function getCommand(context: CliContext): Command {
     .addArgument(new Argument('<what>', 'the list').choices(LISTINGS))
     .addOption(new Option('-o, --output <format>', 'format').choices(FORMATS).default('table'))
     .option('--no-headers', 'leave out the line with the names of the columns')
+    .addOption(
+      new Option('--since <time>', 'flows: of the flow log, seen in this time (90s, 15m, 2h, 7d)').argParser(
+        parseDuration,
+      ),
+    )
+    .option('--denied', 'flows: of the flow log, denied, or let pass by audit')
+    .option('--from <who>', 'flows: of the flow log, opened by this end')
+    .option('--to <who>', 'flows: of the flow log, towards this end')
     .addHelpText(
       'after',
       sections({
+        notes: [
+          '"get flows" alone shows the connections in the flow table. With --since, --denied, --from or --to it shows\n' +
+            'the flow log: what was opened and what was denied, added up by ends, port, verdict and rule, with exact\n' +
+            'counts; PACKETS and BYTES are those of the opener and of the answers. <who> is NAMESPACE/NAME, NAME, an\n' +
+            'address, a CIDR, "host" or "world".',
+        ],
         examples: [
+          ['sluice get flows --denied --since 15m', 'what was denied lately, and by which rule'],
+          ['sluice get flows --from shop/web -o json', 'whom a container talked to'],
           ['sluice get endpoints', 'every container interface with its addresses and policy'],
           ['sluice get flows', 'connections in the flow table'],
           ['sluice get backends', 'what is behind each port of each service'],
@@ -33,9 +62,13 @@ export function getCommand(context: CliContext): Command {
       }),
     )
     .action(
-      context.action<{ readonly output: Format; readonly headers: boolean }>(async (options, args) => {
+      context.action<GetOptions>(async (options, args) => {
         const what = args[0] as ListingName;
-        const listing = await (await context.client(options)).get<Listing>(`/v1/list/${what}`);
+        const query = flowQuery(options);
+        if (query !== '' && what !== 'flows')
+          throw new UsageError('--since, --denied, --from and --to are for flows');
+        const path = query === '' ? `/v1/list/${what}` : `/v1/flows?${query}`;
+        const listing = await (await context.client(options)).get<Listing>(path);
         if (options.output !== 'table') {
           await printValue(context.io, options.output, {
             apiVersion: 'v1',
@@ -51,4 +84,14 @@ export function getCommand(context: CliContext): Command {
         return EXIT.ok;
       }),
     );
+}
+
+/** The query of /v1/flows; empty: none of its options is given. */
+function flowQuery({ since, denied, from, to }: FlowOptions): string {
+  const query = new URLSearchParams();
+  if (since !== undefined) query.set('since', String(since));
+  if (denied === true) query.set('denied', '1');
+  if (from !== undefined) query.set('from', from);
+  if (to !== undefined) query.set('to', to);
+  return query.toString();
 }

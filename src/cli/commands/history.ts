@@ -12,7 +12,7 @@ import { SOCKET_FILES, sections } from '../help.js';
 import { EXIT, type Io, print } from '../io.js';
 import { FORMATS, type Format, formatFields, formatTable, printValue } from '../output.js';
 import { currentUser } from '../user.js';
-import { changeLine } from './change.js';
+import { changeLine } from './diff.js';
 
 /** `sluice history`. */
 export function historyCommand(context: CliContext): Command {

@@ -11,13 +11,21 @@ import { sections } from '../help.js';
 import { readInputs, STDIN } from '../inputs.js';
 import { EXIT, type ExitCode, type Io, print, printErrors, RefusedError } from '../io.js';
 import { formatTable } from '../output.js';
+import { auditCommand } from './audit.js';
+import { diffCommand } from './diff.js';
+import { suggestCommand } from './suggest.js';
 
 /** `sluice policy`. */
 export function policyCommand(context: CliContext): Command {
   return new Command('policy')
-    .summary('unit tests of policies')
-    .description('Commands for policies that need no agent.')
-    .addCommand(testCommand(context));
+    .summary('test policies, foresee a change, audit, get policies suggested')
+    .description(
+      'Commands around policies. "test" needs no agent; the others ask the agent, which has seen the flows.',
+    )
+    .addCommand(testCommand(context))
+    .addCommand(diffCommand(context))
+    .addCommand(auditCommand(context))
+    .addCommand(suggestCommand(context));
 }
 
 interface TestOptions {

@@ -1,0 +1,238 @@
+/**
+ * What `policy diff` foresees of random changes over recorded flows is what happens to those flows, and suggested
+ * policies allow exactly what was seen. `make test-predict` makes 500 changes.
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { inside } from '../../bench/lib/netns.js';
+import type { PolicyDiff } from '../../src/diff/diff.js';
+import type { DropEvent } from '../../src/engine.js';
+import type { Suggestion } from '../../src/suggest/suggest.js';
+import { type Order, Prober } from '../e2e/prober.js';
+import { documents, HOST, network, OUTSIDE, World } from '../e2e/world.js';
+import { APPS, NAMESPACES, PORTS, Random, TEAMS } from './random.js';
+
+const CHANGES = Number(process.env.SLUICE_PREDICT_CHANGES ?? 15);
+const FLOWS = 50;
+const UNSEEN = 200;
+const PROTOCOLS = ['TCP', 'UDP', 'SCTP', 'ICMP'] as const;
+const DEADLINE_MS = 30_000;
+/** Under way at once: the kernel reports at most 64 drops in a tick. */
+const BATCH = 30;
+
+const seed = Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const random = new Random(seed);
+
+interface Pod {
+  readonly namespace: string;
+  readonly name: string;
+  readonly netns: string;
+  readonly ipv4: string;
+  readonly ipv6: string;
+}
+type Place = Pod | 'outside';
+
+interface Flow extends Omit<Order, 'id'> {
+  readonly from: Place;
+  readonly to: Place;
+  readonly family: 4 | 6;
+}
+
+let world: World;
+let pods: readonly Pod[];
+const probers = new Map<Place, Prober>();
+/** Ids are source ports of SCTP: never used twice, so that each is a new flow. */
+let nextId = 1024;
+
+beforeAll(async () => {
+  world = new World('slprd');
+  pods = random.times(6, (i) => ({
+    namespace: NAMESPACES[i % NAMESPACES.length] ?? '',
+    name: `c${i}`,
+    netns: world.container(`c${i}`),
+    ipv4: `10.86.0.${10 + 7 * i}`,
+    ipv6: `fd86::${10 + i}`,
+  }));
+  await world.agent.start(world.scratch);
+  inside(world.outside, `ip route add 10.86.0.0/24 via ${HOST.v4}`);
+  inside(world.outside, `ip route add fd86::/64 via ${HOST.v6}`);
+  for (const pod of pods) probers.set(pod, await Prober.start(world, pod.netns, PORTS));
+  probers.set('outside', await Prober.start(world, world.outside, PORTS));
+});
+afterAll(() => world.close());
+
+/** `labelsOf`: what tells the containers apart. */
+function definitions(labelsOf: (pod: Pod) => Readonly<Record<string, string>>): object[] {
+  return [
+    network('net', 86),
+    ...NAMESPACES.map((name) => ({
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name, labels: { team: random.one(TEAMS) } },
+    })),
+    ...pods.map((pod) => ({
+      apiVersion: 'sluice.dev/v1alpha1',
+      kind: 'Container',
+      metadata: { name: pod.name, namespace: pod.namespace, labels: labelsOf(pod) },
+      spec: {
+        netns: { name: pod.netns },
+        networks: [{ name: 'net', ipv4: pod.ipv4, ipv6: pod.ipv6 }],
+        ports: [{ name: 'web', containerPort: random.one(PORTS), protocol: random.one(['TCP', 'UDP']) }],
+      },
+    })),
+  ];
+}
+
+function randomFlow(protocols: readonly Order['protocol'][]): Flow {
+  const ends: readonly Place[] = [...pods, 'outside'];
+  const from = random.one(ends);
+  const to = random.one(ends.filter((end) => end !== from));
+  const family = random.one([4, 6] as const);
+  const protocol = random.one(protocols);
+  const port = protocol === 'ICMP' ? 0 : random.one(PORTS);
+  return { from, to, family, protocol, address: addressOf(to, family), port };
+}
+
+function addressOf(end: Place, family: 4 | 6): string {
+  if (end === 'outside') return family === 4 ? OUTSIDE.v4 : OUTSIDE.v6;
+  return family === 4 ? end.ipv4 : end.ipv6;
+}
+
+const protocolOf = ({ protocol, family }: Flow): string =>
+  protocol === 'ICMP' && family === 6 ? 'ICMPv6' : protocol;
+/** As the log and the diff name it. */
+const keyOf = (flow: Flow): string =>
+  `${addressOf(flow.from, flow.family)} ${flow.address} ${protocolOf(flow)} ${flow.port}`;
+
+function randomFlows(
+  count: number,
+  protocols: readonly Order['protocol'][],
+  not: ReadonlySet<string> = new Set(),
+): Flow[] {
+  const flows = new Map<string, Flow>();
+  while (flows.size < count) {
+    const flow = randomFlow(protocols);
+    if (!not.has(keyOf(flow))) flows.set(keyOf(flow), flow);
+  }
+  return [...flows.values()];
+}
+
+/** Opens each flow anew and waits until it is answered or its drop reported: the drop, or undefined. */
+async function replay(flows: readonly Flow[]): Promise<Map<string, DropEvent | undefined>> {
+  const done = new Map<string, DropEvent | undefined>();
+  for (let start = 0; start < flows.length; start += BATCH) {
+    const batch = flows.slice(start, start + BATCH).map((flow) => ({ flow, id: nextId++ }));
+    for (const { flow, id } of batch) {
+      const { protocol, address, port } = flow;
+      probers.get(flow.from)?.begin({ id, protocol, address, port });
+    }
+    const left = new Set(batch);
+    for (const deadline = Date.now() + DEADLINE_MS; left.size > 0; ) {
+      const drops = new Map((await world.agent.drops(8 * BATCH)).map((event) => [tuple(event), event]));
+      for (const probe of left) {
+        const { flow, id } = probe;
+        const outcome = probers.get(flow.from)?.outcomes.get(id);
+        if (outcome?.sourcePort === undefined) continue;
+        const drop = drops.get(
+          `${protocolOf(flow)} ${addressOf(flow.from, flow.family)} ${outcome.sourcePort} ${flow.address} ${flow.port}`,
+        );
+        if (drop === undefined && !outcome.answered) continue;
+        done.set(keyOf(flow), outcome.answered ? undefined : drop);
+        left.delete(probe);
+      }
+      if (Date.now() > deadline)
+        throw new Error(
+          `neither answered nor dropped: ${[...left].map(({ flow }) => keyOf(flow)).join('; ')}`,
+        );
+    }
+    for (const prober of probers.values()) prober.end();
+  }
+  return done;
+}
+
+type Tuple = Pick<DropEvent, 'source' | 'sourcePort' | 'destination' | 'destinationPort' | 'protocol'>;
+const tuple = ({ source, sourcePort, destination, destinationPort, protocol }: Tuple): string =>
+  `${protocol} ${source} ${sourcePort} ${destination} ${destinationPort}`;
+
+it(`suggests policies that allow what was seen and nothing else (seed ${seed})`, async () => {
+  const { agent } = world;
+  // Containers that share labels share a policy: here each has its own.
+  await agent.apply(documents(...definitions(({ name }) => ({ app: name }))));
+  const seen = randomFlows(FLOWS, ['TCP', 'UDP', 'SCTP']);
+  await replay(seen);
+  const { text, policies } = await agent.request<Suggestion>('GET', '/v1/suggest');
+  expect(policies).toBe(pods.length);
+  const diff = await agent.request<PolicyDiff>('POST', '/v1/diff', { sources: [{ file: 's.yaml', text }] });
+  expect(diff.flows).toEqual([]);
+  await agent.apply(text, 's.yaml');
+  const again = await replay(seen);
+  expect([...again].filter(([, drop]) => drop !== undefined)).toEqual([]);
+  const unseen = randomFlows(UNSEEN, PROTOCOLS, allowedBy(seen));
+  const tried = await replay(unseen);
+  expect([...tried].filter(([, drop]) => drop === undefined)).toEqual([]);
+  await agent.delete(text, 's.yaml');
+}, 300_000);
+
+it(`foresees ${CHANGES} random changes (seed ${seed})`, async () => {
+  const { agent } = world;
+  await agent.apply(
+    documents(
+      ...definitions(() => ({
+        app: random.one(APPS),
+        ...(random.maybe(0.5) ? { team: random.one(TEAMS) } : {}),
+      })),
+    ),
+  );
+  const flows = randomFlows(FLOWS, PROTOCOLS);
+  let before = await replay(flows);
+  expect([...before.values()].filter((drop) => drop !== undefined)).toEqual([]);
+  const differences: string[] = [];
+  let flips = 0;
+  for (let i = 0; i < CHANGES; i++) {
+    const [one, two] = [random.policy(), random.policy()];
+    const text = documents(one, ...(nameOf(one) === nameOf(two) ? [] : [two]));
+    const sources = [{ file: 'change.yaml', text }];
+    const diff = await agent.request<PolicyDiff>('POST', '/v1/diff', { sources });
+    expect(diff.asked).toBeGreaterThanOrEqual(FLOWS);
+    expect(diff.skipped).toBe(0);
+    await agent.apply(text, 'change.yaml');
+    const after = await replay(flows);
+    const foreseen = new Map(
+      diff.flows.map((change) => [
+        `${change.source} ${change.destination} ${change.protocol} ${change.port}`,
+        change,
+      ]),
+    );
+    for (const flow of flows) {
+      const key = keyOf(flow);
+      const [was, is] = [before.get(key), after.get(key)];
+      const changed = (was === undefined) !== (is === undefined);
+      if (changed) flips++;
+      const said = foreseen.get(key);
+      const verdict = is === undefined ? 'allow' : 'deny';
+      if ((said !== undefined) !== changed || (said !== undefined && said.after.verdict !== verdict))
+        differences.push(`change ${i}: ${key}: ${verdict}, foreseen ${said?.after.verdict ?? 'no change'}`);
+      // A packet is dropped by the first side that denies; what is foreseen names both.
+      if (said !== undefined && is !== undefined && said.after.rules[0] !== is.rule)
+        differences.push(`change ${i}: ${key}: ${is.rule}, foreseen ${said.after.rules.join('; ')}`);
+      if (said !== undefined && was !== undefined && said.before.rules[0] !== was.rule)
+        differences.push(`change ${i}: ${key}: was ${was.rule}, said ${said.before.rules.join('; ')}`);
+    }
+    before = after;
+  }
+  expect(differences).toEqual([]);
+  expect(flips).toBeGreaterThan(CHANGES);
+}, 600_000);
+
+const nameOf = (object: object): string => {
+  const { kind, metadata } = object as { kind: string; metadata: { name: string } };
+  return `${kind} ${metadata.name}`;
+};
+
+/** A container seen in one family is allowed in both: selectors know no families. */
+function allowedBy(seen: readonly Flow[]): Set<string> {
+  return new Set(
+    seen.flatMap((flow) =>
+      ([4, 6] as const).map((family) => keyOf({ ...flow, family, address: addressOf(flow.to, family) })),
+    ),
+  );
+}
