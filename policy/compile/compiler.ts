@@ -58,10 +58,11 @@ export class PolicyCompiler {
   /**
    * Takes in a change and returns what it means for the maps; the cost follows the change. An object
    * that is both removed and upserted is replaced; removing an unknown one does nothing. Throws only
-   * for addresses that are none (SLU1201), and then nothing has happened.
+   * for addresses that are none (SLU1201), and then nothing has happened. `recording` false: it can't be taken back,
+   * which takes less memory; after an error the compiler is of no use then.
    */
-  update(change: CompilerChange): CompileDelta {
-    return this.#run((update) => {
+  update(change: CompilerChange, recording = true): CompileDelta {
+    return this.#run(recording, (update) => {
       this.#parts.dropExpired(update);
       this.#reserve(change, update);
       const upserted = new Set(change.upsert.map(inputKey));
@@ -81,7 +82,7 @@ export class PolicyCompiler {
    * delta of its own because in one with new sets, packets would meet them with the old CIDRs.
    */
   settle(): CompileDelta {
-    return this.#run((update) => {
+    return this.#run(true, (update) => {
       this.#selection.settle(update);
       this.#identities.settle(update);
     });
@@ -90,6 +91,11 @@ export class PolicyCompiler {
   /** Whether `settle` would find something to do. */
   get unsettled(): boolean {
     return this.#identities.unsettled || this.#selection.unsettled;
+  }
+
+  /** The last `update` or `settle` stays: frees what taking it back would need. */
+  accept(): void {
+    this.#journal.begin();
   }
 
   /** Takes back the last `update` or `settle`, numbers included, as if it had not been. */
@@ -166,8 +172,8 @@ export class PolicyCompiler {
     return { addresses, cidrs, classes: [...this.#classes.rows()], peers, ports, endpoints };
   }
 
-  #run(change: (update: Update) => void): CompileDelta {
-    this.#journal.begin();
+  #run(recording: boolean, change: (update: Update) => void): CompileDelta {
+    this.#journal.begin(recording);
     try {
       this.#journal.assign(this.#counter, 'generation', this.#counter.generation + 1);
       const update = new Update(this.#journal, this.#counter.generation);

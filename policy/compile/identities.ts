@@ -5,7 +5,7 @@
  * A CIDR that no policy uses any more stays in the tree until `settle`: while a change is being
  * applied, sets that refer to it are still in force.
  */
-import { type Cidr, parseAddress, parseCidr } from '../address.js';
+import { type AddressBytes, type Cidr, parseAddress, parseCidr } from '../address.js';
 import { CidrTree, nodeContains } from './cidr-tree.js';
 import { isEndpoint } from './kinds.js';
 import type { AddressNode, CidrData, Claim, EndpointNode, Group, Identity, Prefix } from './nodes.js';
@@ -93,7 +93,9 @@ export class Identities {
     const claim: Claim = { endpoint, address, identity };
     update.ownerChanges(address);
     const before = numberOf(address);
-    update.journal.assign(address, 'claims', [...address.claims, claim]);
+    // Written as a list of one, it takes no room for more: there may be very many.
+    const claims = address.claims.length === 0 ? [claim] : [...address.claims, claim];
+    update.journal.assign(address, 'claims', claims);
     update.journal.add(identity.claims, claim);
     update.recorder.address(address.text, before, numberOf(address));
     update.endpoints.add(endpoint);
@@ -170,7 +172,8 @@ export class Identities {
     const bytes = parseAddress(text);
     const family = text.includes(':') ? 6 : 4;
     const prefix = this.tree.find(bytes, family);
-    const address: AddressNode = { text, bytes, family, prefix, claims: [] };
+    const ipv4 = family === 4 ? ipv4Number(bytes) : 0;
+    const address: AddressNode = { text, family, ipv4, prefix, claims: [] };
     update.journal.put(this.#addresses, text, address);
     update.journal.add(prefix.data.addresses, address);
     return address;
@@ -204,8 +207,9 @@ export class Identities {
     const parent = prefix.parent ?? this.tree.root;
     this.#publish(prefix, this.#identity(undefined, prefix, update).number, update);
     const inside = new Map<Identity, Claim[]>();
+    const contains = containment(prefix);
     for (const address of [...parent.data.addresses]) {
-      if (!nodeContains(prefix, address.bytes, address.family)) continue;
+      if (!contains(address)) continue;
       journal.remove(parent.data.addresses, address);
       journal.add(prefix.data.addresses, address);
       journal.assign(address, 'prefix', prefix);
@@ -300,4 +304,21 @@ export class Identities {
 /** Identity that the kernel has for the address. */
 export function numberOf(address: AddressNode): number | undefined {
   return address.claims.at(-1)?.identity.number;
+}
+
+function ipv4Number(bytes: AddressBytes): number {
+  return (
+    (((bytes[12] ?? 0) << 24) | ((bytes[13] ?? 0) << 16) | ((bytes[14] ?? 0) << 8) | (bytes[15] ?? 0)) >>> 0
+  );
+}
+
+/** Whether addresses are in a prefix: for a look at very many of them. */
+function containment(prefix: Prefix): (address: AddressNode) => boolean {
+  const { cidr } = prefix;
+  if (cidr === undefined) return () => true;
+  if (cidr.family === 6)
+    return (address) => address.family === 6 && nodeContains(prefix, parseAddress(address.text), 6);
+  const mask = cidr.prefixLength <= 96 ? 0 : (0xffff_ffff << (128 - cidr.prefixLength)) >>> 0;
+  const network = ipv4Number(cidr.address);
+  return ({ family, ipv4 }) => family === 4 && (ipv4 & mask) >>> 0 === network;
 }

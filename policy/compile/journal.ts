@@ -4,10 +4,12 @@
  */
 export class Journal {
   #undo: (() => void)[] = [];
+  #recording = true;
 
-  /** Forgets what can be taken back: it stays. */
-  begin(): void {
+  /** What there was to take back stays. `recording`: what follows can be taken back. */
+  begin(recording = true): void {
     this.#undo = [];
+    this.#recording = recording;
   }
 
   /** Takes back everything since `begin`. */
@@ -20,33 +22,32 @@ export class Journal {
     const before = map.get(key);
     const had = before !== undefined || map.has(key);
     map.set(key, value);
-    this.#undo.push(had ? () => void map.set(key, before as V) : () => void map.delete(key));
+    if (this.#recording)
+      this.#undo.push(had ? () => void map.set(key, before as V) : () => void map.delete(key));
   }
 
   drop<K, V>(map: Map<K, V>, key: K): void {
     const before = map.get(key);
-    if (map.delete(key)) this.#undo.push(() => void map.set(key, before as V));
+    if (map.delete(key) && this.#recording) this.#undo.push(() => void map.set(key, before as V));
   }
 
   add<T>(set: Set<T>, item: T): boolean {
     if (set.has(item)) return false;
     set.add(item);
-    this.#undo.push(() => void set.delete(item));
+    if (this.#recording) this.#undo.push(() => void set.delete(item));
     return true;
   }
 
   remove<T>(set: Set<T>, item: T): boolean {
     if (!set.delete(item)) return false;
-    this.#undo.push(() => void set.add(item));
+    if (this.#recording) this.#undo.push(() => void set.add(item));
     return true;
   }
 
   assign<T extends object, K extends keyof T>(object: T, key: K, value: T[K]): void {
     const before = object[key];
     object[key] = value;
-    this.#undo.push(() => {
-      object[key] = before;
-    });
+    if (this.#recording) this.#undo.push(undoAssign(object, key, before));
   }
 
   /** Adds to a set in a map of sets, which is made on first use. */
@@ -63,4 +64,11 @@ export class Journal {
     this.remove(set, item);
     if (set.size === 0) this.drop(map, key);
   }
+}
+
+/** A function of its own: a closure keeps everything that its surroundings capture. */
+function undoAssign<T extends object, K extends keyof T>(object: T, key: K, before: T[K]): () => void {
+  return () => {
+    object[key] = before;
+  };
 }

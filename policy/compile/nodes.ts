@@ -1,5 +1,5 @@
 /** The objects that the compiler keeps, and how they refer to each other. */
-import type { AddressBytes, Family } from '../address.js';
+import type { Family } from '../address.js';
 import type { ContainerPort, LabelSelector, Labels } from '../model/resources.js';
 import type { CidrNode } from './cidr-tree.js';
 import type { SelectorIndex } from './indexes.js';
@@ -117,8 +117,9 @@ export type Peer = Identity | PeerClass;
 /** An address of an endpoint. Two endpoints may have one for a moment; the later one counts. */
 export interface AddressNode {
   readonly text: string;
-  readonly bytes: AddressBytes;
   readonly family: Family;
+  /** IPv4: the address as a number; IPv6: 0. */
+  readonly ipv4: number;
   prefix: Prefix;
   /** Oldest first. */
   claims: readonly Claim[];

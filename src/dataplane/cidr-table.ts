@@ -44,7 +44,7 @@ export class CidrTable {
   readonly #identities = new Map<string, number>();
   readonly #parsed = new Map<string, Cidr>(); // the keys of #identities
   readonly #reserved = new Map<string, Reserved>();
-  readonly #remote = new Map<string, RemoteRange>();
+  readonly #remote = new Map<string, { readonly cidr: Cidr; readonly range: RemoteRange }>();
   /** Of each prefix length, how many remote ranges have it (IPv4 ranges count as v4-mapped ones). */
   readonly #remoteLengths = new Map<number, number>();
 
@@ -110,7 +110,7 @@ export class CidrTable {
     put(this.#parsed, text, identity === undefined ? undefined : cidr);
     const around = new Set([text]);
     for (const [key, reserved] of this.#reserved) if (contains(cidr, reserved)) around.add(key);
-    for (const key of this.#remote.keys()) if (cidrContainsCidr(cidr, parseCidr(key))) around.add(key);
+    for (const [key, remote] of this.#remote) if (cidrContainsCidr(cidr, remote.cidr)) around.add(key);
     return this.#write(around, () => {
       put(this.#identities, text, before);
       put(this.#parsed, text, before === undefined ? undefined : cidr);
@@ -122,15 +122,16 @@ export class CidrTable {
     put(this.#reserved, text, reserved);
     const range = parseCidr(text);
     const inside = new Set(this.#inside(text));
-    for (const key of this.#remote.keys()) if (cidrContainsCidr(range, parseCidr(key))) inside.add(key);
+    for (const [key, remote] of this.#remote) if (cidrContainsCidr(range, remote.cidr)) inside.add(key);
     return this.#write(inside, () => put(this.#reserved, text, before));
   }
 
   #changeRemote(text: string, range: RemoteRange | undefined): () => void {
-    const before = this.#remote.get(text);
-    const { prefixLength } = parseCidr(text);
+    const before = this.#remote.get(text)?.range;
+    const cidr = parseCidr(text);
+    const { prefixLength } = cidr;
     const change = (from: RemoteRange | undefined, to: RemoteRange | undefined): void => {
-      put(this.#remote, text, to);
+      put(this.#remote, text, to === undefined ? undefined : { cidr, range: to });
       const step = (to === undefined ? 0 : 1) - (from === undefined ? 0 : 1);
       const count = (this.#remoteLengths.get(prefixLength) ?? 0) + step;
       if (count === 0) this.#remoteLengths.delete(prefixLength);
@@ -188,7 +189,8 @@ export class CidrTable {
     for (const length of this.#remoteLengths.keys()) {
       if (length > cidr.prefixLength || length <= owner.length) continue;
       const address = maskAddress(cidr.address, length);
-      const range = this.#remote.get(formatCidr({ address, prefixLength: length, family: cidr.family }));
+      const text = formatCidr({ address, prefixLength: length, family: cidr.family });
+      const range = this.#remote.get(text)?.range;
       if (range !== undefined)
         owner = { length, network: owner.network, flags: AddrFlag.Cluster, node: range.node };
     }

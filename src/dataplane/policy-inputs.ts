@@ -12,6 +12,9 @@ import type { Edit } from '../state/objects.js';
 import type { Plan, Wanted } from './plan.js';
 import type { Rollback } from './rollback.js';
 
+/** Objects that the compiler gets at once at the start. */
+const CHUNK = 4096;
+
 /** Tells the compiler what changed: namespaces, policies, and the attachments that are or will be in force. */
 export class PolicyInputs {
   readonly #compiler: PolicyCompiler;
@@ -26,9 +29,16 @@ export class PolicyInputs {
 
   /**
    * One update of the compiler for the whole change. `making`: attachments whose devices are about to be
-   * made. Those that are wanted but cannot be made now are unknown to the compiler until they can.
+   * made. Those that are wanted but cannot be made now are unknown to the compiler until they can. `first`: of this
+   * process, which ends if it fails.
    */
-  update(edits: readonly Edit[], plan: Plan, making: readonly Wanted[], undo: Rollback): CompileDelta {
+  update(
+    edits: readonly Edit[],
+    plan: Plan,
+    making: readonly Wanted[],
+    undo: Rollback,
+    first = false,
+  ): CompileDelta {
     const upsert: CompilerInput[] = [];
     const remove: CompilerKey[] = [];
     for (const { before, after } of edits) {
@@ -57,7 +67,8 @@ export class PolicyInputs {
       remove.push({ kind: 'Endpoint', id });
       this.#put(id, undefined, undo);
     }
-    const delta = this.#compiler.update({ upsert, remove });
+    if (first && upsert.length > CHUNK) return this.#inChunks(upsert);
+    const delta = this.#compiler.update({ upsert, remove }, !first);
     undo.push(() => this.#compiler.rollback());
     return delta;
   }
@@ -69,6 +80,23 @@ export class PolicyInputs {
       yield this.#compiler.update({ upsert: [], remove: failed.map((id) => ({ kind: 'Endpoint', id })) });
     }
     if (this.#compiler.unsettled) yield this.#compiler.settle();
+    this.#compiler.accept();
+  }
+
+  /** A whole cluster: what one update would keep until its end takes more room than the result. */
+  #inChunks(upsert: readonly CompilerInput[]): CompileDelta {
+    for (let at = 0; at < upsert.length; at += CHUNK)
+      this.#compiler.update({ upsert: upsert.slice(at, at + CHUNK), remove: [] }, false);
+    const { addresses, cidrs, classes, peers, ports, endpoints } = this.#compiler.fullState();
+    return {
+      addresses: { set: addresses, delete: [] },
+      cidrs: { set: cidrs, delete: [] },
+      classes: { set: classes, delete: [] },
+      peers: { set: peers, delete: [], transient: [] },
+      ports: { set: ports, delete: [] },
+      endpoints,
+      mustReevaluate: true,
+    };
   }
 
   #put(id: string, input: EndpointInput | undefined, undo: Rollback): void {

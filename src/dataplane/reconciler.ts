@@ -22,7 +22,7 @@ import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
 import { checkParent, devicesOf, openContainerNetns, preflight } from './preflight.js';
-import { asError, Rollback } from './rollback.js';
+import { asError, NoRollback, Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
 export interface ChangeRequest {
@@ -105,7 +105,10 @@ export class Reconciler {
 
   /** Puts a change into force. Throws after taking back everything that it had done. */
   async prepare(request: ChangeRequest): Promise<Pending> {
-    const undo = new Rollback();
+    // The first start of a node: if it fails, nothing was in force before and nothing is attached to the maps.
+    const { loaded, pins } = this.#kernel;
+    const first = request.adopt !== undefined && !loaded.adopted && pins.list('links').length === 0;
+    const undo = first ? new NoRollback() : new Rollback();
     const problems = new Map(this.problems);
     undo.push(() => {
       this.problems.clear();
@@ -164,6 +167,7 @@ export class Reconciler {
       plan,
       prepared.map(({ wanted }) => wanted),
       undo,
+      request.adopt !== undefined,
     );
     this.#switch.check(delta);
     for (const { before, after } of networkEdits) {

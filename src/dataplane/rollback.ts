@@ -24,3 +24,8 @@ export class Rollback {
     return errors;
   }
 }
+
+/** For changes that nobody takes back: keeps nothing. */
+export class NoRollback extends Rollback {
+  override push(): void {}
+}

@@ -9,16 +9,11 @@ export interface KernelMap<K, V> {
   entries(): Iterable<readonly [K, V]>;
 }
 
-interface Held<K, V> {
-  readonly key: K;
-  readonly value: V;
-  readonly bytes: string;
-}
-
 /**
  * A kernel map with the agent's copy of it: writing what is there already costs nothing, and after a
  * restart the old entries stay until `sweep`, when everything wanted has been written. For maps of
- * which the agent writes every entry itself.
+ * which the agent writes every entry itself. The copy is the bytes of keys and values, one character each: there may be
+ * very many of them, and objects would take ten times the room.
  */
 export class SyncedMap<K, V> {
   readonly #map: KernelMap<K, V>;
@@ -26,7 +21,7 @@ export class SyncedMap<K, V> {
   readonly #valueCodec: Codec<V>;
   readonly #keyBuffer: Buffer;
   readonly #valueBuffer: Buffer;
-  readonly #held = new Map<string, Held<K, V>>();
+  readonly #held = new Map<string, string>();
   readonly #stale = new Set<string>();
 
   constructor(map: KernelMap<K, V>, codecs: { readonly key: Codec<K>; readonly value: Codec<V> }) {
@@ -53,13 +48,14 @@ export class SyncedMap<K, V> {
   load(): void {
     for (const [key, value] of this.#map.entries()) {
       const id = this.#keyText(key);
-      this.#held.set(id, { key, value, bytes: this.#valueText(value) });
+      this.#held.set(id, this.#valueText(value));
       this.#stale.add(id);
     }
   }
 
   get(key: K): V | undefined {
-    return this.#held.get(this.#keyText(key))?.value;
+    const bytes = this.#held.get(this.#keyText(key));
+    return bytes === undefined ? undefined : this.#valueOf(bytes);
   }
 
   has(key: K): boolean {
@@ -69,14 +65,15 @@ export class SyncedMap<K, V> {
 
   /** Entries that are wanted (not left over). */
   *values(): IterableIterator<readonly [K, V]> {
-    for (const [id, held] of this.#held) if (!this.#stale.has(id)) yield [held.key, held.value];
+    for (const [id, bytes] of this.#held)
+      if (!this.#stale.has(id)) yield [this.#keyOf(id), this.#valueOf(bytes)];
   }
 
   /** What an earlier agent left and nobody has set again. */
   *leftOver(): IterableIterator<V> {
     for (const id of this.#stale) {
-      const held = this.#held.get(id);
-      if (held !== undefined) yield held.value;
+      const bytes = this.#held.get(id);
+      if (bytes !== undefined) yield this.#valueOf(bytes);
     }
   }
 
@@ -86,14 +83,14 @@ export class SyncedMap<K, V> {
     const bytes = this.#valueText(value);
     const before = this.#held.get(id);
     const wasStale = this.#stale.delete(id);
-    if (before?.bytes === bytes) return () => void (wasStale && this.#stale.add(id));
+    if (before === bytes) return () => void (wasStale && this.#stale.add(id));
     try {
       this.#map.set(key, value);
     } catch (error) {
       if (wasStale) this.#stale.add(id);
       throw error;
     }
-    this.#held.set(id, { key, value, bytes });
+    this.#held.set(id, bytes);
     return () => {
       if (wasStale) this.#stale.add(id);
       this.#restore(id, key, before);
@@ -114,23 +111,29 @@ export class SyncedMap<K, V> {
   /** Removes what was left over and not set again; returns how many entries that were. */
   sweep(): number {
     for (const id of this.#stale) {
-      const held = this.#held.get(id);
-      if (held !== undefined) this.#map.delete(held.key);
-      this.#held.delete(id);
+      if (this.#held.delete(id)) this.#map.delete(this.#keyOf(id));
     }
     const count = this.#stale.size;
     this.#stale.clear();
     return count;
   }
 
-  #restore(id: string, key: K, before: Held<K, V> | undefined): void {
+  #restore(id: string, key: K, before: string | undefined): void {
     if (before === undefined) {
       this.#map.delete(key);
       this.#held.delete(id);
     } else {
-      this.#map.set(key, before.value);
+      this.#map.set(key, this.#valueOf(before));
       this.#held.set(id, before);
     }
+  }
+
+  #keyOf(id: string): K {
+    return this.#keyCodec.decode(Buffer.from(id, 'latin1'), 0);
+  }
+
+  #valueOf(bytes: string): V {
+    return this.#valueCodec.decode(Buffer.from(bytes, 'latin1'), 0);
   }
 
   #keyText(key: K): string {

@@ -40,7 +40,7 @@ export type Proposal =
  * propose compute what would change and touch nothing.
  */
 export class ObjectSet {
-  readonly #objects = new Map<ResourceKey, Resource>();
+  /** Of objects that are not the cluster's: those may be very many. */
   readonly #source = new Map<ResourceKey, Source>();
   readonly #relations = new Relations();
   readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(
@@ -48,15 +48,15 @@ export class ObjectSet {
   );
 
   get(key: ResourceKey): Resource | undefined {
-    return this.#objects.get(key);
+    return this.#byKind.get(key.slice(0, key.indexOf(' ')) as ResourceKind)?.get(key);
   }
 
   sourceOf(key: ResourceKey): Source | undefined {
-    return this.#source.get(key);
+    return this.#source.get(key) ?? (this.get(key) === undefined ? undefined : 'kubernetes');
   }
 
   all(): Resource[] {
-    return [...this.#objects.values()];
+    return [...this.#byKind.values()].flatMap((objects) => [...objects.values()]);
   }
 
   ofKind<K extends ResourceKind>(kind: K): IterableIterator<Extract<Resource, { kind: K }>> {
@@ -72,8 +72,8 @@ export class ObjectSet {
   proposeApply(resources: readonly Resource[]): Proposal {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
-      const present = this.#objects.get(key);
-      if (present !== undefined && this.#source.get(key) !== 'api')
+      const present = this.get(key);
+      if (present !== undefined && this.sourceOf(key) !== 'api')
         errors.push(elsewhere(present, resource.origin));
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, [], 'api');
@@ -85,7 +85,7 @@ export class ObjectSet {
     const gone = new Map<ResourceKey, Gone>();
     for (const resource of resources) {
       const key = keyOf(resource);
-      const present = this.#objects.get(key);
+      const present = this.get(key);
       const name = displayName(resource);
       if (present === undefined) {
         const hint = didYouMean(
@@ -93,7 +93,7 @@ export class ObjectSet {
           [...(this.#byKind.get(resource.kind)?.values() ?? [])].map(displayName),
         );
         errors.push(SluiceError.of('SLU2502', { kind: resource.kind, name, hint }, resource.origin));
-      } else if (this.#source.get(key) !== 'api') {
+      } else if (this.sourceOf(key) !== 'api') {
         errors.push(elsewhere(present, resource.origin));
       } else {
         gone.set(key, { resource: present, origin: resource.origin });
@@ -107,14 +107,14 @@ export class ObjectSet {
     const { unique, errors } = distinct(set);
     const gone: Gone[] = [];
     for (const resource of remove) {
-      const present = this.#objects.get(keyOf(resource));
+      const present = this.get(keyOf(resource));
       if (present === undefined || unique.has(keyOf(resource))) continue;
-      if (this.#source.get(keyOf(resource)) !== 'api') errors.push(elsewhere(present, resource.origin));
+      if (this.sourceOf(keyOf(resource)) !== 'api') errors.push(elsewhere(present, resource.origin));
       else gone.push({ resource: present, origin: resource.origin });
     }
     for (const [key, resource] of unique) {
-      const present = this.#objects.get(key);
-      if (present !== undefined && this.#source.get(key) !== 'api')
+      const present = this.get(key);
+      if (present !== undefined && this.sourceOf(key) !== 'api')
         errors.push(elsewhere(present, resource.origin));
     }
     return errors.length > 0 ? { ok: false, errors } : this.#compare(unique, gone, 'api');
@@ -124,8 +124,8 @@ export class ObjectSet {
   proposeFolder(resources: readonly Resource[]): Proposal {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
-      const present = this.#objects.get(key);
-      const source = this.#source.get(key);
+      const present = this.get(key);
+      const source = this.sourceOf(key);
       if (source === 'api') {
         const params = { kind: resource.kind, name: displayName(resource) };
         errors.push(SluiceError.of('SLU2503', params, resource.origin));
@@ -134,10 +134,13 @@ export class ObjectSet {
       }
     }
     if (errors.length > 0) return { ok: false, errors };
-    const gone = [...this.#objects].filter(([key]) => this.#source.get(key) === 'folder' && !unique.has(key));
+    const gone = [...this.#source].flatMap(([key, source]) => {
+      const resource = source === 'folder' && !unique.has(key) ? this.get(key) : undefined;
+      return resource === undefined ? [] : [resource];
+    });
     return this.#compare(
       unique,
-      gone.map(([, resource]) => ({ resource, origin: resource.origin })),
+      gone.map((resource) => ({ resource, origin: resource.origin })),
       'folder',
     );
   }
@@ -146,14 +149,14 @@ export class ObjectSet {
   proposeRuntime(resources: readonly Resource[], remove: readonly ResourceKey[]): Proposal {
     const { unique, errors } = distinct(resources);
     for (const [key, resource] of unique) {
-      const present = this.#objects.get(key);
-      if (present !== undefined && this.#source.get(key) !== 'runtime')
+      const present = this.get(key);
+      if (present !== undefined && this.sourceOf(key) !== 'runtime')
         errors.push(elsewhere(present, resource.origin));
     }
     if (errors.length > 0) return { ok: false, errors };
     const gone = [...new Set(remove)].flatMap((key) => {
-      const resource = this.#objects.get(key);
-      if (resource === undefined || this.#source.get(key) !== 'runtime' || unique.has(key)) return [];
+      const resource = this.get(key);
+      if (resource === undefined || this.sourceOf(key) !== 'runtime' || unique.has(key)) return [];
       return [{ resource, origin: resource.origin }];
     });
     return this.#compare(unique, gone, 'runtime');
@@ -170,16 +173,16 @@ export class ObjectSet {
     const refused = new Map<ResourceKey, SluiceError>();
     const edits: Edit[] = [];
     for (const key of remove) {
-      const before = this.#objects.get(key);
-      if (before === undefined || this.#source.get(key) !== 'kubernetes') continue;
+      const before = this.get(key);
+      if (before === undefined || this.sourceOf(key) !== 'kubernetes') continue;
       edits.push({ key, before, origin: before.origin });
     }
     for (const after of resources) {
       const key = keyOf(after);
-      const before = this.#objects.get(key);
+      const before = this.get(key);
       const { origin } = after;
       if (before === undefined) edits.push({ key, after, origin });
-      else if (this.#source.get(key) === 'kubernetes') edits.push({ key, before, after, origin });
+      else if (this.sourceOf(key) === 'kubernetes') edits.push({ key, before, after, origin });
       else refused.set(key, elsewhere(before, origin));
     }
     return { edits, refused };
@@ -187,7 +190,7 @@ export class ObjectSet {
 
   /** Puts edits into force; the returned function takes them back. */
   stage(edits: readonly Edit[], source: Source): () => void {
-    const sources = edits.map((edit) => this.#source.get(edit.key));
+    const sources = edits.map((edit) => this.sourceOf(edit.key));
     for (const edit of edits) this.#put(edit.key, edit.before, edit.after, source);
     return () => {
       edits.forEach((edit, i) => {
@@ -211,9 +214,7 @@ export class ObjectSet {
     }
     // Those of the edits last: of two that collide the later one is reported.
     const keys = [...[...related].filter((key) => !changed.has(key)), ...changed];
-    const containers = keys
-      .map((key) => this.#objects.get(key))
-      .filter((object) => object?.kind === 'Container');
+    const containers = keys.map((key) => this.get(key)).filter((object) => object?.kind === 'Container');
     return [...this.ofKind('Network'), ...containers];
   }
 
@@ -223,12 +224,11 @@ export class ObjectSet {
     if (before !== undefined) this.#relations.remove(before);
     if (after !== undefined) this.#relations.add(after);
     if (after === undefined) {
-      this.#objects.delete(key);
       this.#source.delete(key);
       this.#byKind.get(kind)?.delete(key);
     } else {
-      this.#objects.set(key, after);
-      this.#source.set(key, source);
+      if (source === 'kubernetes') this.#source.delete(key);
+      else this.#source.set(key, source);
       this.#byKind.get(kind)?.set(key, after);
     }
   }
@@ -237,7 +237,7 @@ export class ObjectSet {
     const edits: Edit[] = [];
     const changes: Change[] = [];
     for (const [key, after] of wanted) {
-      const before = this.#objects.get(key);
+      const before = this.get(key);
       const same = before !== undefined && sameMeaning(before, after);
       changes.push(changeOf(after, before === undefined ? 'created' : same ? 'unchanged' : 'configured'));
       const { origin } = after;
