@@ -67,7 +67,9 @@ export class KubernetesWorld {
     writeFileSync(join(this.#folder, 'kubeconfig'), JSON.stringify(config));
     this.api.put('Namespace', objects.namespace('default'));
     for (const node of this.cluster.nodes) this.putNode(node);
-    await Promise.all(this.cluster.nodes.map((node) => node.agent.start(this.cluster.scratch)));
+    await Promise.all(
+      this.cluster.nodes.map((node) => node.agent.start(this.cluster.scratch, { seconds: 60 })),
+    );
   }
 
   putNode(node: NodeOfCluster, addresses: readonly string[] = [node.ipv4, node.ipv6]): void {
