@@ -199,7 +199,7 @@ describe('without the API', () => {
     expect([reaches(client, web), reaches(stranger, web)]).toEqual(['yes', 'no']);
     await node.agent.kill();
     expect([reaches(client, web), reaches(stranger, web)]).toEqual(['yes', 'no']);
-    const started = node.agent.start(world.cluster.scratch);
+    const started = world.startAgent(node);
     await new Promise((resolve) => setTimeout(resolve, 1500));
     expect([reaches(client, web), reaches(stranger, web)]).toEqual(['yes', 'no']);
     expect(world.probe(node, '/livez')).toBe('[+]changes ok\n');
@@ -269,7 +269,7 @@ describe('without the API', () => {
     await node.agent.kill();
     // A fresh one: nothing of the maps is left.
     rmSync(join(node.agent.folder, 'bpf', 'sluice'), { recursive: true });
-    await node.agent.start(world.cluster.scratch);
+    await world.startAgent(node);
     expect(JSON.parse(await settled())).toEqual(JSON.parse(lived));
   });
 });

@@ -10,7 +10,7 @@ import { Pins } from '../../src/dataplane/pins.js';
 import { type NetworkList, runList } from '../cni/runtime.js';
 import { mapContent } from '../policy/map-content.js';
 import { Cluster, type NodeOfCluster, type Pod } from '../services/cluster.js';
-import { ApiServer } from './api-server.js';
+import { ApiServer, type ServerOptions } from './api-server.js';
 import * as objects from './objects.js';
 
 const API = '198.51.100.254';
@@ -28,7 +28,16 @@ export class KubernetesWorld {
   readonly #sandboxes = new Map<string, { id: string; netns: string; args: string; node: NodeOfCluster }>();
   readonly #removed: (() => void)[] = [];
 
-  constructor(prefix: string, count: number, settings: AgentSettings = {}) {
+  readonly #command: readonly string[];
+
+  /** `command`: what runs the agents. `api`: of the stand-in. */
+  constructor(
+    prefix: string,
+    count: number,
+    settings: AgentSettings = {},
+    options: { readonly command?: readonly string[]; readonly api?: ServerOptions } = {},
+  ) {
+    this.#command = options.command ?? [];
     this.#folder = mkdtempSync(join(tmpdir(), `${prefix}-k8s-`));
     const each = Array.from({ length: count }, (_, index) => {
       const cni = join(this.#folder, `node${index}`);
@@ -50,7 +59,7 @@ export class KubernetesWorld {
     inside(middle, `ip address add ${API}/24 dev br0`);
     const netns = openNetns({ type: 'path', path: netnsPath(middle) });
     this.#removed.push(() => netns.close());
-    this.api = new ApiServer({ bookmarkMs: 500, enter: (open) => insideNetns(netns, open) });
+    this.api = new ApiServer({ bookmarkMs: 500, ...options.api, enter: (open) => insideNetns(netns, open) });
   }
 
   /** Starts the stand-in, with the nodes as a cluster has them, and the agents. */
@@ -67,9 +76,12 @@ export class KubernetesWorld {
     writeFileSync(join(this.#folder, 'kubeconfig'), JSON.stringify(config));
     this.api.put('Namespace', objects.namespace('default'));
     for (const node of this.cluster.nodes) this.putNode(node);
-    await Promise.all(
-      this.cluster.nodes.map((node) => node.agent.start(this.cluster.scratch, { seconds: 60 })),
-    );
+    await Promise.all(this.cluster.nodes.map((node) => this.startAgent(node)));
+  }
+
+  /** With time for a machine that is busy. */
+  async startAgent(node: NodeOfCluster): Promise<void> {
+    await node.agent.start(this.cluster.scratch, { command: this.#command, seconds: 60 });
   }
 
   putNode(node: NodeOfCluster, addresses: readonly string[] = [node.ipv4, node.ipv6]): void {
