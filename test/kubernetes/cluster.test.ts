@@ -200,10 +200,13 @@ describe('without the API', () => {
     await node.agent.kill();
     expect([reaches(client, web), reaches(stranger, web)]).toEqual(['yes', 'no']);
     const started = world.startAgent(node);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await until(
+      'an agent that waits',
+      () => world.probe(node, '/readyz').includes('[-]synced failed: '),
+      30_000,
+    );
     expect([reaches(client, web), reaches(stranger, web)]).toEqual(['yes', 'no']);
     expect(world.probe(node, '/livez')).toBe('[+]changes ok\n');
-    expect(world.probe(node, '/readyz')).toContain('[-]synced failed: ');
 
     world.relabel('other', { app: 'client' });
     world.api.store.compact();

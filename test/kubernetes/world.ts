@@ -144,9 +144,13 @@ export class KubernetesWorld {
     this.api.put('Pod', { ...stored, metadata: { ...metadata, labels } });
   }
 
-  /** `GET path` of the agent's own server. */
+  /** `GET path` of the agent's own server; '' while nobody answers. */
   probe(node: NodeOfCluster, path: string): string {
-    return inside(node.netns, `curl -s -m 2 http://127.0.0.1:9644${path}`);
+    try {
+      return inside(node.netns, `curl -s -m 20 http://127.0.0.1:9644${path}`);
+    } catch {
+      return '';
+    }
   }
 
   /** The maps of policy as bytes, free of the choice of numbers. */
