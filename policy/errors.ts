@@ -265,7 +265,8 @@ export const ERRORS = {
   SLU6209: 'the service account may not {verb} {resource}: apply the RBAC rules in deploy/',
   SLU6210: '{kind} {name} is ignored: {reason}',
   SLU6211: 'node {node} is not in the cluster: set nodeName to the name that "kubectl get nodes" shows',
-  SLU6212: 'node {node} has no podCIDR: let the cluster give out ranges, or write them into its annotation sluice.dev/pod-ranges',
+  SLU6212:
+    'node {node} has no podCIDR: let the cluster give out ranges, or write them into its annotation sluice.dev/pod-ranges',
   SLU6213: 'pod {pod} is not known to the API server yet: the runtime tries again',
   SLU6214: 'no block of {range} is free for node {node}: take a larger range or smaller blocks',
 } as const;
