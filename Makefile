@@ -23,7 +23,7 @@ TOOL_SOURCES := $(shell find bench scripts examples -name '*.ts' 2>/dev/null)
 C_SOURCES := $(shell find bpf bench/tools src -name '*.[ch]' 2>/dev/null)
 BENCHES := $(patsubst bench/%.ts,%,$(filter-out %.test.ts,$(wildcard bench/*.ts)))
 
-.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test test-kernels demo bench dev clean
+.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test test-kernels demo bench rootfs dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ bench-%: need-root deps ## one benchmark: make bench-network
 
 dev: deps ## on each change: rebuild, regenerate, type-check, run the tests it affects
 	@node scripts/dev.js
+
+rootfs: need-root build ## the image's root file system, without a registry, and an agent that starts in it
+	@scripts/rootfs
 
 clean: ## remove what was built (keeps node_modules)
 	rm -rf build dist bench/out

@@ -88,7 +88,7 @@ export class InstanceLock {
     try {
       rmdirSync(this.#runDir);
     } catch (error) {
-      if (!['ENOTEMPTY', 'ENOENT', 'EBUSY'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      if (!['ENOTEMPTY', 'ENOENT', 'EBUSY', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? ''))
         throw error;
     }
   }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { openPinnedLink } from '../../loader/link.js';
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
@@ -74,10 +74,19 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
   attempt('state', () => {
     for (const name of STATE) rmSync(join(config.stateDir, name), { recursive: true, force: true });
     if (existsSync(config.stateDir) && readdirSync(config.stateDir).length === 0)
-      rmSync(config.stateDir, { recursive: true });
+      removeFolder(config.stateDir);
   });
   const [first] = errors;
   if (first !== undefined) throw SluiceError.of('SLU2508', { reason: asError(first).message });
+}
+
+/** In a pod the folder is a mount of the host's: that stays, empty. */
+function removeFolder(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!['EBUSY', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
 }
 
 /** veth pairs and bridges carry the alias of the instance. */
