@@ -99,6 +99,11 @@ test-predict: need-root deps ## 500 random changes of policy: what was foreseen 
 	@$(MAKE) -s build tools
 	@SLUICE_PREDICT_CHANGES=500 $(BIN)/vitest run --project kernel test/change/predict.test.ts
 
+.PHONY: test-names
+test-names: need-root deps ## domain names with 10,000 names of ten addresses each
+	@$(MAKE) -s build tools
+	@SLUICE_DOMAIN_NAMES=10000 $(BIN)/vitest run --project kernel test/change/domain-names.test.ts
+
 demo: need-root deps ## a small shop with policies, NAT and IPv6 in network namespaces
 	@$(MAKE) -s build tools
 	@node build/js/scripts/demo.js

@@ -56,7 +56,7 @@ export const ERRORS = {
 
   // 14xx: policies and the resources that they are tested with
   // SLU1401 was: Node and Pod are for policy tests alone
-  SLU1402: 'domain names as peers are not supported yet: use networks with the addresses, or remove the rule',
+  // SLU1402 was: domain names as peers are not supported
 
   // 16xx: policy tests (policy/schema/policy-test, src/policytest)
   SLU1601: 'the file has no document of kind PolicyTest',
@@ -125,6 +125,11 @@ export const ERRORS = {
   SLU7207: 'audit was not turned on for {target}; it is on for: {targets}',
   SLU7208: 'no container is selected by {selector}',
   SLU7205: 'the time to confirm must be between {min} and {max} seconds',
+
+  // 73xx: domain names (policy/domains.ts, src/domains)
+  SLU7301:
+    'domain names need the action Accept, not {action}: an address that no answer has told of cannot be denied by name',
+  SLU7302: '{annotation} needs a policy with egress: add Egress to spec.policyTypes',
 
   // 33xx: BPF objects of the running agent (src/dataplane)
   SLU3301:

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import { EndpointFlag } from '../loader/abi/gen/types.gen.js';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
@@ -24,6 +25,8 @@ import { StaleSockets } from './dataplane/stale-sockets.js';
 import { Watcher } from './dataplane/watcher.js';
 import { PolicyDiffer } from './diff/diff.js';
 import { NameFeed } from './dns/feed.js';
+import { Domains } from './domains/domains.js';
+import { Learned } from './domains/learned.js';
 import type {
   ApplyResult,
   DropEvent,
@@ -72,6 +75,9 @@ export { removeEverything };
 /** How long open TCP connections may be picked up again after the flow table was lost. */
 const PICKUP_MS = 300_000;
 
+/** Of the map of addresses, so much is for those of domain names. */
+const NAMES_SHARE = 0.8;
+
 /** After the start and between two programs of the dry run. */
 const WARM_MS = 100;
 
@@ -116,6 +122,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #flowLog: FlowLog;
   readonly #differ: PolicyDiffer;
   readonly names: NameFeed;
+  readonly domains: Domains;
   readonly cluster: ClusterObjects;
   busySince: number | undefined;
   refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
@@ -239,14 +246,24 @@ class AgentEngine implements RuntimeEngine {
       hz: jiffiesPerSecond(),
     });
     this.#audit = new Audit({ stateDir: config.stateDir, kernel: this.#kernel, objects: this.#objects });
-    this.#kernel.attachments.marksOf = (spec) => this.#audit.marksOf(spec);
+    const capacity = Math.floor(config.addressEntries * NAMES_SHARE);
+    this.domains = new Domains({
+      kernel: this.#kernel,
+      objects: this.#objects,
+      learned: new Learned(Journal.open(join(config.stateDir, 'domains', 'journal')), capacity, Date.now()),
+      log,
+      exclusive: (work) => this.#exclusive(work),
+      change: (change, write) => this.#reconciler.changeInputs(change, write),
+    });
+    this.#kernel.attachments.marksOf = (spec) =>
+      this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);
     this.#differ = new PolicyDiffer({
       config,
       kernel: this.#kernel,
       objects: this.#objects,
       numberOf: (network) => this.#leases.numberOf(network),
       isElsewhere: (pod) => nodes.isElsewhere(pod),
-      more: () => [],
+      learned: () => this.domains.inputs(),
     });
     this.safe = new Safe({
       changes: this.#changes,
@@ -334,6 +351,7 @@ class AgentEngine implements RuntimeEngine {
     kernel.host.setSysctl('net/ipv6/conf/all/forwarding', '1');
     kernel.hostAddresses.refresh();
     kernel.uplinks.refresh(false);
+    this.domains.restore();
     const adoption = new Adoption(kernel, this.#config.instance);
     adoption.reconcileLeases(this.#leases, this.#objects);
     const pending = await this.#reconciler.prepare({
@@ -361,6 +379,8 @@ class AgentEngine implements RuntimeEngine {
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
     this.#flowLog.start(onError);
+    await this.domains.changed();
+    this.domains.start(onError);
     kernel.node.trace = false; // of an agent that was killed while somebody watched
     this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
     this.#changes.start((key) => this.#objects.get(key));
@@ -468,6 +488,7 @@ class AgentEngine implements RuntimeEngine {
     this.#watcher.close();
     this.#telemetry.close();
     this.#flowLog.close();
+    this.domains.close();
     this.#differ.close();
     this.#leases.close();
     this.runtime.close();
@@ -601,6 +622,7 @@ class AgentEngine implements RuntimeEngine {
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
     await this.names.changed(edits);
+    await this.domains.changed();
     this.#audit.refresh(false);
     return () => pending.removed();
   }

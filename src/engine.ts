@@ -8,6 +8,7 @@ import type { ResourceKind } from '../policy/model/resources.js';
 import type { SafeEngine } from './change/safe.js';
 import type { ApplyOptions, PendingChange } from './change/types.js';
 import type { NameFeed } from './dns/feed.js';
+import type { NameWatcher } from './dns/watch.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { ClusterFeed } from './kubernetes/feed.js';
 import type { Runtime } from './runtime/runtime.js';
@@ -191,6 +192,8 @@ export interface RuntimeEngine extends Engine {
   readonly safe: SafeEngine;
   /** Names and addresses of containers: all that there are at once, then each change. */
   readonly names: NameFeed;
+  /** Domain names in rules: whose questions are watched, and what becomes of the answers. */
+  readonly domains: NameWatcher;
   /** `performance.now()` of the begin of the change in progress; undefined: there is none. */
   readonly busySince: number | undefined;
   /** The objects of a cluster. */

@@ -369,6 +369,7 @@ async function startNames(config: AgentConfig, engine: RuntimeEngine, log: Logge
   const { DnsService } = await import('./dns/service.js');
   const service = new DnsService({ upstreams: config.dnsUpstreams }, log);
   await engine.names.listen((change) => service.update(change));
+  await service.watch(engine.domains);
   return service;
 }
 

@@ -124,6 +124,7 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	w->epoch = node->epoch;
 	w->jiffies = now();
 	w->tcp_flags = p.tcp_flags;
+	w->redirected = 0;
 	w->had_old = e != NULL;
 	w->reply = e && (e->flags & FLOW_REPLY);
 	w->len = p.len;

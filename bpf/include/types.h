@@ -127,6 +127,7 @@ enum endpoint_flag {
 	EP_L2 = 2, /* programs run inside the container's namespace (macvlan): judge only */
 	EP_LIMIT = 4, /* it has an entry in `bandwidth` */
 	EP_AUDIT = 8, /* what its policy denies is logged, not dropped */
+	EP_NAMES = 16, /* its policy has domain names: its questions go to the name server of its gateway */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */

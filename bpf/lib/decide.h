@@ -144,6 +144,36 @@ static __always_inline bool source_is_local(const struct work *w)
 	return ep && !(ep->flags & EP_L2);
 }
 
+/*
+ * A question to a name server of a container whose policy has domain names, and which it may ask: it goes to the name
+ * server at its gateway, which asks the one it was meant for, and lets the answer go when its addresses are in the
+ * maps. Without an agent nobody listens there, and the question goes its own way. Returns 1 if it is redirected.
+ */
+__noinline int to_name_server(struct __sk_buff *skb)
+{
+	struct work *w = work_area();
+	struct network *net;
+	__u32 number;
+
+	if (!w || w->f.dport != bpf_htons(53) || (w->fwd.proto != IPPROTO_UDP && w->fwd.proto != IPPROTO_TCP))
+		return 0;
+	number = w->src.network;
+	net = bpf_map_lookup_elem(&networks, &number);
+	if (!net)
+		return 0;
+	w->rev = w->fwd;
+	w->rev.daddr = addr_is_v4(&w->fwd.daddr) ? net->gateway4 : net->gateway6;
+	if (addr_is_zero(&w->rev.daddr) || addr_equal(&w->rev.daddr, &w->f.daddr) ||
+	    !host_socket(skb, &w->rev))
+		return 0;
+	w->f.daddr = w->rev.daddr;
+	w->f.flags |= FLOW_DNAT;
+	w->dst.flags = ADDR_HOST;
+	w->dst.ifindex = 0;
+	w->redirected = 1;
+	return 1;
+}
+
 /* Verified once and not once per caller: it takes the working memory from the map again. */
 __noinline int decide(struct __sk_buff *skb)
 {
@@ -227,6 +257,10 @@ __noinline int decide(struct __sk_buff *skb)
 	reason = judge(w, sep, dep);
 	if (reason)
 		return reason;
+	/* A bridge would carry what is for a container on it past the host. */
+	if (unlikely(sep && (sep->flags & EP_NAMES)) && !(dep && (sep->flags & EP_BRIDGE)) &&
+	    to_name_server(skb))
+		dep = NULL;
 
 	/* Which way does it go, and which way do the answers come? */
 	w->rev.proto = w->fwd.proto;
@@ -317,7 +351,8 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.dst_identity = w->dst.identity;
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
-	if (addr_is_zero(&w->snat) && w->published && (dep || (w->f.flags & FLOW_SERVICE))) {
+	if (addr_is_zero(&w->snat) &&
+	    ((w->published && (dep || (w->f.flags & FLOW_SERVICE))) || unlikely(w->redirected))) {
 		/* The same answers may already belong to a flow that came by another address. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 
@@ -569,6 +604,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->claimed = 0;
 	w->keep_port = 0;
 	w->had_old = 0;
+	w->redirected = 0;
 	w->len = p->len;
 	w->half_ifindex = 0;
 	w->pickup = node->pickup;

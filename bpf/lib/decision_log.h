@@ -18,7 +18,8 @@ __noinline int log_decision(struct packet *p, __u32 reason)
 	log_begin(s);
 	if (!reason || w->src.ifindex)
 		s->key.saddr = w->fwd.saddr;
-	s->key.daddr = w->f.daddr;
+	/* A question to a name server was meant for that one, wherever it goes. */
+	s->key.daddr = w->redirected ? w->fwd.daddr : w->f.daddr;
 	s->key.ifindex = w->fwd.ifindex;
 	s->key.src_identity = w->info.src_identity;
 	s->key.rule_egress = w->f.rule_egress;

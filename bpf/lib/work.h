@@ -37,6 +37,7 @@ struct work {
 	__u32 published; /* node.published */
 	__u32 ingress; /* dry run only: what the receiver's policy says, enum drop_reason */
 	__u32 direct; /* a new TCP flow goes to the flow table, not to the half-open one */
+	__u32 redirected; /* a question that goes to the name server at the gateway */
 	__u32 service_snat; /* from outside to a service: the source is to be translated */
 	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };

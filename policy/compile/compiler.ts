@@ -284,7 +284,11 @@ export class PolicyCompiler {
   }
 
   #upsertNode(input: NodeInput, update: Update): void {
-    const group = this.#selection.nodeGroup(input.labels, update);
+    const { labels, learned } = input;
+    const group =
+      learned === true
+        ? this.#selection.learnedGroup(labels, update)
+        : this.#selection.nodeGroup(labels, update);
     const before = new Map((this.#nodes.get(input.name) ?? []).map((address) => [address.id, address]));
     const now = [...new Set(input.addresses.map(canonicalAddress))].map((text) => {
       const id = `node ${input.name} ${text}`;

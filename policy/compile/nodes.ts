@@ -8,7 +8,7 @@ import type { Direction, EndpointNumbers, PolicyResource, PortKey, PortValue } f
 
 /**
  * A namespace that has labels of its own, endpoints or policies. One without a name, which no selector
- * selects, holds the addresses of nodes.
+ * selects, holds the addresses of nodes; another one those of domain names.
  */
 export interface NamespaceNode {
   readonly name: string;

@@ -189,6 +189,10 @@ export class Parts {
     if (peer.type === 'nodes') {
       return { type: 'pods', selector: this.#selection.acquire({ nodes: true }, peer.nodeSelector, update) };
     }
+    if (peer.type === 'domain') {
+      const requirements = [{ key: peer.pattern, operator: 'Exists' as const, values: [] }];
+      return { type: 'pods', selector: this.#selection.acquire({ learned: true }, { requirements }, update) };
+    }
     if (peer.type === 'pods') {
       const place =
         peer.namespaceSelector !== undefined

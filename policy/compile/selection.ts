@@ -16,11 +16,12 @@ const NAME_LABEL = 'kubernetes.io/metadata.name';
 /** With more namespaces than this, groups are found by their labels first. */
 const FEW_NAMESPACES = 8;
 
-/** Where the peers of a rule are: one namespace, those that a selector selects, or the nodes. */
+/** Where the peers of a rule are: one namespace, those that a selector selects, the nodes, or addresses of names. */
 export type PeerPlace =
   | { readonly namespace: string }
   | { readonly namespaces: LabelSelector }
-  | { readonly nodes: true };
+  | { readonly nodes: true }
+  | { readonly learned: true };
 
 function newScope(key: string, selector: LabelSelector | undefined): Scope {
   return {
@@ -33,8 +34,8 @@ function newScope(key: string, selector: LabelSelector | undefined): Scope {
   };
 }
 
-function newNamespace(name: string, labels: Labels): NamespaceNode {
-  const own = newScope(`=${name}`, undefined);
+function newNamespace(name: string, labels: Labels, key = `=${name}`): NamespaceNode {
+  const own = newScope(key, undefined);
   const namespace = {
     name,
     labels,
@@ -83,6 +84,7 @@ export class Selection {
   readonly #unused = new Set<PeerSelector>();
   readonly #counter = { next: 1 };
   readonly #nodes = newNamespace('', {});
+  readonly #learned = newNamespace('', {}, '?');
 
   /** The namespace, which has only the label with its name until it is declared. */
   namespace(name: string, update: Update): NamespaceNode {
@@ -126,6 +128,12 @@ export class Selection {
   nodeGroup(labels: Labels, update: Update): Group {
     const key = JSON.stringify([this.#nodes.name, labelsKey(labels)]);
     return this.#groups.get(key) ?? this.#newGroup(key, this.#nodes, labels, [], update);
+  }
+
+  /** The group of addresses whose names match these patterns. */
+  learnedGroup(labels: Labels, update: Update): Group {
+    const key = JSON.stringify(['', 'learned', labelsKey(labels)]);
+    return this.#groups.get(key) ?? this.#newGroup(key, this.#learned, labels, [], update);
   }
 
   #newGroup(
@@ -272,7 +280,14 @@ export class Selection {
   /** Forgets a namespace that nothing refers to. */
   removeIfIdle(namespace: NamespaceNode, update: Update): void {
     const { declared, groups, own } = namespace;
-    if (namespace === this.#nodes || declared || groups.size > 0 || own.count > 0) return;
+    if (
+      namespace === this.#nodes ||
+      namespace === this.#learned ||
+      declared ||
+      groups.size > 0 ||
+      own.count > 0
+    )
+      return;
     const { journal } = update;
     journal.drop(this.#namespaces, namespace.name);
     this.#namespaceIndex.remove(namespace, journal);
@@ -281,6 +296,7 @@ export class Selection {
 
   #place(place: PeerPlace, update: Update): Scope {
     if ('nodes' in place) return this.#nodes.own;
+    if ('learned' in place) return this.#learned.own;
     if ('namespace' in place) return this.namespace(place.namespace, update).own;
     const selector = place.namespaces;
     const key = `~${selectorKey(selector)}`;

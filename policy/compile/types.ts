@@ -50,7 +50,10 @@ export interface EndpointInput {
 }
 
 /** A node of the cluster, for peers that select nodes; its addresses get identities of their own. */
-export type NodeInput = Pick<NodeResource, 'kind' | 'name' | 'labels' | 'addresses'>;
+export type NodeInput = Pick<NodeResource, 'kind' | 'name' | 'labels' | 'addresses'> & {
+  /** It is no node: addresses that names have; labels are the patterns that the names match. It stays so. */
+  readonly learned?: true;
+};
 
 export type PolicyResource = NetworkPolicyResource | ClusterNetworkPolicyResource;
 

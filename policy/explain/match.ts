@@ -36,6 +36,8 @@ function peerProblems(
     return around === undefined ? [] : [`peer ${address}: is inside ${around}, an exception of ${peer.cidr}`];
   }
   if (peer.type === 'nodes') return [`peer ${address}: must be a node`];
+  if (peer.type === 'domain')
+    return [`peer ${address}: must be an address that DNS gave for ${peer.pattern}`];
   if (endpoint === undefined) return [`peer ${address}: must be a container`];
   const name = `${endpoint.namespace}/${endpoint.name}`;
   const problems: string[] = [];

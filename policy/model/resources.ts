@@ -152,7 +152,9 @@ export type PolicyPeer =
     }
   | { readonly type: 'ipBlock'; readonly cidr: string; readonly except: readonly string[] }
   /** Addresses of nodes; only in ClusterNetworkPolicies. */
-  | { readonly type: 'nodes'; readonly nodeSelector: LabelSelector };
+  | { readonly type: 'nodes'; readonly nodeSelector: LabelSelector }
+  /** Addresses that a domain name has, by the answers of name servers; only in egress. See policy/domains.ts. */
+  | { readonly type: 'domain'; readonly pattern: string };
 
 export interface PolicyPort {
   /** Absent: every protocol (only together with an absent port). */

@@ -8,6 +8,7 @@
  */
 import { z } from 'zod';
 import { type Cidr, formatCidr } from '../address.js';
+import { badDomainPattern, canonicalDomain } from '../domains.js';
 import { SluiceError } from '../errors.js';
 import type {
   ClusterNetworkPolicyResource,
@@ -96,10 +97,7 @@ const networks = items(
   });
 });
 
-/** Refused until names are resolved, so that nobody relies on a rule that does nothing. */
-const domainNames = z.unknown().superRefine((_, ctx) => {
-  refuseWith(ctx, SluiceError.of('SLU1402', {}));
-});
+const domainNames = items(textOf(badDomainPattern));
 
 const podPeers = { namespaces: optional(selector), pods: optional(namespacedPod) };
 const ingressPeer = oneOf(podPeers);
@@ -122,20 +120,23 @@ const rule = {
   protocols: optional(items(protocolMatch)),
 };
 const ingressRule = mapping({ ...rule, from: items(ingressPeer) });
-const egressRule = mapping({ ...rule, to: items(egressPeer) }).superRefine(({ to, protocols }, ctx) => {
-  const named = (protocols ?? []).findIndex((match) => match.destinationNamedPort !== undefined);
-  const kind = to.some((peer) => peer.nodes !== undefined)
-    ? 'nodes'
-    : to.some((peer) => peer.networks !== undefined)
-      ? 'networks'
-      : undefined;
-  if (named >= 0 && kind !== undefined)
-    refuse(ctx, `cannot be used with a peer of ${kind}: they have no named ports`, [
-      'protocols',
-      named,
-      'destinationNamedPort',
-    ]);
-});
+const egressRule = mapping({ ...rule, to: items(egressPeer) }).superRefine(
+  ({ to, protocols, action }, ctx) => {
+    const named = (protocols ?? []).findIndex((match) => match.destinationNamedPort !== undefined);
+    const kind = (['nodes', 'networks', 'domainNames'] as const).find((field) =>
+      to.some((peer) => peer[field] !== undefined),
+    );
+    const names = to.findIndex((peer) => peer.domainNames !== undefined);
+    if (names >= 0 && action !== 'Accept')
+      refuseWith(ctx, SluiceError.of('SLU7301', { action }), ['to', names, 'domainNames']);
+    if (named >= 0 && kind !== undefined)
+      refuse(ctx, `cannot be used with a peer of ${kind}: they have no named ports`, [
+        'protocols',
+        named,
+        'destinationNamedPort',
+      ]);
+  },
+);
 
 function rules<T extends z.ZodType>(type: T) {
   return optional(z.array(type).max(MAX_ITEMS, { error: `must not have more than ${MAX_ITEMS} rules` }));
@@ -170,6 +171,8 @@ function lowerPods({ namespaces, pods }: SubjectDocument): ClusterNetworkPolicyR
 function lowerPeer(peer: PeerDocument): PolicyPeer[] {
   if (peer.networks !== undefined)
     return peer.networks.map((cidr) => ({ type: 'ipBlock', cidr: formatCidr(cidr), except: [] }));
+  if (peer.domainNames !== undefined)
+    return peer.domainNames.map((name) => ({ type: 'domain', pattern: canonicalDomain(name) }));
   if (peer.nodes !== undefined) return [{ type: 'nodes', nodeSelector: lowerSelector(peer.nodes) }];
   return [{ type: 'pods', ...lowerPods(peer) }];
 }

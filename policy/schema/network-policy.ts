@@ -6,6 +6,8 @@
  */
 import { z } from 'zod';
 import { cidrContainsCidr, formatCidr } from '../address.js';
+import { badDomainPattern, canonicalDomain } from '../domains.js';
+import { SluiceError } from '../errors.js';
 import type { NetworkPolicyResource, PolicyPeer, PolicyPort, PolicyRule } from '../model/resources.js';
 import {
   mapping,
@@ -16,6 +18,7 @@ import {
   portNumber,
   protocol,
   refuse,
+  refuseWith,
   textOf,
 } from './fields.js';
 import type { Lowering } from './lowering.js';
@@ -75,6 +78,10 @@ const egressRule = mapping({
   ports: optional(z.array(orEmpty(policyPort))),
 });
 
+/** Domain names that the selected pods may reach too, such as `www.example.com:443, *.example.org`. */
+const DOMAIN_NAMES = 'sluice.dev/egress-domain-names';
+const MAX_DOMAIN_NAMES = 1000;
+
 const policyTypes = z
   .array(z.enum(['Ingress', 'Egress']))
   .max(2, { error: 'must not have more than two entries' });
@@ -92,9 +99,49 @@ export const networkPolicySchema = mapping({
     }),
   ),
   status: z.unknown().optional(),
+}).superRefine(({ metadata, spec }, ctx) => {
+  const text = metadata.annotations?.[DOMAIN_NAMES];
+  if (text === undefined) return;
+  const path = ['metadata', 'annotations', DOMAIN_NAMES];
+  const given = spec?.policyTypes ?? [];
+  if (!given.includes('Egress') && (given.length > 0 || (spec?.egress ?? []).length === 0))
+    refuseWith(ctx, SluiceError.of('SLU7302', { annotation: DOMAIN_NAMES }), path);
+  const entries = entriesOf(text);
+  if (entries.length === 0 || entries.length > MAX_DOMAIN_NAMES)
+    refuse(ctx, `must have 1 to ${MAX_DOMAIN_NAMES} entries, not ${entries.length}`, path);
+  for (const entry of entries) {
+    const read = domainEntry(entry);
+    if (typeof read === 'string') refuse(ctx, read, path);
+  }
 });
 
 type PolicyDocument = z.output<typeof networkPolicySchema>;
+
+/** An entry of the annotation: a name or pattern, all ports or one. */
+function domainEntry(text: string): { readonly pattern: string; readonly port?: PolicyPort } | string {
+  const match = /^([^:/]*)(?::(\d{1,5})(?:\/(TCP|UDP|SCTP))?)?$/.exec(text);
+  const [, name = '', port, protocol = 'TCP'] = match ?? [];
+  const bad =
+    match === null ? `"${text}" must be NAME, NAME:PORT or NAME:PORT/PROTOCOL` : badDomainPattern(name);
+  if (bad !== undefined) return bad;
+  const pattern = canonicalDomain(name);
+  if (port === undefined) return { pattern };
+  if (Number(port) < 1 || Number(port) > 65535) return `the port of "${text}" must be from 1 to 65535`;
+  return { pattern, port: { protocol: protocol as 'TCP', port: Number(port) } };
+}
+
+const entriesOf = (text: string): string[] => text.split(/[\s,]+/).filter((entry) => entry !== '');
+
+/** Rules of the annotation: one for each entry, behind those of the document. */
+function domainRules(text: string, first: number, origin: PolicyRule['origin']): PolicyRule[] {
+  return entriesOf(text).flatMap((entry, i) => {
+    const read = domainEntry(entry);
+    if (typeof read === 'string') return [];
+    const { pattern, port } = read;
+    const ports = port === undefined ? [] : [port];
+    return [{ index: first + i, origin, peers: [{ type: 'domain', pattern }], ports }];
+  });
+}
 type PeerDocument = z.output<typeof peer>;
 type PortDocument = z.output<typeof policyPort>;
 
@@ -150,7 +197,16 @@ export function lowerNetworkPolicy(document: PolicyDocument, lowering: Lowering)
       ? { ingress: ingress.map((value, i) => rule('ingress', i, value.from, value.ports)) }
       : {}),
     ...(types.includes('Egress')
-      ? { egress: egress.map((value, i) => rule('egress', i, value.to, value.ports)) }
+      ? {
+          egress: [
+            ...egress.map((value, i) => rule('egress', i, value.to, value.ports)),
+            ...domainRules(
+              document.metadata.annotations?.[DOMAIN_NAMES] ?? '',
+              egress.length,
+              lowering.at(['metadata', 'annotations', DOMAIN_NAMES]),
+            ),
+          ],
+        }
       : {}),
   };
 }

@@ -31,6 +31,8 @@ export class AddressTable {
   readonly #identities = new Map<string, number>();
   readonly #places = new Map<string, Place>();
   readonly #remote = new Map<string, Remote>();
+  /** Addresses of domain names. */
+  readonly #learned = new Map<string, true>();
   readonly #host = new Map<string, number>(); // address -> how many reasons it is the host's
 
   readonly #servesNodePorts: (address: string) => boolean;
@@ -99,6 +101,11 @@ export class AddressTable {
     return this.#change(address, this.#remote, undefined);
   }
 
+  /** Whether the address is known from an answer of a name server; like any outside, but for its identity. */
+  setLearned(address: string, learned: boolean): () => void {
+    return this.#change(address, this.#learned, learned ? true : undefined);
+  }
+
   /** The address is the host's for one more reason (a device, a gateway). */
   addHost(address: string): () => void {
     return this.#change(address, this.#host, (this.#host.get(address) ?? 0) + 1);
@@ -143,7 +150,11 @@ export class AddressTable {
     }
     const remote = this.#remote.get(address);
     const identity = this.#identities.get(address);
-    if (remote === undefined || identity === undefined) return undefined;
+    if (identity === undefined) return undefined;
+    if (remote === undefined) {
+      if (!this.#learned.has(address)) return undefined;
+      return { identity, ifindex: 0, network: 0, flags: 0, node: NO_ADDRESS };
+    }
     const flags = AddrFlag.Cluster | (remote.isNode ? AddrFlag.Node : 0);
     return { identity, ifindex: 0, network: remote.network, flags, node: remote.node };
   }

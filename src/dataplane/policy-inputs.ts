@@ -1,6 +1,7 @@
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
 import type {
   CompileDelta,
+  CompilerChange,
   CompilerInput,
   CompilerKey,
   EndpointInput,
@@ -69,6 +70,13 @@ export class PolicyInputs {
     }
     if (first && upsert.length > CHUNK) return this.#inChunks(upsert);
     const delta = this.#compiler.update({ upsert, remove }, !first);
+    undo.push(() => this.#compiler.rollback());
+    return delta;
+  }
+
+  /** Inputs that are no objects. */
+  change(change: CompilerChange, undo: Rollback): CompileDelta {
+    const delta = this.#compiler.update(change);
     undo.push(() => this.#compiler.rollback());
     return delta;
   }

@@ -1,6 +1,6 @@
 import { netnsPath } from '../../loader/netns.js';
 import type { PolicyCompiler } from '../../policy/compile/compiler.js';
-import type { CompileDelta } from '../../policy/compile/types.js';
+import type { CompileDelta, CompilerChange } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
@@ -127,6 +127,32 @@ export class Reconciler {
       if (failures.length === 0) throw error;
       this.#log.error({ err: failures[0] }, 'taking a change back failed');
       throw SluiceError.of('SLU2507', { reason: asError(error).message, undo: asError(failures[0]).message });
+    }
+  }
+
+  /**
+   * Brings inputs of the compiler into force that are no objects, and what `write` does with them. All or nothing; the
+   * epoch is the caller's. Throws SLU3301 when it does not fit, and the kernel's error.
+   */
+  changeInputs(change: CompilerChange, write: (undo: Rollback) => void): void {
+    const undo = new Rollback();
+    let delta: CompileDelta;
+    try {
+      delta = this.#policies.change(change, undo);
+      this.#switch.check(delta);
+      const { addresses } = this.#kernel;
+      fits('addrs', addresses.size + delta.addresses.set.length, addresses.capacity);
+      this.#switch.apply(delta, undo);
+      write(undo);
+    } catch (error) {
+      const failures = undo.run();
+      if (failures.length === 0) throw error;
+      throw SluiceError.of('SLU2507', { reason: asError(error).message, undo: asError(failures[0]).message });
+    }
+    this.#switch.finish(delta);
+    for (const rest of this.#policies.settle([])) {
+      this.#switch.apply(rest, new Rollback());
+      this.#switch.finish(rest);
     }
   }
 

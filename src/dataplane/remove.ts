@@ -29,6 +29,7 @@ const STATE = [
   'history',
   'flows',
   'audit.json',
+  'domains',
   'confirm.json',
   'bpf.json',
   'host.json',

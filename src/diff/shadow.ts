@@ -2,7 +2,7 @@ import type { Endpoint, Trace } from '../../loader/abi/gen/types.gen.js';
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
 import { insideNetns, type Netns } from '../../loader/netns.js';
 import { PolicyCompiler } from '../../policy/compile/compiler.js';
-import type { CompilerChange, CompilerInput, CompilerKey } from '../../policy/compile/types.js';
+import type { CompilerChange, CompilerInput, CompilerKey, NodeInput } from '../../policy/compile/types.js';
 import type { PodResource } from '../../policy/model/resources.js';
 import type { AgentConfig } from '../config.js';
 import { AddressTable } from '../dataplane/address-table.js';
@@ -46,8 +46,8 @@ export interface ShadowParts {
   readonly numberOf: (network: string) => number | undefined;
   /** Whether a pod is on another node. */
   readonly isElsewhere: (pod: PodResource) => boolean;
-  /** Inputs of the compiler that are no objects. */
-  readonly more: () => Iterable<CompilerInput>;
+  /** Addresses of domain names, as inputs of the compiler. */
+  readonly learned: () => Iterable<NodeInput>;
 }
 
 interface Known {
@@ -71,6 +71,7 @@ export class Shadow {
   readonly #inputs = new Map<string, Known>();
   readonly #hosts = new Set<string>();
   readonly #remote = new Set<string>();
+  readonly #learned = new Set<string>();
   readonly #reserved = new Map<string, number>();
 
   /** Loads the programs, which takes some tenths of a second. Throws SLU3302, SLU3303. */
@@ -155,6 +156,17 @@ export class Shadow {
       this.#addresses.setRemote(address, place);
       this.#remote.add(address);
     }
+    const learned = new Set([...this.#parts.learned()].flatMap(({ addresses }) => addresses));
+    for (const address of [...this.#learned])
+      if (!learned.has(address)) {
+        this.#addresses.setLearned(address, false);
+        this.#learned.delete(address);
+      }
+    for (const address of learned)
+      if (!this.#learned.has(address)) {
+        this.#addresses.setLearned(address, true);
+        this.#learned.add(address);
+      }
     const ranges = new Map<string, number>();
     for (const { name, mode, ipv4, ipv6 } of objects.ofKind('Network')) {
       if (mode !== 'routed' && mode !== 'bridge') continue;
@@ -239,13 +251,13 @@ export class Shadow {
   }
 
   *#wanted(): Generator<CompilerInput> {
-    const { objects, more } = this.#parts;
+    const { objects, learned } = this.#parts;
     yield* objects.ofKind('Namespace');
     yield* objects.ofKind('NetworkPolicy');
     yield* objects.ofKind('ClusterNetworkPolicy');
     for (const node of objects.ofKind('Node')) yield nodeInput(node);
     for (const pod of objects.ofKind('Pod')) if (this.#parts.isElsewhere(pod)) yield podInput(pod);
-    yield* more();
+    yield* learned();
     for (const { live } of this.#live.values()) {
       const container = objects.get(`Container ${live.spec.container}`);
       if (container?.kind === 'Container') yield endpointInput(live.spec, container);

@@ -7,8 +7,7 @@ import { HEADER_BYTES } from './wire.js';
 const TIMEOUT = 2000;
 const ROUNDS = 2;
 /** Queries under way: in all, and for one client. */
-const MAX_ALL = 512;
-const MAX_CLIENT = 64;
+const LIMITS = { all: 512, client: 64 };
 const MAX_TCP = 65_535;
 
 /** Where a server listens; the port is 53 outside of tests. */
@@ -21,10 +20,12 @@ export interface Upstream {
 export class Forwarder {
   readonly #upstreams: () => readonly Upstream[];
   readonly #busy = new Map<string, number>();
+  readonly #limits: Readonly<typeof LIMITS>;
   #all = 0;
 
-  constructor(upstreams: () => readonly Upstream[]) {
+  constructor(upstreams: () => readonly Upstream[], limits: Readonly<typeof LIMITS> = LIMITS) {
     this.#upstreams = upstreams;
+    this.#limits = limits;
   }
 
   /** Queries that wait for an answer. */
@@ -33,14 +34,19 @@ export class Forwarder {
   }
 
   /** The answer to a client's message, with the client's id; undefined if nobody answered or too much is under way. */
-  async ask(message: Buffer, client: string, tcp: boolean): Promise<Buffer | undefined> {
+  async ask(
+    message: Buffer,
+    client: string,
+    tcp: boolean,
+    servers = this.#upstreams(),
+  ): Promise<Buffer | undefined> {
     const busy = this.#busy.get(client) ?? 0;
-    if (this.#all >= MAX_ALL || busy >= MAX_CLIENT) return undefined;
+    if (this.#all >= this.#limits.all || busy >= this.#limits.client) return undefined;
     this.#all++;
     this.#busy.set(client, busy + 1);
     try {
       for (let round = 0; round < ROUNDS; round++) {
-        for (const upstream of this.#upstreams()) {
+        for (const upstream of servers) {
           const answer = await (tcp ? askTcp : askUdp)(message, upstream);
           if (answer === undefined) continue;
           message.copy(answer, 0, 0, 2);

@@ -1,9 +1,14 @@
 import type { NameChange } from './names.js';
 import type { DnsCounters } from './server.js';
+import type { DnsAnswer, DnsQuestion } from './watch.js';
 
 /** What the agent tells the thread that answers. */
 export type ToWorker =
   | { readonly type: 'change'; readonly change: NameChange; readonly sequence: number }
+  /** Addresses of the containers whose questions are watched. */
+  | { readonly type: 'watched'; readonly clients: readonly string[]; readonly sequence: number }
+  /** To `whom` (with the name server that was meant) and to `learn`. */
+  | { readonly type: 'reply'; readonly id: number; readonly server?: string }
   | { readonly type: 'close' };
 
 /** What the thread tells the agent. */
@@ -12,6 +17,8 @@ export type FromWorker =
   | { readonly type: 'problem'; readonly address: string; readonly network: string; readonly reason?: string }
   /** It listens, or has said where it can't, after the change of this sequence number. */
   | { readonly type: 'settled'; readonly sequence: number }
+  | { readonly type: 'whom'; readonly id: number; readonly question: DnsQuestion }
+  | { readonly type: 'learn'; readonly id: number; readonly answer: DnsAnswer }
   | { readonly type: 'counters'; readonly counters: DnsCounters }
   | { readonly type: 'closed' };
 

@@ -4,7 +4,8 @@ import type { Answer } from 'dns-packet';
 import { canonicalAddress } from '../../policy/address.js';
 import type { Forwarder } from './forwarder.js';
 import type { NameTable } from './names.js';
-import { answer, fitUdp, type Query, RCODE, readQuery, reverseAddress, TTL } from './wire.js';
+import type { DnsAnswer, DnsQuestion } from './watch.js';
+import { addressesIn, answer, fitUdp, type Query, RCODE, readQuery, reverseAddress, TTL } from './wire.js';
 
 /** TCP: connections in all, of one client, questions under way on one, and milliseconds for a whole question. */
 const MAX_STREAMS = 256;
@@ -12,6 +13,7 @@ const MAX_STREAMS_CLIENT = 32;
 const MAX_PIPELINE = 32;
 const IDLE = 10_000;
 const MAX_MESSAGE = 65_535;
+const DNS_PORT = 53;
 
 /** An address to listen at; the gateway of a network. */
 export interface Listener {
@@ -31,6 +33,18 @@ export interface DnsCounters {
   invalid: number;
 }
 
+/** How questions of some clients are answered: by the server that they asked, and when the answer has been learned. */
+export interface Watch {
+  readonly forwarder: Forwarder;
+  readonly watches: (client: string) => boolean;
+  /** Undefined: it was meant for the gateway. */
+  readonly serverOf: (question: DnsQuestion) => Promise<string | undefined>;
+  readonly learn: (answer: DnsAnswer) => Promise<void>;
+}
+
+/** A question and the name server that it came to. */
+type From = DnsQuestion & { readonly network: string };
+
 interface Open {
   readonly udp: Socket;
   readonly tcp: Server;
@@ -44,14 +58,16 @@ export class DnsServer {
   readonly counters: DnsCounters = { local: 0, forwarded: 0, failed: 0, invalid: 0 };
   readonly #names: NameTable;
   readonly #forwarder: Forwarder;
+  readonly #watch: Watch | undefined;
   readonly #open = new Map<string, Open>();
   readonly #streams = new Map<string, number>();
   #streamCount = 0;
   #turn = 0;
 
-  constructor(names: NameTable, forwarder: Forwarder) {
+  constructor(names: NameTable, forwarder: Forwarder, watch?: Watch) {
     this.#names = names;
     this.#forwarder = forwarder;
+    this.#watch = watch;
   }
 
   /** Addresses that it listens at. */
@@ -63,7 +79,7 @@ export class DnsServer {
   async listen({ address, port, network }: Listener): Promise<void> {
     if (this.#open.has(address)) return;
     const udp = createSocket({ type: isIPv6(address) ? 'udp6' : 'udp4', ipv6Only: isIPv6(address) });
-    const tcp = createServer((stream) => this.#stream(stream, network));
+    const tcp = createServer((stream) => this.#stream(stream, network, address));
     tcp.maxConnections = MAX_STREAMS;
     const open = { udp, tcp };
     this.#open.set(address, open);
@@ -86,7 +102,8 @@ export class DnsServer {
     udp.on('error', () => undefined);
     tcp.on('error', () => undefined);
     udp.on('message', (message, from) => {
-      const reply = this.#answer(message, network, clientText(from.address), false);
+      const client = clientText(from.address);
+      const reply = this.#answer(message, { network, gateway: address, client, port: from.port, tcp: false });
       const send = (bytes: Buffer | undefined): void => {
         if (bytes !== undefined && this.#open.get(address) === open) udp.send(bytes, from.port, from.address);
       };
@@ -113,18 +130,15 @@ export class DnsServer {
   }
 
   /** The answer to a message; undefined: none is given. Local names are answered in this turn. */
-  #answer(
-    message: Buffer,
-    network: string,
-    client: string,
-    tcp: boolean,
-  ): Buffer | undefined | Promise<Buffer> {
+  #answer(message: Buffer, from: From): Buffer | undefined | Promise<Buffer> {
+    const { network, client, tcp } = from;
     const read = readQuery(message);
     if (!('query' in read)) {
       this.counters.invalid++;
       return 'reply' in read ? read.reply : undefined;
     }
     const { query } = read;
+    if (this.#watch?.watches(client) === true) return this.#watched(message, query, from, this.#watch);
     const local = this.#local(query, network, client);
     if (local !== undefined) {
       this.counters.local++;
@@ -136,6 +150,27 @@ export class DnsServer {
       const bytes = reply ?? answer(query, RCODE.failure);
       return tcp ? bytes : fitUdp(bytes, query);
     });
+  }
+
+  async #watched(message: Buffer, query: Query, from: From, watch: Watch): Promise<Buffer> {
+    const { network, client, tcp, gateway, port } = from;
+    const sized = (bytes: Buffer): Buffer => (tcp ? bytes : fitUdp(bytes, query));
+    const server = await watch.serverOf({ gateway, client, port, tcp });
+    const local = server === undefined ? this.#local(query, network, client) : undefined;
+    if (local !== undefined) {
+      this.counters.local++;
+      return sized(local);
+    }
+    const servers = server === undefined ? undefined : [{ address: server, port: DNS_PORT }];
+    const reply = await watch.forwarder.ask(message, client, tcp, servers);
+    if (reply === undefined) {
+      this.counters.failed++;
+      return sized(answer(query, RCODE.failure));
+    }
+    this.counters.forwarded++;
+    const found = addressesIn(reply, query.name);
+    if (found.addresses.length > 0) await watch.learn(found);
+    return sized(reply);
   }
 
   #local(query: Query, network: string, client: string): Buffer | undefined {
@@ -173,7 +208,8 @@ export class DnsServer {
   }
 
   /** Questions over TCP (RFC 7766): two bytes of length before each, several on one connection. */
-  #stream(stream: Stream, network: string): void {
+  #stream(stream: Stream, network: string, gateway: string): void {
+    const port = stream.remotePort ?? 0;
     const client = clientText(stream.remoteAddress ?? '');
     const count = this.#streams.get(client) ?? 0;
     if (count >= MAX_STREAMS_CLIENT || this.#streamCount >= MAX_STREAMS) {
@@ -207,7 +243,7 @@ export class DnsServer {
         const message = Buffer.from(pending.subarray(2, length + 2));
         pending = pending.subarray(length + 2);
         timer.refresh();
-        const reply = this.#answer(message, network, client, true);
+        const reply = this.#answer(message, { network, gateway, client, port, tcp: true });
         if (!(reply instanceof Promise)) send(reply);
         else {
           busy++;

@@ -4,6 +4,7 @@ import type { Logger } from '../log.js';
 import type { NameChange, NamedNetwork, NamedObject, NamedService } from './names.js';
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
 import type { DnsCounters } from './server.js';
+import type { NameWatcher } from './watch.js';
 
 /** Megabytes of heap that the thread may use before it is ended and started again. */
 const MAX_HEAP = 128;
@@ -26,6 +27,8 @@ export class DnsService {
   #sequence = 0;
   readonly #waiting = new Map<number, () => void>();
   #closed = false;
+  #watcher: NameWatcher | undefined;
+  #clients: readonly string[] = [];
 
   constructor(data: WorkerData, log: Logger) {
     this.#data = data;
@@ -49,6 +52,18 @@ export class DnsService {
     if (this.#worker !== undefined) this.#send(change);
     else if (this.#networks.size > 0) this.#start();
     return change.networks.length > 0 && this.#worker !== undefined ? this.#settled() : Promise.resolve();
+  }
+
+  /** Questions of the watcher's clients go where they were meant to go, and answers wait until it has learned them. */
+  async watch(watcher: NameWatcher): Promise<void> {
+    this.#watcher = watcher;
+    await watcher.onClients((clients) => {
+      if (clients.length + this.#clients.length === 0) return Promise.resolve();
+      this.#clients = clients;
+      if (this.#worker === undefined) return Promise.resolve();
+      this.#post({ type: 'watched', clients, sequence: ++this.#sequence });
+      return this.#settled();
+    });
   }
 
   #settled(): Promise<void> {
@@ -92,6 +107,7 @@ export class DnsService {
       this.#problems.clear();
       if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
     });
+    this.#post({ type: 'watched', clients: this.#clients, sequence: ++this.#sequence });
     this.#send({
       networks: [...this.#networks],
       objects: [...this.#objects],
@@ -102,6 +118,9 @@ export class DnsService {
   #hear(message: FromWorker): void {
     if (message.type === 'counters') this.#counters = message.counters;
     if (message.type === 'settled') this.#waiting.get(message.sequence)?.();
+    if (message.type === 'whom') this.#whom(message);
+    if (message.type === 'learn')
+      void this.#watcher?.learn(message.answer).then(() => this.#post({ type: 'reply', id: message.id }));
     if (message.type !== 'problem') return;
     const { address, network, reason } = message;
     if (reason === undefined) {
@@ -112,6 +131,16 @@ export class DnsService {
     const problem = SluiceError.of('SLU5301', { address, network, reason });
     this.#problems.set(address, problem);
     this.#log.warn({ address, network }, problem.toLine());
+  }
+
+  #whom({ id, question }: Extract<FromWorker, { type: 'whom' }>): void {
+    let server: string | undefined;
+    try {
+      server = this.#watcher?.serverOf(question);
+    } catch (err) {
+      this.#log.error({ err }, 'the name server of a question is not known');
+    }
+    this.#post({ type: 'reply', id, ...(server === undefined ? {} : { server }) });
   }
 
   #send(change: NameChange): void {

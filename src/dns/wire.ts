@@ -12,6 +12,8 @@ import {
   RECURSION_DESIRED,
   type RecordType,
 } from 'dns-packet';
+import { formatAddress, tryParseAddress } from '../../policy/address.js';
+import type { DnsAnswer } from './watch.js';
 
 /** Largest answer over UDP that is sent whatever the client can take: fits every path (DNS flag day 2020). */
 export const MAX_UDP = 1232;
@@ -84,6 +86,34 @@ export function readQuery(message: Buffer): Read {
   if (TRANSFERS.has(question.type)) return { reply: answer(query, RCODE.refused) };
   if (opt !== undefined && opt.ednsVersion !== 0) return { reply: answer(query, RCODE.badVersion) };
   return { query };
+}
+
+/** Aliases that are followed in one answer. */
+const MAX_ALIASES = 16;
+
+/** The addresses that an answer gives a name, and the aliases on the way. Empty for what is no such answer. */
+export function addressesIn(message: Buffer, asked: string): DnsAnswer {
+  const names = [asked];
+  const addresses: { address: string; ttl: number }[] = [];
+  let records: readonly Answer[];
+  try {
+    const packet = decode(message);
+    if (((packet.flags ?? 0) & 0xf) !== RCODE.ok) return { names, addresses };
+    records = packet.answers ?? [];
+  } catch {
+    return { names, addresses };
+  }
+  const owner = (name: string): string => name.toLowerCase().replace(/\.$/, '');
+  for (let at = 0; at < names.length && names.length < MAX_ALIASES; at++)
+    for (const record of records)
+      if (record.type === 'CNAME' && owner(record.name) === names[at] && !names.includes(owner(record.data)))
+        names.push(owner(record.data));
+  for (const record of records) {
+    if ((record.type !== 'A' && record.type !== 'AAAA') || !names.includes(owner(record.name))) continue;
+    const bytes = tryParseAddress(record.data);
+    if (bytes !== undefined) addresses.push({ address: formatAddress(bytes), ttl: record.ttl ?? 0 });
+  }
+  return { names, addresses };
 }
 
 /** An answer of our own. */

@@ -13,22 +13,37 @@ const PORT = 53;
 /** Milliseconds after which an address that was taken is tried again. */
 const RETRY = 2000;
 const COUNT_EVERY = 1000;
+/** Questions of watched containers under way: in all, and for one. */
+const WATCHED = { all: 2048, client: 1024 };
 
 const { upstreams } = workerData as WorkerData;
+const tell = (message: FromWorker): void => parentPort?.postMessage(message);
 const names = new NameTable();
 const host = new HostResolvers();
-const server: DnsServer = new DnsServer(
-  names,
-  new Forwarder((): Upstream[] => {
-    const own = new Set(server.listeners());
-    const servers = upstreams === 'auto' ? host.servers() : upstreams;
-    return servers.filter((address) => !own.has(address)).map((address) => ({ address, port: PORT }));
-  }),
-);
+const hosts = (): Upstream[] => {
+  const own = new Set(server.listeners());
+  const servers = upstreams === 'auto' ? host.servers() : upstreams;
+  return servers.filter((address) => !own.has(address)).map((address) => ({ address, port: PORT }));
+};
+/** What the agent was asked and has not answered. */
+const asked = new Map<number, (server?: string) => void>();
+let next = 0;
+const askAgent = (make: (id: number) => FromWorker): Promise<string | undefined> =>
+  new Promise((resolve) => {
+    const id = next++;
+    asked.set(id, resolve);
+    tell(make(id));
+  });
+let watched: ReadonlySet<string> = new Set();
+const server: DnsServer = new DnsServer(names, new Forwarder(hosts), {
+  // Its clients are few, and wait for nothing but their answers.
+  forwarder: new Forwarder(hosts, WATCHED),
+  watches: (client) => watched.has(client),
+  serverOf: (question) => askAgent((id) => ({ type: 'whom', id, question })),
+  learn: async (answer) => void (await askAgent((id) => ({ type: 'learn', id, answer }))),
+});
 const failing = new Map<string, string>();
 let queue: Promise<void> = Promise.resolve();
-
-const tell = (message: FromWorker): void => parentPort?.postMessage(message);
 
 /** Listens at the gateways of the networks that there are, and nowhere else. */
 async function settle(): Promise<void> {
@@ -61,6 +76,17 @@ parentPort?.on('message', (message: ToWorker) => {
     names.update(message.change);
     if (message.change.networks.length > 0) queue = queue.then(settle);
     queue = queue.then(() => tell({ type: 'settled', sequence: message.sequence }));
+    return;
+  }
+  if (message.type === 'watched') {
+    watched = new Set(message.clients);
+    queue = queue.then(() => tell({ type: 'settled', sequence: message.sequence }));
+    return;
+  }
+  if (message.type === 'reply') {
+    const done = asked.get(message.id);
+    asked.delete(message.id);
+    done?.(message.server);
     return;
   }
   clearInterval(retry);

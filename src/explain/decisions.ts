@@ -10,6 +10,7 @@ import type { ProbeHook } from '../probe/dry-run.js';
 import type { LiveDryRun } from '../probe/live.js';
 import { type ProbeProtocol, protocolNumber } from '../probe/packet.js';
 import type { End, Ends, Family } from './ends.js';
+import { FLOW_IF } from './flow-if.js';
 import type { Translation } from './types.js';
 
 /** A connection with both ends known. */
@@ -43,7 +44,6 @@ export interface Decision {
 /** First of the source ports (ICMP: ids) that are tried for one that no flow has. */
 const FIRST_PORT = 61_000;
 const PORT_TRIES = 1000;
-const FLOW_IF = { uplink: 0, host: 1 } as const;
 const NO_MAC = new Uint8Array(6);
 
 /** Ends that come after both policies were asked; every other drop comes before. */

@@ -1569,6 +1569,7 @@ export const EndpointFlag = {
   L2: 2,
   Limit: 4,
   Audit: 8,
+  Names: 16,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
@@ -1577,6 +1578,7 @@ export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag
   2: 'L2',
   4: 'Limit',
   8: 'Audit',
+  16: 'Names',
 };
 
 /** enum event_kind. */

@@ -1,0 +1,326 @@
+import { FlowFlag } from '../../loader/abi/gen/types.gen.js';
+import { formatAddress, parseAddress } from '../../policy/address.js';
+import type { CompilerChange, NodeInput } from '../../policy/compile/types.js';
+import { matchingPatterns } from '../../policy/domains.js';
+import type {
+  ClusterNetworkPolicyResource,
+  ContainerResource,
+  NetworkPolicyResource,
+} from '../../policy/model/resources.js';
+import { selects } from '../../policy/select.js';
+import type { Kernel } from '../dataplane/kernel.js';
+import type { Rollback } from '../dataplane/rollback.js';
+import type { DnsAnswer, DnsQuestion, NameWatcher } from '../dns/watch.js';
+import { FLOW_IF } from '../explain/flow-if.js';
+import { PROTOCOLS } from '../flows/protocols.js';
+import type { Logger } from '../log.js';
+import type { AttachmentSpec } from '../state/desired.js';
+import type { ObjectSet } from '../state/objects.js';
+import type { Learned } from './learned.js';
+
+const SWEEP_MS = 30_000;
+const DNS_PORT = 53;
+const NAMESPACE_LABEL = 'kubernetes.io/metadata.name';
+
+interface Parts {
+  readonly kernel: Kernel;
+  readonly objects: ObjectSet;
+  readonly learned: Learned;
+  readonly log: Logger;
+  readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Brings inputs of the compiler into force, and what `write` does with them; all or nothing. */
+  readonly change: (change: CompilerChange, write: (undo: Rollback) => void) => void;
+}
+
+interface Waiting {
+  readonly answer: DnsAnswer;
+  readonly done: () => void;
+}
+
+type PolicyWithNames = NetworkPolicyResource | ClusterNetworkPolicyResource;
+
+/**
+ * Names in rules. Whose policy has some asks through the agent (EP_NAMES): an answer goes on when its addresses are in
+ * the maps. An address is an input of the compiler whose labels are the patterns that its names match.
+ */
+export class Domains implements NameWatcher {
+  readonly #parts: Parts;
+  /** Patterns of all rules. */
+  #patterns: ReadonlySet<string> = new Set();
+  #policies: readonly PolicyWithNames[] = [];
+  /** Labels that each address has in the compiler. */
+  readonly #inForce = new Map<string, string>();
+  /** Attachments whose questions go through the agent. */
+  #marked: ReadonlySet<string> = new Set();
+  #watch: (clients: readonly string[]) => Promise<void> = () => Promise.resolve();
+  #queue: Waiting[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #warned = false;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /** What was learned before, in force before any policy is: the objects are staged. */
+  restore(): void {
+    this.#readPolicies();
+    this.#put(this.#parts.learned.addresses());
+  }
+
+  start(onError: (error: unknown) => void): void {
+    this.#timer = setInterval(() => {
+      void this.#parts.exclusive(async () => this.#sweep()).catch(onError);
+    }, SWEEP_MS).unref();
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    for (const { done } of this.#queue.splice(0)) done();
+    this.#parts.learned.close();
+  }
+
+  /** Whether questions of the attachment go through the agent. */
+  marks(spec: Pick<AttachmentSpec, 'container'>): boolean {
+    if (this.#policies.length === 0) return false;
+    const container = this.#parts.objects.get(`Container ${spec.container}`);
+    return (
+      container?.kind === 'Container' && this.#policies.some((policy) => this.#applies(policy, container))
+    );
+  }
+
+  /** For a trial: what the compiler gets of names, by the policies that are staged now. */
+  *inputs(): Generator<NodeInput> {
+    const patterns = patternsOf(this.#withNames());
+    for (const address of this.#parts.learned.addresses()) {
+      const labels = this.#labels(address, patterns);
+      if (labels !== undefined) yield input(address, labels);
+    }
+  }
+
+  /** Addresses that were learned. */
+  addresses(): IterableIterator<string> {
+    return this.#inForce.keys();
+  }
+
+  /** Definitions changed and are in force: rules with other names, other subjects. */
+  async changed(): Promise<void> {
+    const before = this.#patterns;
+    this.#readPolicies();
+    if (this.#policies.length === 0 && this.#marked.size === 0) return;
+    const { attachments, node } = this.#parts.kernel;
+    if (!sameSet(before, this.#patterns)) {
+      this.#put(this.#parts.learned.addresses());
+      node.nextEpoch();
+    }
+    const marked = new Set(
+      [...attachments.values()].filter(({ spec }) => this.marks(spec)).map(({ spec }) => spec.id),
+    );
+    const wrong = [...attachments.values()].filter(
+      ({ spec }) => marked.has(spec.id) !== this.#marked.has(spec.id),
+    );
+    this.#marked = marked;
+    await this.#watch(this.#clients());
+    for (const { spec, policy } of wrong) attachments.setPolicy(spec.id, policy);
+  }
+
+  /** NameWatcher */
+  async onClients(watch: (clients: readonly string[]) => Promise<void>): Promise<void> {
+    this.#watch = watch;
+    await watch(this.#clients());
+  }
+
+  /** NameWatcher: the flow's entry knows whom the container has asked. */
+  serverOf({ gateway, client, port, tcp }: DnsQuestion): string | undefined {
+    const entry = this.#parts.kernel.loaded.maps.flows.get({
+      saddr: parseAddress(gateway),
+      daddr: parseAddress(client),
+      sport: DNS_PORT,
+      dport: port,
+      ifindex: FLOW_IF.host,
+      proto: tcp ? PROTOCOLS.TCP : PROTOCOLS.UDP,
+    });
+    if (entry === undefined || (entry.flags & FlowFlag.Reply) === 0) return undefined;
+    const asked = formatAddress(entry.saddr);
+    return asked === gateway ? undefined : asked;
+  }
+
+  /** NameWatcher: resolves when the addresses are in the maps, or cannot be. Never rejects. */
+  learn(answer: DnsAnswer): Promise<void> {
+    const names = answer.names.filter((name) => matchingPatterns(this.#patterns, name).length > 0);
+    if (names.length === 0 || answer.addresses.length === 0 || this.#known(names, answer.addresses))
+      return Promise.resolve();
+    return new Promise((done) => {
+      this.#queue.push({ answer: { names, addresses: answer.addresses }, done });
+      if (this.#queue.length > 1) return;
+      void this.#parts
+        .exclusive(async () => this.#take())
+        .catch((err: unknown) => {
+          this.#parts.log.error({ err }, 'addresses of names were not learned');
+          for (const { done: finish } of this.#queue.splice(0)) finish();
+        });
+    });
+  }
+
+  /** Whether all of it is in force; then it is good for longer, and no change is needed. */
+  #known(names: readonly string[], addresses: DnsAnswer['addresses']): boolean {
+    const { learned, log } = this.#parts;
+    const inForce = addresses.every(
+      ({ address }) => this.#inForce.has(address) && names.every((name) => learned.has(name, address)),
+    );
+    if (!inForce) return false;
+    try {
+      learned.learn(names, addresses, Date.now());
+    } catch (err) {
+      log.error({ err }, 'addresses of names are not on disk');
+    }
+    return true;
+  }
+
+  /** All answers that wait, as one change. */
+  async #take(): Promise<void> {
+    const { learned, log } = this.#parts;
+    const taken = this.#queue;
+    this.#queue = [];
+    const now = Date.now();
+    const refused = learned.refused;
+    try {
+      const changed = new Set<string>();
+      for (const { answer } of taken) {
+        const addresses = answer.addresses.filter(({ address }) => this.#isOutside(address));
+        for (const address of learned.learn(answer.names, addresses, now)) changed.add(address);
+      }
+      this.#put(changed);
+    } finally {
+      for (const { done } of taken) done();
+    }
+    if (learned.refused > refused && !this.#warned) {
+      this.#warned = true;
+      log.warn(learned.sizes, 'no more addresses of names are kept: raise addressEntries');
+    }
+  }
+
+  /** Addresses of containers, pods, nodes and the host are known by what they are, and no name changes that. */
+  #isOutside(address: string): boolean {
+    const { addresses, cidrs } = this.#parts.kernel;
+    if (/^(0\.|127\.|169\.254\.|22[4-9]\.|2[3-5]\d\.|::$|::1$|fe[89ab]|ff)/.test(address)) return false;
+    return (
+      addresses.placeOf(address) === undefined &&
+      !addresses.isHost(address) &&
+      addresses.remoteOf(address) === undefined &&
+      cidrs.networkAround(parseAddress(address)) === 0
+    );
+  }
+
+  #sweep(): void {
+    const { learned, kernel } = this.#parts;
+    let used: Set<string> | undefined;
+    const inUse = (address: string): boolean => {
+      used ??= openDestinations(kernel);
+      return used.has(address);
+    };
+    const wants = (name: string): boolean => matchingPatterns(this.#patterns, name).length > 0;
+    const changed = learned.sweep(Date.now(), inUse, wants);
+    if (changed.size === 0) return;
+    this.#put(changed);
+    kernel.node.nextEpoch();
+  }
+
+  /** Brings what is known of these addresses into force. */
+  #put(addresses: Iterable<string>): void {
+    const upsert: NodeInput[] = [];
+    const gone: string[] = [];
+    for (const address of addresses) {
+      const labels = this.#labels(address, this.#patterns);
+      const text = labels === undefined ? undefined : JSON.stringify(labels);
+      if (this.#inForce.get(address) === text) continue;
+      if (labels === undefined) gone.push(address);
+      else upsert.push(input(address, labels));
+    }
+    if (upsert.length + gone.length === 0) return;
+    const { kernel, change } = this.#parts;
+    const remove = gone.map((address) => ({ kind: 'Node' as const, name: nameOf(address) }));
+    change({ upsert, remove }, (undo) => {
+      for (const {
+        addresses: [address = ''],
+      } of upsert)
+        undo.push(kernel.addresses.setLearned(address, true));
+      for (const address of gone) undo.push(kernel.addresses.setLearned(address, false));
+    });
+    for (const {
+      addresses: [address = ''],
+      labels,
+    } of upsert)
+      this.#inForce.set(address, JSON.stringify(Object.keys(labels)));
+    for (const address of gone) this.#inForce.delete(address);
+  }
+
+  /** Patterns that the names of an address match; undefined: none. */
+  #labels(address: string, patterns: ReadonlySet<string>): string[] | undefined {
+    const found = new Set<string>();
+    for (const name of this.#parts.learned.namesOf(address))
+      for (const pattern of matchingPatterns(patterns, name)) found.add(pattern);
+    return found.size === 0 ? undefined : [...found].sort();
+  }
+
+  #readPolicies(): void {
+    this.#policies = this.#withNames();
+    this.#patterns = patternsOf(this.#policies);
+  }
+
+  #withNames(): PolicyWithNames[] {
+    const { objects } = this.#parts;
+    return [...objects.ofKind('NetworkPolicy'), ...objects.ofKind('ClusterNetworkPolicy')].filter((policy) =>
+      policy.egress?.some(({ peers }) => peers.some(({ type }) => type === 'domain')),
+    );
+  }
+
+  #applies(policy: PolicyWithNames, { namespace, labels }: ContainerResource): boolean {
+    if (policy.kind === 'NetworkPolicy')
+      return policy.namespace === namespace && selects(policy.podSelector, labels);
+    const { namespaceSelector, podSelector } = policy.subject;
+    const declared = this.#parts.objects.get(`Namespace ${namespace}`);
+    const own = declared?.kind === 'Namespace' ? declared.labels : {};
+    return (
+      selects(namespaceSelector, { ...own, [NAMESPACE_LABEL]: namespace }) && selects(podSelector, labels)
+    );
+  }
+
+  #clients(): string[] {
+    const { attachments } = this.#parts.kernel;
+    return [...this.#marked].flatMap((id) => {
+      const spec = attachments.get(id)?.spec;
+      return [spec?.ipv4?.address, spec?.ipv6?.address].filter((address) => address !== undefined);
+    });
+  }
+}
+
+function patternsOf(policies: readonly PolicyWithNames[]): Set<string> {
+  const patterns = new Set<string>();
+  for (const { egress = [] } of policies)
+    for (const { peers } of egress)
+      for (const peer of peers) if (peer.type === 'domain') patterns.add(peer.pattern);
+  return patterns;
+}
+
+/** No node has such a name. */
+function nameOf(address: string): string {
+  return `name of ${address}`;
+}
+
+function input(address: string, patterns: readonly string[]): NodeInput {
+  const labels = Object.fromEntries(patterns.map((pattern) => [pattern, '']));
+  return { kind: 'Node', name: nameOf(address), labels, addresses: [address], learned: true };
+}
+
+function sameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  return a.size === b.size && [...a].every((entry) => b.has(entry));
+}
+
+/** Destinations outside of the flows that are open, after translation. */
+function openDestinations({ loaded }: Kernel): Set<string> {
+  const found = new Set<string>();
+  for (const [, flow] of loaded.maps.flows.entries())
+    if ((flow.flags & FlowFlag.Reply) === 0 && flow.peerIfindex === FLOW_IF.uplink)
+      found.add(formatAddress(flow.daddr));
+  return found;
+}
