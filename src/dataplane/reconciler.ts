@@ -141,7 +141,9 @@ export class Reconciler {
       delta = this.#policies.change(change, undo);
       this.#switch.check(delta);
       const { addresses } = this.#kernel;
-      fits('addrs', addresses.size + delta.addresses.set.length, addresses.capacity);
+      // After a restart most of them are in the map.
+      const fresh = delta.addresses.set.filter(([text]) => addresses.identityInKernel(text) === undefined);
+      fits('addrs', addresses.size + fresh.length, addresses.capacity);
       this.#switch.apply(delta, undo);
       write(undo);
     } catch (error) {

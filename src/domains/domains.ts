@@ -64,7 +64,11 @@ export class Domains implements NameWatcher {
   /** What was learned before, in force before any policy is: the objects are staged. */
   restore(): void {
     this.#readPolicies();
-    this.#put(this.#parts.learned.addresses());
+    try {
+      this.#put(this.#parts.learned.addresses());
+    } catch (err) {
+      this.#parts.log.error({ err }, 'addresses of names are not in force; names have to be asked for again');
+    }
   }
 
   start(onError: (error: unknown) => void): void {
