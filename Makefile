@@ -23,7 +23,7 @@ TOOL_SOURCES := $(shell find bench scripts examples -name '*.ts' 2>/dev/null)
 C_SOURCES := $(shell find bpf bench/tools src -name '*.[ch]' 2>/dev/null)
 BENCHES := $(patsubst bench/%.ts,%,$(filter-out %.test.ts,$(wildcard bench/*.ts)))
 
-.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test test-kernels demo bench rootfs dev clean
+.PHONY: help deps need-root bpf gen gen-check build tools check check-static format test test-kernels demo bench rootfs deb deb-test dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,13 @@ dev: deps ## on each change: rebuild, regenerate, type-check, run the tests it a
 
 rootfs: need-root build ## the image's root file system, without a registry, and an agent that starts in it
 	@scripts/rootfs
+
+deb: deps ## Debian package: build/deb/sluice_VERSION_ARCH.deb, checked with lintian
+	@$(MAKE) -s build
+	@scripts/deb
+
+deb-test: need-root deb ## install, use and purge the package on a Debian 12 root made by debootstrap
+	@scripts/deb-test
 
 clean: ## remove what was built (keeps node_modules)
 	rm -rf build dist bench/out

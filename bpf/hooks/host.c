@@ -10,7 +10,8 @@ static __always_inline int host_drop(struct packet *p, struct host_query *q, int
 {
 	struct verdict_info info = {.rule = q->rule};
 
-	return drop(p, &info, (__u32)reason, q->direction);
+	host_lose(p, &info, (__u32)reason, q->direction);
+	return TC_ACT_SHOT;
 }
 
 /* An ICMP error belongs to the flow that it is about, else it is judged like any ICMP message. */

@@ -133,7 +133,7 @@ static __always_inline int host_socket(struct __sk_buff *skb, const __u32 direct
 	if (!reason)
 		return PASS;
 	info.rule = q.rule;
-	drop(&p, &info, (__u32)reason, direction);
+	host_lose(&p, &info, (__u32)reason, direction);
 	return DENY;
 }
 

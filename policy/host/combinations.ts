@@ -1,3 +1,6 @@
+/** More than there are peers or combinations: two of them make one key. */
+const PEERS = 2 ** 26;
+
 /**
  * Sets of peers, as numbers: the class of an address is the set of those peers that contain it. There are few, however
  * many addresses there are. 0 is the empty set.
@@ -6,6 +9,7 @@ export class Combinations {
   readonly #members: (readonly number[])[] = [[]];
   readonly #numbers = new Map<string, number>([['', 0]]);
   readonly #unions = new Map<number, number>();
+  readonly #additions = new Map<number, number>();
 
   /** Peers of a class, ascending. */
   members(combination: number): readonly number[] {
@@ -13,8 +17,14 @@ export class Combinations {
   }
 
   with(combination: number, peer: number): number {
-    const members = this.members(combination);
-    return members.includes(peer) ? combination : this.#intern([...members, peer]);
+    const pair = combination * PEERS + peer;
+    let number = this.#additions.get(pair);
+    if (number === undefined) {
+      const members = this.members(combination);
+      number = members.includes(peer) ? combination : this.#intern([...members, peer]);
+      this.#additions.set(pair, number);
+    }
+    return number;
   }
 
   without(combination: number, peer: number): number {
@@ -25,7 +35,7 @@ export class Combinations {
   union(a: number, b: number): number {
     if (a === b || b === 0) return a;
     if (a === 0) return b;
-    const pair = a * 2 ** 26 + b;
+    const pair = a * PEERS + b;
     let both = this.#unions.get(pair);
     if (both === undefined) {
       both = this.#intern([...new Set([...this.members(a), ...this.members(b)])]);

@@ -18,12 +18,25 @@ const FEW = 8;
 
 const LENGTHS = 129;
 
+/** Prefixes at least this long are also found by their first bits. */
+const INDEXED = { 4: 16, 6: 32 } as const;
+
+function isIndexed(key: PrefixKey): boolean {
+  return lengthOf(key) >= (typeof key === 'number' ? INDEXED[4] : INDEXED[6]);
+}
+
+/** The first bits of a key: 16 of IPv4, 32 of IPv6. */
+function firstBits(key: PrefixKey): PrefixKey {
+  return typeof key === 'number' ? Math.floor(key / 2 ** 22) : key.slice(0, 4);
+}
+
 class FamilyTable<K extends PrefixKey> {
   readonly #combinations: Combinations;
   /** Peers that have exactly this prefix. */
   readonly #own = new Map<K, number>();
   readonly #classes = new Map<K, number>();
   readonly #lengths = new Uint32Array(LENGTHS);
+  readonly #index = new Map<PrefixKey, Set<K>>();
 
   constructor(combinations: Combinations) {
     this.#combinations = combinations;
@@ -72,7 +85,7 @@ class FamilyTable<K extends PrefixKey> {
   settle(touched: ReadonlySet<K>, changes: Map<PrefixKey, number>): void {
     if (touched.size === 0) return;
     const inside = this.#inside(touched);
-    const affected = [...touched, ...inside].sort((a, b) => lengthOf(a) - lengthOf(b));
+    const affected = byLength([...touched, ...inside]);
     const lengths = new Set(this.lengths());
     for (const key of touched) if (this.#own.has(key)) lengths.add(lengthOf(key));
     const descending = [...lengths].sort((a, b) => b - a);
@@ -94,9 +107,19 @@ class FamilyTable<K extends PrefixKey> {
     }
   }
 
-  #count(key: K, by: number): void {
+  #count(key: K, by: 1 | -1): void {
     const length = lengthOf(key);
     this.#lengths[length] = (this.#lengths[length] ?? 0) + by;
+    if (!isIndexed(key)) return;
+    const bits = firstBits(key);
+    const known = this.#index.get(bits);
+    if (by > 0) {
+      if (known === undefined) this.#index.set(bits, new Set([key]));
+      else known.add(key);
+    } else if (known !== undefined) {
+      known.delete(key);
+      if (known.size === 0) this.#index.delete(bits);
+    }
   }
 
   /** Class of the next wider prefix. */
@@ -110,6 +133,13 @@ class FamilyTable<K extends PrefixKey> {
     return 0;
   }
 
+  /** Prefixes that can be inside of these; undefined: of any. */
+  #candidates(wide: readonly K[] | undefined): Iterable<K> {
+    if (wide === undefined || !wide.every(isIndexed)) return this.#classes.keys();
+    const bits = new Set(wide.map(firstBits));
+    return [...bits].flatMap((first) => [...(this.#index.get(first) ?? [])]);
+  }
+
   /** Prefixes inside of touched ones, which are not touched themselves. */
   #inside(touched: ReadonlySet<K>): K[] {
     const lengths = [...new Set([...touched].map(lengthOf))];
@@ -117,7 +147,7 @@ class FamilyTable<K extends PrefixKey> {
     if (!this.lengths().some((length) => length > shortest)) return [];
     const out: K[] = [];
     const few = touched.size <= FEW ? [...touched] : undefined;
-    for (const key of this.#classes.keys()) {
+    for (const key of this.#candidates(few)) {
       const own = lengthOf(key);
       if (own <= shortest || touched.has(key)) continue;
       const contained =
@@ -128,6 +158,18 @@ class FamilyTable<K extends PrefixKey> {
     }
     return out;
   }
+}
+
+/** Shortest first. */
+function byLength<K extends PrefixKey>(keys: readonly K[]): K[] {
+  const lists: K[][] = [];
+  for (const key of keys) {
+    const length = lengthOf(key);
+    const list = lists[length];
+    if (list === undefined) lists[length] = [key];
+    else list.push(key);
+  }
+  return lists.flat();
 }
 
 export class PrefixTable {

@@ -6,6 +6,9 @@ import { type Cidr, formatAddress } from '../address.js';
 
 export type PrefixKey = number | string;
 
+/** Addresses in an IPv4 prefix, by its length. */
+const SIZES: readonly number[] = Array.from({ length: 33 }, (_, length) => 2 ** (32 - length));
+
 export function prefixKey({ address, prefixLength, family }: Cidr): PrefixKey {
   if (family === 6) return String.fromCharCode(...address, prefixLength);
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12);
@@ -26,7 +29,7 @@ export function lengthOf(key: PrefixKey): number {
 export function widen<K extends PrefixKey>(key: K, length: number): K {
   if (typeof key === 'number') {
     const address = Math.floor(key / 64);
-    return key4(address - (address % 2 ** (32 - length)), length) as K;
+    return key4(address - (address % (SIZES[length] ?? 1)), length) as K;
   }
   const whole = length >> 3;
   const rest = length & 7;

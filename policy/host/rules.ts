@@ -38,6 +38,11 @@ export function peerKey(peer: HostPeer): string {
   }
 }
 
+/** Whether a peer's key is that of containers. */
+export function isPodsKey(key: string): boolean {
+  return key.startsWith('pods ');
+}
+
 /** In which order policies are looked at. */
 export function comparePolicies(a: HostPolicyResource, b: HostPolicyResource): number {
   return TIERS[a.tier] - TIERS[b.tier] || a.priority - b.priority || (a.name < b.name ? -1 : 1);

@@ -9,6 +9,7 @@ import { dropsCommand, monitorCommand } from './commands/drops.js';
 import { explainCommand } from './commands/explain.js';
 import { getCommand } from './commands/get.js';
 import { confirmCommand, historyCommand, rollbackCommand, settleCommand } from './commands/history.js';
+import { hostCommand } from './commands/host.js';
 import { panicCloseCommand, panicEndCommand, panicOpenCommand } from './commands/panic.js';
 import { policyCommand } from './commands/policy.js';
 import { statusCommand } from './commands/status.js';
@@ -56,6 +57,7 @@ export function createProgram(context: CliContext): Command {
     panicEndCommand,
     cniCommand,
     bootCommand,
+    hostCommand,
     downCommand,
     versionCommand,
   ]) {

@@ -26,6 +26,7 @@ import {
 import { HostStateMemory, type PanicMode } from './state.js';
 import { SubjectNumbers } from './subject-numbers.js';
 import {
+  folderAt,
   foldersToWatch,
   isHostDevice,
   numberKeys,
@@ -40,6 +41,8 @@ import { HostTables, type WantedTables } from './tables.js';
 
 /** Between two looks at list files and cgroups. */
 const POLL_MS = 250;
+/** Looks between two searches for units that are not where they usually are. */
+const SEARCH_EVERY = 8;
 
 const NAME_LABEL = 'kubernetes.io/metadata.name';
 
@@ -73,11 +76,13 @@ export class HostFirewall {
   readonly #hooks: HostHooks;
   readonly #peers: HostPeers;
   /** A unit that starts makes its cgroup: it has its policy as soon as the kernel tells of it. */
-  readonly #watch = new FolderWatch(() => this.#look());
+  readonly #watch = new FolderWatch(() => this.#look(true));
   #running: Running | undefined;
   #policies: readonly HostPolicyResource[] = [];
   #wanted: WantedTables = { subjects: new Map(), owners: [] };
   #placement = '';
+  #cgroups: Placement['cgroups'] = [];
+  #devices: Placement['devices'] = [];
   #panic: PanicMode = 'none';
   #problems: readonly SluiceError[] = [];
   #closed = false;
@@ -148,13 +153,15 @@ export class HostFirewall {
 
   /** Starts looking at list files and cgroups. */
   start(): NodeJS.Timeout {
-    return setInterval(() => this.#look(), POLL_MS).unref();
+    let looks = 0;
+    return setInterval(() => this.#look(++looks % SEARCH_EVERY === 0), POLL_MS).unref();
   }
 
-  #look(): void {
+  /** `search`: for units anywhere in the hierarchy, which takes a walk through it. */
+  #look(search: boolean): void {
     if (this.#closed) return;
     try {
-      if (!this.#isDue()) return;
+      if (!this.#isDue(search)) return;
     } catch (err) {
       this.#log.error({ err }, 'looking at the subjects of host policies failed');
       return;
@@ -185,12 +192,17 @@ export class HostFirewall {
 
   #check(policies: readonly HostPolicyResource[], lenient: boolean): void {
     const problems: SluiceError[] = [];
-    for (const { subject, origin } of policies) {
+    for (const { subject, origin, egress } of policies) {
       const { type } = subject;
       if (this.#config.cgroupRoot === '' && (type === 'unit' || type === 'cgroup' || type === 'user'))
         problems.push(SluiceError.of('SLU7003', { what: type }, origin));
       else if (type === 'user' && userId(subject.user) === undefined)
         problems.push(SluiceError.of('SLU7004', { user: subject.user }, origin));
+      // A rule that never matches would look as if it were in force.
+      for (const rule of egress) {
+        const name = rule.peers.find((peer) => peer.type === 'domain')?.name;
+        if (name !== undefined) problems.push(SluiceError.of('SLU7015', { name }, rule.origin));
+      }
     }
     const [first] = problems;
     if (first !== undefined && !lenient) throw first;
@@ -233,11 +245,11 @@ export class HostFirewall {
     const assigned = numbers.assign(numberKeys(subjects, placement));
     this.#wanted = {
       subjects: new Map(
-        subjects.map(({ key, policies: own }) => {
-          const ingress = rulesOf(own, 'ingress', numbered);
-          const egress = rulesOf(own, 'egress', numbered);
+        subjects.map((subject) => {
+          const ingress = rulesOf(subject, 'ingress', numbered);
+          const egress = rulesOf(subject, 'egress', numbered);
           return [
-            assigned.get(key) ?? 0,
+            assigned.get(subject.key) ?? 0,
             { ...(ingress === undefined ? {} : { ingress }), ...(egress === undefined ? {} : { egress }) },
           ];
         }),
@@ -247,6 +259,8 @@ export class HostFirewall {
     tables.apply(this.#wanted);
     this.#hooks.set(loaded.programs, this.#devicesFor(placement), placement.attach);
     this.#placement = placementText(placement);
+    this.#cgroups = placement.cgroups;
+    this.#devices = placement.devices;
     this.#watch.set(foldersToWatch(placement.cgroups, cgroupRoot));
   }
 
@@ -304,9 +318,11 @@ export class HostFirewall {
   #followEndpoints(): void {
     if (this.#running === undefined || !this.#peers.selectsEndpoints) return;
     this.#write(this.#peers.updateEndpoints(this.#endpoints()));
+    const { devices } = place(this.#policies, this.#rtnl.links(), '');
+    if (JSON.stringify(devices) !== JSON.stringify(this.#devices)) this.#replace();
   }
 
-  #isDue(): boolean {
+  #isDue(search: boolean): boolean {
     const { cgroupRoot, stateDir } = this.#config;
     const panic = readPanic(stateDir)?.mode ?? 'none';
     if (panic !== this.#panic && (this.#running !== undefined || panic === 'close')) return true;
@@ -314,7 +330,11 @@ export class HostFirewall {
     if (this.#running === undefined) return this.#policies.length === 0 && isHostPinned(this.#hostPins);
     if (this.#peers.listsChanged) return true;
     if (cgroupRoot === '' || !this.#policies.some(({ subject }) => isAtSocket(subject.type))) return false;
-    return placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement);
+    if (this.#cgroups.some(({ path, folder }) => folderAt(cgroupRoot, path)?.id !== folder?.id)) return true;
+    return (
+      search &&
+      placementText(place(this.#policies, [], cgroupRoot), false) !== withoutDevices(this.#placement)
+    );
   }
 
   #poll(): void {

@@ -7,7 +7,7 @@ import { key4, type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
 
 const MAX_BYTES = 64 << 20;
 /** Bytes that are compared at once when two versions are held against each other. */
-const CHUNK = 1 << 16;
+const STEPS = [1 << 16, 1 << 11, 1 << 6, 1] as const;
 const NEWLINE = 10;
 
 /** How a list differs from what it was. */
@@ -124,24 +124,19 @@ export class ListFile {
 export function difference(a: Buffer, b: Buffer): { start: number; end: number; oldEnd: number } {
   const shorter = Math.min(a.length, b.length);
   let start = 0;
-  while (
-    start + CHUNK <= shorter &&
-    a.subarray(start, start + CHUNK).equals(b.subarray(start, start + CHUNK))
-  )
-    start += CHUNK;
-  while (start < shorter && a[start] === b[start]) start++;
+  for (const step of STEPS)
+    while (start + step <= shorter && a.compare(b, start, start + step, start, start + step) === 0)
+      start += step;
   if (start === a.length && start === b.length) return { start, end: start, oldEnd: start };
   start = start === 0 ? 0 : b.lastIndexOf(NEWLINE, start - 1) + 1;
   let tail = 0;
   const most = shorter - start;
-  while (
-    tail + CHUNK <= most &&
-    a
-      .subarray(a.length - tail - CHUNK, a.length - tail)
-      .equals(b.subarray(b.length - tail - CHUNK, b.length - tail))
-  )
-    tail += CHUNK;
-  while (tail < most && a[a.length - tail - 1] === b[b.length - tail - 1]) tail++;
+  for (const step of STEPS) {
+    for (; tail + step <= most; tail += step) {
+      const [endA, endB] = [a.length - tail, b.length - tail];
+      if (a.compare(b, endB - step, endB, endA - step, endA) !== 0) break;
+    }
+  }
   // The end of a line that both have.
   const next = b.indexOf(NEWLINE, b.length - tail);
   const end = tail === 0 || next < 0 ? b.length : next + 1;
@@ -192,7 +187,7 @@ function fastV4(content: Buffer, start: number, end: number): number | undefined
 }
 
 function parseLine(text: string, path: string, content: Buffer, at: number): PrefixKey | undefined {
-  const word = text.replace(/[#;].*$/, '').trim();
+  const word = text.replace(/[#;][\s\S]*$/, '').trim();
   if (word === '') return undefined;
   try {
     if (word.includes('/')) return prefixKey(parseCidr(word, 'clear'));

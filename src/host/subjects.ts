@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Link } from '../../loader/netlink/link.js';
-import type { HostDirection, NumberedRule } from '../../policy/host/rules.js';
+import { type HostDirection, isPodsKey, type NumberedRule } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';
 import type { CgroupFolder } from './hooks.js';
 import type { OwnerRow, RuleList } from './tables.js';
@@ -26,6 +26,14 @@ export interface Subject {
   readonly policies: readonly HostPolicyResource[];
 }
 
+/** Key of what containers of this node exchange with it: rules of the host that name them. */
+const CONTAINERS = 'containers';
+
+/** The host's side of a container's device. */
+function isContainerPort(link: Link): boolean {
+  return link.alias?.startsWith('sluice:') === true && /^sl[0-9a-f]{8}$/.test(link.name);
+}
+
 /** Whether the host's policy is for this device: not for the loopback, those of containers, and ports of another. */
 export function isHostDevice(link: Link): boolean {
   if (link.loopback || link.master !== undefined) return false;
@@ -42,7 +50,8 @@ export function userId(user: number | string, passwd = '/etc/passwd'): number | 
   return undefined;
 }
 
-function folderAt(root: string, path: string): CgroupFolder | undefined {
+/** The cgroup at a path below the root, if there is one. */
+export function folderAt(root: string, path: string): CgroupFolder | undefined {
   const full = join(root, path);
   const stat = statSync(full, { bigint: true, throwIfNoEntry: false });
   return stat?.isDirectory() === true ? { path: full, id: stat.ino } : undefined;
@@ -83,7 +92,14 @@ export function place(
   const interfaces = new Set(
     policies.flatMap(({ subject }) => (subject.type === 'interface' ? [subject.name] : [])),
   );
-  const devices = links.filter(isHostDevice).flatMap((link) => {
+  const onContainers = policies.some(
+    ({ subject, ingress, egress }) =>
+      subject.type === 'host' &&
+      [...ingress, ...egress].some(({ peers }) => peers.some(({ type }) => type === 'pods')),
+  );
+  const devices = links.flatMap((link) => {
+    if (onContainers && isContainerPort(link)) return [{ ifindex: link.index, subject: CONTAINERS }];
+    if (!isHostDevice(link)) return [];
     if (interfaces.has(link.name)) return [{ ifindex: link.index, subject: `interface ${link.name}` }];
     return onDevices ? [{ ifindex: link.index, subject: 'host' }] : [];
   });
@@ -208,12 +224,13 @@ export function ownersOf(placement: Placement, numbers: ReadonlyMap<string, numb
   return rows;
 }
 
-/** Rules of the policies in a direction; undefined: none of them has any. */
+/** Rules of a subject in a direction; undefined: there are none. Containers are judged by rules that name some. */
 export function rulesOf(
-  policies: readonly HostPolicyResource[],
+  { key, policies }: Subject,
   direction: HostDirection,
   rules: (policy: HostPolicyResource, direction: HostDirection) => readonly NumberedRule[],
 ): RuleList | undefined {
-  const list = policies.flatMap((policy) => rules(policy, direction));
+  const all = policies.flatMap((policy) => rules(policy, direction));
+  const list = key === CONTAINERS ? all.filter(({ peers }) => peers?.some(isPodsKey) === true) : all;
   return list.length === 0 ? undefined : list;
 }

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
-import { documents, HOST, OUTSIDE, World } from '../e2e/world.js';
+import { container, documents, HOST, network, OUTSIDE, World } from '../e2e/world.js';
 import { DENY, hostPolicy, tcp } from './policies.js';
 
 const FAMILIES = [
@@ -148,5 +148,42 @@ describe('lists', () => {
       'the list /nowhere/list does not exist: create it, or correct the path',
     );
     expect(await world.probe(world.outside, HOST.v4, 80)).toBe('open');
+  });
+});
+
+describe('containers', () => {
+  it('are judged by rules that name them, both ways, and no others', async () => {
+    const [web, other] = ['web', 'other'].map((role) => world.container(role)) as [string, string];
+    const make = (name: string, netns: string, last: number) =>
+      container({
+        name,
+        netns,
+        networks: [{ name: 'net', ipv4: `10.77.0.${last}`, ipv6: `fd77::${last}` }],
+        labels: { app: name },
+      });
+    await world.agent.apply(documents(network('net', 77), make('web', web, 10)));
+    await world.traffic(web, 'tcp-server', '::', 80, 120);
+    const pods = [{ pods: { podSelector: { matchLabels: { app: 'web' } } } }];
+    const policy = hostPolicy('pods', {
+      ingress: [{ action: 'Deny', from: pods, protocols: [tcp(80)] }, DENY],
+      egress: [{ action: 'Deny', to: pods, protocols: [tcp(80)] }],
+    });
+    await world.agent.apply(documents(policy));
+    // One that comes later has the rules too.
+    await world.agent.apply(documents(make('other', other, 11)));
+    for (const [host, container_] of [
+      [HOST.v4, '10.77.0.10'],
+      [HOST.v6, 'fd77::10'],
+    ] as const) {
+      expect(await world.probe(web, host, 80)).toBe('timeout');
+      expect(await world.probe(web, host, 8080)).toBe('open');
+      expect(await world.probe(other, host, 80)).toBe('open');
+      expect(await world.probe(other, container_, 80)).toBe('open');
+      expect(await world.probe(world.host, container_, 80)).toBe('timeout');
+      expect(await world.probe(world.outside, host, 8080)).toBe('timeout');
+    }
+    await world.agent.delete(documents(policy));
+    expect(await world.probe(web, HOST.v4, 80)).toBe('open');
+    await world.agent.delete(documents(make('web', web, 10), make('other', other, 11), network('net', 77)));
   });
 });

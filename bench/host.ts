@@ -1,0 +1,338 @@
+/**
+ * The host's policy against ipset and nftables sets, in one run: lists of 100,000 CIDRs (load, one entry changed, cost of
+ * a look-up) and what a host still does while 200,000 packets a second from a denied peer arrive.
+ *
+ * The lists: IPv4 prefixes of six lengths. Load and change of ours are from the file to the kernel's map, without the
+ * start of a process; of the peers the whole command, because that is what they have. Settings from the environment:
+ * BENCH_SECONDS (4, of each flood), BENCH_ROUNDS (2).
+ */
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ListFile } from '../src/host/list-file.js';
+import { Agent } from './lib/agent.js';
+import { run } from './lib/command.js';
+import { HostBed } from './lib/host-bed.js';
+import { inside, netnsPath, Scratch, veth } from './lib/netns.js';
+import { TCP, tcpFrame } from './lib/packet.js';
+import { cpuTimes } from './lib/quiet.js';
+import { type Measurement, report } from './lib/report.js';
+import { median } from './lib/stats.js';
+import { start } from './lib/traffic.js';
+
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 4);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 2);
+const ENTRIES = 100_000;
+const FLOOD_RATE = 200_000;
+const LENGTHS = [24, 26, 28, 29, 30, 32];
+const HOST = '198.51.100.1';
+const FLOOD = { host: '203.0.113.1', sender: '203.0.113.2' } as const;
+const TICKS_PER_SECOND = 100;
+
+/** CIDRs that do not overlap, and a different one to put in the place of one of them. */
+function cidrs(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => {
+    const length = LENGTHS[i % LENGTHS.length] ?? 32;
+    return `${16 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}.0/${length}`;
+  });
+}
+
+function timed(work: () => void): number {
+  const started = performance.now();
+  work();
+  return performance.now() - started;
+}
+
+function policy(list: string): object {
+  return {
+    apiVersion: 'sluice.dev/v1alpha1',
+    kind: 'HostPolicy',
+    metadata: { name: 'deny' },
+    spec: { subject: { host: {} }, ingress: [{ action: 'Deny', from: [{ list }] }] },
+  };
+}
+
+interface ListFigures {
+  readonly load: number;
+  readonly change: number;
+  readonly lookup: number;
+  /** The same with every packet from somebody else, nothing in the caches. */
+  readonly cold: number;
+}
+
+/** Ours: the list file, the table of prefixes and the kernel's map; then first packets of peers that are in no list. */
+function ourList(folder: string, count: number): ListFigures {
+  const path = join(folder, `list-${count}`);
+  const lines = cidrs(count);
+  writeFileSync(path, `${lines.join('\n')}\n`);
+  const bed = new HostBed();
+  try {
+    bed.apply(JSON.stringify(policy(path)));
+    const list = new ListFile(path, folder);
+    const load = timed(() => bed.changeList(path, list.reload().added));
+    const changes = Array.from({ length: 20 }, (_, i) => {
+      lines[Math.floor((count / 20) * i)] = `100.64.${i}.0/24`;
+      writeFileSync(path, `${lines.join('\n')}\n`);
+      return timed(() => {
+        const { added, removed } = list.reload();
+        bed.changeList(path, added, removed);
+      });
+    });
+    return {
+      load,
+      change: median(changes),
+      lookup: lookupCost(bed, lines, 400, 200),
+      cold: lookupCost(bed, lines, 4000, 1),
+    };
+  } finally {
+    bed.close();
+  }
+}
+
+/** Median over peers of the list of runs with one packet of each: a denied packet is looked up every time. */
+function lookupCost(bed: HostBed, lines: readonly string[], peers: number, repeat: number): number {
+  const times: number[] = [];
+  const mac = Buffer.alloc(6); // that of the loopback
+  for (let i = 0; i < peers; i++) {
+    const source = (lines[(i * 7919) % lines.length] ?? '').replace(/\/.*/, '');
+    const data = tcpFrame({
+      sourceMac: mac,
+      destinationMac: mac,
+      source,
+      destination: '127.0.0.1',
+      sourcePort: 1000 + (i & 1023),
+      destinationPort: 9,
+      flags: TCP.syn,
+    });
+    times.push(bed.ingress.testRun({ data, repeat }).durationNs);
+  }
+  return median(times);
+}
+
+interface Contender {
+  readonly name: string;
+  /** Denies the list in the namespace; returns how long the load and the change of one entry took, milliseconds. */
+  setUp(host: string, lines: readonly string[]): Promise<{ load: number; change: number } | undefined>;
+  tearDown(host: string): Promise<void>;
+}
+
+const ipset: Contender = {
+  name: 'ipset',
+  async setUp(host, lines) {
+    const text = `create deny hash:net maxelem 200000\n${lines.map((line) => `add deny ${line}`).join('\n')}\n`;
+    const load = timed(() => inside(host, 'ipset restore', {}, text));
+    const change = timed(() => inside(host, 'ipset add deny 100.64.0.0/24'));
+    inside(host, 'iptables -A INPUT -m set --match-set deny src -j DROP');
+    return { load, change };
+  },
+  async tearDown(host) {
+    inside(host, 'iptables -F INPUT');
+    inside(host, 'ipset destroy deny');
+  },
+};
+
+const nftables: Contender = {
+  name: 'nftables',
+  async setUp(host, lines) {
+    const text = `table inet bench {
+  set deny { type ipv4_addr; flags interval; elements = { ${lines.join(', ')} } }
+  chain input { type filter hook input priority 0; ip saddr @deny drop; }
+}\n`;
+    const load = timed(() => inside(host, 'nft -f -', {}, text));
+    const change = timed(() =>
+      run('nsenter', [`--net=${netnsPath(host)}`, 'nft', 'add element inet bench deny { 100.64.0.0/24 }']),
+    );
+    return { load, change };
+  },
+  async tearDown(host) {
+    inside(host, 'nft delete table inet bench');
+  },
+};
+
+interface FloodFigures {
+  readonly requests: number;
+  readonly cpu: number;
+  readonly sent: number;
+  readonly seconds: number;
+}
+
+/** Requests a second of a client that is allowed, while packets of one that is denied arrive. */
+async function flood(client: string, flooder: string, rate: number): Promise<FloodFigures> {
+  const before = cpuTimes();
+  const started = performance.now();
+  const sender = rate === 0 ? undefined : await start(flooder, 'udp-source', FLOOD.host, 9, rate, SECONDS);
+  const clients = await start(client, 'tcp-clients', HOST, 80, 1, 0, SECONDS - 0.5);
+  const { answers } = JSON.parse(await clients.done) as { answers: number };
+  const { sent } = JSON.parse((await sender?.done) ?? '{"sent":0}') as { sent: number };
+  const seconds = (performance.now() - started) / 1000;
+  const after = cpuTimes();
+  const busy = after.reduce((sum, { busy: ticks }, i) => sum + ticks - (before[i]?.busy ?? 0), 0);
+  return { requests: answers / (SECONDS - 0.5), cpu: busy / TICKS_PER_SECOND / seconds, sent, seconds };
+}
+
+/** Ticks of CPU time that a process has used. */
+function processTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return Number(fields[11]) + Number(fields[12]);
+}
+
+async function main(): Promise<void> {
+  const scratch = new Scratch('slbh');
+  process.once('exit', () => scratch.close());
+  const folder = scratch.folder(mkdtempSync(join(tmpdir(), 'slbh-')));
+  mkdirSync(join(folder, 'lists'));
+  const measurements: Measurement[] = [];
+  try {
+    const few = ourList(folder, 10);
+    const many = ourList(folder, ENTRIES);
+    const host = scratch.netns('host');
+    const client = scratch.netns('client');
+    const flooder = scratch.netns('flood');
+    veth(host, 'uplink0', client, 'eth0');
+    veth(host, 'uplink1', flooder, 'eth0');
+    inside(host, `ip address add ${HOST}/24 dev uplink0`);
+    inside(client, 'ip address add 198.51.100.2/24 dev eth0');
+    inside(host, `ip address add ${FLOOD.host}/24 dev uplink1`);
+    inside(flooder, `ip address add ${FLOOD.sender}/24 dev eth0`);
+    const server = await start(host, 'tcp-server', '0.0.0.0', 80, 600);
+    const sink = await start(host, 'udp-sink', '0.0.0.0', 9, 600);
+    scratch.onClose(() => {
+      for (const { pid } of [server, sink]) process.kill(pid, 'SIGKILL');
+    });
+
+    const lines = [...cidrs(ENTRIES - 1), `${FLOOD.sender}/32`];
+    const list = join(folder, 'deny.list');
+    const agent = new Agent(scratch, host, {
+      metricsAddress: '127.0.0.1:9644',
+      uplinks: ['uplink0', 'uplink1'],
+    });
+    const agentShare: number[] = [];
+    const exact: string[] = [];
+    const sluice: Contender = {
+      name: 'sluice',
+      async setUp() {
+        writeFileSync(list, `${lines.join('\n')}\n`);
+        await agent.apply(JSON.stringify(policy(list)));
+        return undefined;
+      },
+      async tearDown() {
+        await agent.delete(JSON.stringify(policy(list)));
+      },
+    };
+    await agent.start(scratch);
+    const dropped = (): number =>
+      Number(
+        /sluice_dropped_packets_total\{[^}]*reason="host_policy"[^}]*\} (\d+)/.exec(
+          inside(host, 'busybox wget -q -O - http://127.0.0.1:9644/metrics'),
+        )?.[1] ?? 0,
+      );
+
+    const loads = new Map<string, { load: number; change: number }>();
+    const contenders = [sluice, ipset, nftables];
+    const quiet = await flood(client, flooder, 0);
+    const figures: Record<string, FloodFigures[]> = {};
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const contender of contenders) {
+        const cost = await contender.setUp(host, lines);
+        if (cost !== undefined) loads.set(contender.name, cost);
+        const ours = contender === sluice;
+        const [countBefore, ticks] = [dropped(), processTicks(agent.pid ?? 0)];
+        const result = await flood(client, flooder, FLOOD_RATE);
+        if (ours) {
+          agentShare.push((processTicks(agent.pid ?? 0) - ticks) / TICKS_PER_SECOND / result.seconds);
+          exact.push(`${dropped() - countBefore} of ${result.sent}`);
+        }
+        figures[contender.name] = [...(figures[contender.name] ?? []), result];
+        await contender.tearDown(host);
+      }
+    }
+    const open = await flood(client, flooder, FLOOD_RATE);
+
+    const of = (name: string, what: (one: FloodFigures) => number): number =>
+      median((figures[name] ?? []).map(what));
+    const peers = (what: (one: FloodFigures) => number): Record<string, number> =>
+      Object.fromEntries(['ipset', 'nftables'].map((name) => [name, of(name, what)]));
+    const costs = (what: 'load' | 'change'): Record<string, number> =>
+      Object.fromEntries([...loads].map(([name, cost]) => [name, cost[what]]));
+    const limit = (name: string, unit: string, ours: number, most: number): Measurement => ({
+      name,
+      unit,
+      ours,
+      peers: { limit: most },
+      better: 'lower',
+      target: { op: '<=', value: 1 },
+    });
+    measurements.push(
+      limit('100,000 CIDRs from file to kernel', 'ms', many.load, 1000),
+      { name: 'the same, whole command', unit: 'ms', ours: many.load, peers: costs('load'), better: 'lower' },
+      limit('one of them changed', 'ms', many.change, 5),
+      {
+        name: 'the same, whole command',
+        unit: 'ms',
+        ours: many.change,
+        peers: costs('change'),
+        better: 'lower',
+      },
+      {
+        name: 'a packet with 100,000 entries',
+        unit: 'ns',
+        ours: many.lookup,
+        peers: { '10 entries': few.lookup },
+        better: 'lower',
+        target: { op: '<=', value: 1.25 },
+      },
+      {
+        name: 'the same, single packets with cold caches',
+        unit: 'ns',
+        ours: many.cold,
+        peers: { '10 entries': few.cold },
+        better: 'lower',
+      },
+      {
+        name: `requests under ${FLOOD_RATE} packets/s`,
+        unit: '1/s',
+        ours: of('sluice', ({ requests }) => requests),
+        peers: {
+          ...peers(({ requests }) => requests),
+          'no flood': quiet.requests,
+          'no filter': open.requests,
+        },
+        better: 'higher',
+      },
+      {
+        name: 'the same, against the better set',
+        unit: '1/s',
+        ours: of('sluice', ({ requests }) => requests),
+        peers: peers(({ requests }) => requests),
+        better: 'higher',
+        target: { op: '>=', value: 0.95 },
+      },
+      {
+        name: 'CPUs busy in the flood',
+        unit: 'CPUs',
+        ours: of('sluice', ({ cpu }) => cpu),
+        peers: { ...peers(({ cpu }) => cpu), 'no filter': open.cpu },
+        better: 'lower',
+      },
+      limit('agent in the flood', 'CPUs', Math.max(...agentShare), 0.1),
+      limit(
+        'drops not counted',
+        'packets',
+        Math.max(
+          ...exact.map((text) => text.split(' of ').map(Number)).map(([a = 0, b = 0]) => Math.abs(a - b)),
+        ),
+        0.5,
+      ),
+    );
+    report('host', measurements, {
+      flood: { rate: FLOOD_RATE, seconds: SECONDS, dropsCounted: exact, figures, quiet, open },
+      lists: { few, many, peers: Object.fromEntries(loads) },
+    });
+  } finally {
+    scratch.close();
+  }
+}
+
+await main();
