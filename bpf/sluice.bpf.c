@@ -3,6 +3,7 @@
 #include "hooks/container.c"
 #include "hooks/uplink.c"
 #include "hooks/xdp.c"
+#include "hooks/tunnel.c"
 #include "hooks/l2.c"
 #include "hooks/socket.c"
 #include "hooks/gc.c"

@@ -96,6 +96,11 @@ export const ERRORS = {
     'a process of this host listens on node port {port}: it goes first, the service does not get its connections there',
   SLU1809: '{frontend} is already the one of service {owner}, which goes first: take another one',
 
+  // 60xx: other nodes
+  SLU6001: 'the overlay device {device} cannot be made: {reason}; is another program using UDP port {port}?',
+  SLU6002: 'nodeEncryption cannot be wireguard: {reason}',
+  SLU6003: 'the range {cidr} of node {node} cannot be routed: {reason}',
+
   // 36xx: maps of services
   SLU3601: 'map {map} is full ({capacity} entries): raise {setting} in the settings and restart',
   SLU3602: 'health check port {port} of service {service} cannot be opened: {reason}',

@@ -160,6 +160,14 @@ const settings = z.strictObject({
       error: 'a DNS name in lower case',
     })
     .optional(),
+  nodeAddresses: autoOr<readonly string[]>(isAddressList, 'a list of at most 8 addresses').optional(),
+  nodeRouting: z.enum(['overlay', 'direct', 'none'], { error: 'one of overlay, direct, none' }).optional(),
+  vxlanPort: wholeNumber(1, 65_535).optional(),
+  vxlanId: wholeNumber(1, 16_777_215).optional(),
+  podCidrs: z
+    .custom<readonly string[]>(isCidrList, { error: 'a list of CIDRs such as 10.244.0.0/16' })
+    .optional(),
+  nodeEncryption: z.enum(['none', 'wireguard'], { error: 'one of none, wireguard' }).optional(),
   zone: z
     .string()
     .refine((text) => badLabelValue(text) === undefined, { error: 'a value that a label can have' })

@@ -63,6 +63,21 @@ export interface AgentConfig {
   readonly dockerApi: string; // /run/docker.sock
   /** Name of this node, as endpoints of services have it; '' is the name of the host. */
   readonly nodeName: string;
+  /** Addresses by which other nodes know this one, or 'auto': those of its Node object, else the uplinks' main ones. */
+  readonly nodeAddresses: readonly string[] | 'auto';
+  /**
+   * How pods of other nodes are reached: `overlay`: through VXLAN; `direct`: by routes to the nodes, which share a
+   * segment; `none`: the network between the nodes knows the ranges.
+   */
+  readonly nodeRouting: 'overlay' | 'direct' | 'none';
+  /** UDP port of the overlay; the same on all nodes. */
+  readonly vxlanPort: number; // 4789
+  /** VXLAN network identifier; the same on all nodes. */
+  readonly vxlanId: number; // 1
+  /** Ranges that pods of the cluster have their addresses from: never masqueraded, and unreachable without a node. */
+  readonly podCidrs: readonly string[];
+  /** Whether what goes from node to node is encrypted. */
+  readonly nodeEncryption: 'none' | 'wireguard';
   /** Zone of this node, for services that prefer endpoints near by; '' for none. */
   readonly zone: string;
   /** Ranges for the cluster addresses of services that name none; at most one of each family. */
@@ -123,6 +138,12 @@ export const CONFIG_DEFAULTS = {
   dnsUpstreams: 'auto',
   dockerApi: '/run/docker.sock',
   nodeName: '',
+  nodeAddresses: 'auto',
+  nodeRouting: 'none',
+  vxlanPort: 4789,
+  vxlanId: 1,
+  podCidrs: [],
+  nodeEncryption: 'none',
   zone: '',
   serviceCidrs: ['10.96.0.0/12', 'fd00:96::/112'],
   nodePorts: { min: 30000, max: 32767 },

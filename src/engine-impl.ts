@@ -54,7 +54,9 @@ import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
 import { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
-import { RemoteNodes, UNKNOWN } from './nodes/remote-nodes.js';
+import { checkEncryption } from './nodes/encryption.js';
+import { ownAddresses, reachOver } from './nodes/reach.js';
+import { RemoteNodes } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
@@ -93,6 +95,7 @@ export async function createEngine(
   log: Logger,
   cluster: readonly Resource[] = [],
 ): Promise<RuntimeEngine> {
+  checkEncryption(config.nodeEncryption);
   try {
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -196,12 +199,24 @@ class AgentEngine implements RuntimeEngine {
       log,
       exclusive: (work) => this.#exclusive(work),
     });
+    const { name } = nodeContext(config, []);
+    this.#kernel.nodeRoutes.sources = () => {
+      const own = this.#objects.get(`Node ${name}`);
+      const { uplinks, addresses } = this.#kernel;
+      return ownAddresses(
+        config.nodeAddresses,
+        own?.kind === 'Node' ? own : undefined,
+        uplinks.addresses,
+      ).filter((address) => addresses.isHost(address));
+    };
     const nodes = new RemoteNodes({
-      name: nodeContext(config, []).name,
+      name,
       objects: this.#objects,
       addresses: this.#kernel.addresses,
       cidrs: this.#kernel.cidrs,
-      reach: () => UNKNOWN,
+      routes: this.#kernel.nodeRoutes,
+      ranges: config.podCidrs,
+      reach: reachOver(config, () => this.#kernel.uplinks.addresses),
     });
     this.#host = new HostFirewall({
       config,
@@ -351,6 +366,7 @@ class AgentEngine implements RuntimeEngine {
     kernel.host.setSysctl('net/ipv6/conf/all/forwarding', '1');
     kernel.hostAddresses.refresh();
     kernel.uplinks.refresh(false);
+    kernel.overlay.refresh();
     this.domains.restore();
     const adoption = new Adoption(kernel, this.#config.instance);
     adoption.reconcileLeases(this.#leases, this.#objects);
@@ -365,6 +381,7 @@ class AgentEngine implements RuntimeEngine {
     // The maps say all that is wanted: only now programs of an earlier version are replaced.
     this.#reconciler.completeAdopted();
     kernel.uplinks.attachAll();
+    kernel.overlay.attach();
     if (this.#config.cgroupRoot === '') kernel.hooks.detachCgroup();
     else kernel.hooks.attachCgroup(this.#config.cgroupRoot);
     kernel.loaded.commit();
@@ -374,6 +391,7 @@ class AgentEngine implements RuntimeEngine {
     kernel.sweep();
     this.#services.sweep();
     this.#host.sweep();
+    kernel.nodeRoutes.sweep();
     kernel.removeForgotten(gatewaysOf(this.#objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
@@ -431,6 +449,7 @@ class AgentEngine implements RuntimeEngine {
       ...this.#problems,
       ...uplinks,
       ...this.#reconciler.problems.values(),
+      ...this.#kernel.nodeRoutes.problems,
       ...this.#services.problems,
       ...this.#host.problems,
       ...kernel.uplinks.xdpProblems,

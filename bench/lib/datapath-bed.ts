@@ -186,6 +186,8 @@ export class DatapathBed {
       gcScanned: 0n,
       gcExpired: 0n,
       logSlot: 0,
+      tunnel: 0,
+      tunnelId: 0,
       halfOpen: 0,
     });
   }

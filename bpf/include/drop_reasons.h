@@ -46,5 +46,7 @@ enum drop_reason {
 	DROP_HOST_RATE = 36, /* more than the limit of a HostPolicy's rule */
 	DROP_HOST_PANIC = 37, /* everything is closed (sluice panic-close) */
 	DROP_SERVICE_PORT = 38, /* the address of a service, and a port that none has: refused */
-	DROP_REASON_COUNT = 39,
+	DROP_TUNNEL_SOURCE = 39, /* from the overlay, and not from the node that has the source address */
+	DROP_NO_NODE = 40, /* in a range of the cluster, and no node is known to have it */
+	DROP_REASON_COUNT = 41,
 };

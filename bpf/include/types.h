@@ -27,6 +27,7 @@ struct flow_key {
 
 #define FLOW_IF_UPLINK 0 /* any uplink: replies may take another one */
 #define FLOW_IF_HOST 1 /* the host's own stack (the index of lo) */
+#define FLOW_IF_TUNNEL 2 /* the overlay; containers' devices have larger indexes */
 
 enum flow_action {
 	ACTION_NONE = 0,
@@ -39,6 +40,7 @@ enum flow_action {
 	 * cannot open the flow again the other way round, and so that it goes on when it is allowed again.
 	 */
 	ACTION_DROP = 5,
+	ACTION_TUNNEL = 6, /* through the overlay, device oif, to the node nexthop */
 };
 
 enum flow_flag {
@@ -83,7 +85,7 @@ struct flow {
 	__be16 dport;
 	__u32 csum_addr; /* ones' complement difference of the addresses, for bpf_l4_csum_replace */
 	__u32 csum_port; /* the same for the ports */
-	struct ip_addr nexthop; /* ACTION_NEIGH: next hop, of the packet's family */
+	struct ip_addr nexthop; /* ACTION_NEIGH: next hop, of the packet's family; ACTION_TUNNEL: the node */
 	__u32 peer_ifindex; /* ifindex in the key of the other direction */
 	__u32 rule_egress; /* rule that allowed it on the sender's side, 0: not isolated */
 	__u32 rule_ingress; /* the same on the receiver's side */
@@ -92,7 +94,7 @@ struct flow {
 	__u8 reason; /* ACTION_DROP: enum drop_reason; with another action: what audit let pass */
 	__u8 pad[3];
 	__u32 fin_end; /* FLOW_CLOSING: sequence number after the FIN, host order */
-	__u32 pad1;
+	__be32 outer; /* from the overlay: IPv4 address of the sending node; 0: it has to be looked up */
 	__u64 packets;
 	__u64 bytes; /* IP bytes */
 	__u64 created; /* jiffies64 */
@@ -404,7 +406,9 @@ struct node {
 	__u64 gc_scanned; /* entries seen by the expiry program, ever */
 	__u64 gc_expired;
 	__u32 log_slot; /* which half of flow_log_map is written: 0 or 1 */
-	__u32 pad[7];
+	__u32 tunnel; /* device of the overlay, 0: pods of other nodes are reached without */
+	__u32 tunnel_id; /* VXLAN network identifier */
+	__u32 pad[5];
 	__s32 half_open; /* half-open flows in the flow table; on a cache line of its own: new connections write it */
 	__u32 pad1[15];
 };

@@ -16,7 +16,28 @@
 
 static __always_inline bool from_container(const struct work *w)
 {
-	return w->fwd.ifindex > FLOW_IF_HOST;
+	return w->fwd.ifindex > FLOW_IF_TUNNEL;
+}
+
+/* From another machine, by an uplink or through the overlay. */
+static __always_inline bool from_outside(const struct work *w)
+{
+	return w->fwd.ifindex == FLOW_IF_UPLINK || w->fwd.ifindex == FLOW_IF_TUNNEL;
+}
+
+/*
+ * With an overlay, pods of other nodes come through it and nowhere else, and nothing that leaves it is carried on
+ * to anybody but this host and its containers.
+ */
+static __always_inline int judge_tunnel(const struct work *w, const struct endpoint *dep)
+{
+	if (w->fwd.ifindex == FLOW_IF_UPLINK && w->tunnel &&
+	    (w->src.flags & (ADDR_CLUSTER | ADDR_NODE)) == ADDR_CLUSTER)
+		return DROP_SPOOFED_ADDR;
+	if (w->fwd.ifindex == FLOW_IF_TUNNEL && !dep && !(w->dst.flags & ADDR_HOST) &&
+	    !(w->f.flags & FLOW_SERVICE))
+		return DROP_RESERVED;
+	return DROP_NONE;
 }
 
 /* If the destination is a published port, e goes to the container behind it. */
@@ -237,18 +258,24 @@ __noinline int decide(struct __sk_buff *skb)
 		if (dep && (dep->flags & EP_L2))
 			dep = NULL; /* on the segment behind an uplink; judged where it is received */
 	}
+	reason = judge_tunnel(w, dep);
+	if (reason)
+		return reason;
 	if (!from_container(w) && !dep && !(w->f.flags & FLOW_SERVICE)) {
 		/* Between the host and the outside: the host's own business. */
 		w->pass = 1;
 		return DROP_NONE;
 	}
-	if (w->fwd.ifindex == FLOW_IF_UPLINK && (w->src.flags & ADDR_HOST))
+	if (from_outside(w) && (w->src.flags & ADDR_HOST))
 		return DROP_SOURCE_HOST;
 	if (!from_container(w) && ((w->src.flags & ADDR_RESERVED) || source_is_local(w)))
 		return DROP_SPOOFED_ADDR;
 	if (w->dst.flags & ADDR_RESERVED)
 		return DROP_RESERVED;
 	if (sep && dep && sep->network != dep->network && !(w->f.flags & FLOW_DNAT))
+		return DROP_NETWORK;
+	if (((w->src.flags | w->dst.flags) & ADDR_CLUSTER) && w->src.network && w->dst.network &&
+	    w->src.network != w->dst.network && !(w->f.flags & FLOW_DNAT))
 		return DROP_NETWORK;
 
 	reason = judge_internal(w, sep, dep);
@@ -274,7 +301,7 @@ __noinline int decide(struct __sk_buff *skb)
 			to_endpoint(&w->f, dep);
 		w->rev.ifindex = dep->ifindex;
 		memcpy(w->r.from_mac, dep->mac, ETH_ALEN);
-		if (w->fwd.ifindex == FLOW_IF_UPLINK)
+		if (from_outside(w))
 			w->f.flags |= FLOW_TTL;
 		if (sep && sep->ifindex == dep->ifindex) {
 			/* A container that reaches itself by a host port would see its own source address. */
@@ -291,10 +318,13 @@ __noinline int decide(struct __sk_buff *skb)
 		w->f.action = ACTION_STACK;
 		w->rev.ifindex = FLOW_IF_HOST;
 	} else {
-		reason = route_out(skb, &w->f, &w->fwd.saddr, &w->f.daddr);
+		reason = way_out(skb, 0);
 		if (reason)
 			return reason;
-		if (w->f.action == ACTION_NEIGH) {
+		if (w->f.action == ACTION_TUNNEL) {
+			w->rev.ifindex = FLOW_IF_TUNNEL;
+			w->r.outer = tunnel_outer(&w->dst);
+		} else if (w->f.action == ACTION_NEIGH) {
 			w->rev.ifindex = FLOW_IF_UPLINK;
 			if (sep && (w->dst.flags & ADDR_CLUSTER)) {
 				/* Pods and nodes of the cluster see each other's own addresses. */
@@ -313,15 +343,17 @@ __noinline int decide(struct __sk_buff *skb)
 		to_endpoint(&w->r, sep);
 		if (w->rev.ifindex == FLOW_IF_HOST)
 			w->r.action = ACTION_PASS;
-		else if (w->rev.ifindex == FLOW_IF_UPLINK)
+		else if (w->rev.ifindex == FLOW_IF_UPLINK || w->rev.ifindex == FLOW_IF_TUNNEL)
 			w->r.flags |= FLOW_TTL;
 	} else if (w->fwd.ifindex == FLOW_IF_HOST) {
 		w->r.action = ACTION_STACK;
 	} else {
-		reason = route_out(skb, &w->r, &w->f.daddr, &w->fwd.saddr);
+		reason = way_out(skb, 1);
 		if (reason)
 			return reason;
 	}
+	if (w->fwd.ifindex == FLOW_IF_TUNNEL)
+		w->f.outer = tunnel_outer(&w->src);
 
 	if (w->service_snat && addr_is_zero(&w->snat)) {
 		reason = service_source(w, dep ? dep->network : 0);
@@ -608,6 +640,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->len = p->len;
 	w->half_ifindex = 0;
 	w->pickup = node->pickup;
+	w->tunnel = node->tunnel;
 	w->published = node->published || services_active();
 	w->reply = known && (known->flags & FLOW_REPLY);
 	w->info.rule = 0;

@@ -5,6 +5,7 @@
 #include "nat.h"
 #include "hot.h"
 #include "icmp_reply.h"
+#include "tunnel.h"
 
 /* The key of the other direction, from e's translated tuple. */
 static __always_inline void other_key(struct flow_key *k, const struct flow *e)
@@ -319,5 +320,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 		}
 		return (int)bpf_redirect_neigh(oif, &nh, sizeof(nh), 0);
 	}
+	if (action == ACTION_TUNNEL)
+		return tunnel_send(skb, e);
 	return CONTINUE;
 }

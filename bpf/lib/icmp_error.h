@@ -133,5 +133,7 @@ __noinline int forward_error(struct __sk_buff *skb, struct packet *p, const __u3
 	}
 	if (e->action == ACTION_NEIGH)
 		return (int)bpf_redirect_neigh(e->oif, NULL, 0, 0);
+	if (e->action == ACTION_TUNNEL)
+		return tunnel_send(skb, e);
 	return CONTINUE;
 }

@@ -17,6 +17,10 @@ static __always_inline int judge_internal(const struct work *w, const struct end
 {
 	if (sep && dep && sep->network == dep->network)
 		return DROP_NONE;
+	/* A network may have its containers on several nodes. */
+	if (w->src.network && w->src.network == w->dst.network &&
+	    ((w->src.flags | w->dst.flags) & ADDR_CLUSTER))
+		return DROP_NONE;
 	if (sep && !(w->dst.flags & ADDR_HOST) && is_internal(sep->network))
 		return DROP_NETWORK_INTERNAL;
 	if (dep && !(w->src.flags & ADDR_HOST) && is_internal(dep->network))

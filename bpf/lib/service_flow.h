@@ -38,7 +38,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 	w->service_snat = 0;
 	if (w->fwd.ifindex == FLOW_IF_HOST || !services_active())
 		return DROP_NONE;
-	external = w->fwd.ifindex == FLOW_IF_UPLINK;
+	external = w->fwd.ifindex == FLOW_IF_UPLINK || w->fwd.ifindex == FLOW_IF_TUNNEL;
 	open = w->had_old && (w->known.flags & FLOW_SERVICE);
 	if (open && w->fwd.proto != IPPROTO_UDP) {
 		set_backend(w, &w->old_rev.saddr, w->old_rev.sport);

@@ -21,6 +21,7 @@ struct work {
 	struct service_keys keys;
 	struct service_key service; /* frontend of the flow */
 	struct backend backend; /* chosen for it */
+	struct ip_addr sender; /* from the overlay: the node that sent the packet */
 	struct ip_addr snat; /* address to translate the source to, zero: none */
 	struct verdict_info info;
 	__u32 epoch;
@@ -39,6 +40,7 @@ struct work {
 	__u32 direct; /* a new TCP flow goes to the flow table, not to the half-open one */
 	__u32 redirected; /* a question that goes to the name server at the gateway */
 	__u32 service_snat; /* from outside to a service: the source is to be translated */
+	__u32 tunnel; /* node.tunnel */
 	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };
 

@@ -64,7 +64,7 @@ export const RTNLGRP = {
   IPV6_ROUTE: 11,
 } as const;
 
-export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40 } as const;
+export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, NOARP: 0x80 } as const;
 
 export const IFLA = {
   ADDRESS: 1,
@@ -88,6 +88,7 @@ export const IFLA = {
 export const OPERSTATE_UP = 6;
 export const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 export const VETH_INFO_PEER = 1;
+export const IFLA_VXLAN = { LEARNING: 7, PORT: 15, UDP_CSUM: 18, COLLECT_METADATA: 25 } as const;
 export const IFLA_MACVLAN_MODE = 1;
 export const MACVLAN_MODE = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 export const IFLA_INET6_ADDR_GEN_MODE = 8;
@@ -112,7 +113,15 @@ export const RTA = {
   MULTIPATH: 9,
   TABLE: 15,
   VIA: 18,
+  ENCAP_TYPE: 21,
+  ENCAP: 22,
 } as const;
+
+/** Light-weight tunnels of routes (linux/lwtunnel.h); attributes of both families have the same numbers. */
+export const LWTUNNEL = { IP: 2, IP6: 4 } as const;
+export const LWTUNNEL_IP = { ID: 1, DST: 2, FLAGS: 6 } as const;
+/** Flags of a tunnel's metadata (linux/if_tunnel.h): checksum, key. */
+export const TUNNEL_FLAGS = { CSUM: 0x01, KEY: 0x04 } as const;
 
 export const RTAX_MTU = 2;
 export const RTM_F_CLONED = 0x200;

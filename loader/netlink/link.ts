@@ -5,6 +5,7 @@ import {
   IFLA_INET6_ADDR_GEN_MODE,
   IFLA_INFO,
   IFLA_MACVLAN_MODE,
+  IFLA_VXLAN,
   IN6_ADDR_GEN_MODE,
   MACVLAN_MODE,
   MAX_LINK_ALIAS,
@@ -43,6 +44,8 @@ export interface Link {
   readonly linkIndex?: number;
   readonly netnsId?: number;
   readonly group: number;
+  /** vxlan: UDP port, and whether the tunnel is chosen for each packet from outside (collect metadata). */
+  readonly vxlan?: { readonly port: number; readonly metadata: boolean };
 }
 
 /** Attributes that every kind of device takes. */
@@ -70,12 +73,16 @@ export type MacvlanMode = keyof typeof MACVLAN_MODE;
 export type LinkKind =
   | { readonly kind: 'bridge' }
   | { readonly kind: 'macvlan'; readonly parent: number; readonly mode: MacvlanMode }
+  /** A VXLAN device whose tunnels are chosen packet by packet; it learns nothing. */
+  | { readonly kind: 'vxlan'; readonly port: number }
   | { readonly kind: 'veth'; readonly peer: LinkAttributes & LinkHeader };
 
 /** Content of ifinfomsg. */
 export interface LinkHeader {
   readonly index?: number | undefined;
   readonly up?: boolean | undefined;
+  /** true: neighbours are not resolved, frames have the device's own address as destination. */
+  readonly noArp?: boolean | undefined;
 }
 
 const EINVAL = 22;
@@ -99,8 +106,8 @@ export function encodeLinkHeader(message: MessageBuilder, header: LinkHeader): v
     .u8(0)
     .u16(0)
     .u32(header.index ?? 0)
-    .u32(header.up === true ? IFF.UP : 0)
-    .u32(header.up === undefined ? 0 : IFF.UP);
+    .u32((header.up === true ? IFF.UP : 0) | (header.noArp === true ? IFF.NOARP : 0))
+    .u32((header.up === undefined ? 0 : IFF.UP) | (header.noArp === undefined ? 0 : IFF.NOARP));
 }
 
 /** Attributes of RTM_NEWLINK and RTM_SETLINK. Throws NetlinkError for values that can't be encoded. */
@@ -140,6 +147,15 @@ export function encodeLinkKind(operation: string, message: MessageBuilder, kind:
     message.attributeString(IFLA_INFO.KIND, kind.kind);
     if (kind.kind === 'macvlan') {
       message.nested(IFLA_INFO.DATA, () => message.attribute32(IFLA_MACVLAN_MODE, MACVLAN_MODE[kind.mode]));
+    }
+    if (kind.kind === 'vxlan') {
+      message.nested(IFLA_INFO.DATA, () => {
+        message
+          .attribute8(IFLA_VXLAN.COLLECT_METADATA, 1)
+          .attribute8(IFLA_VXLAN.LEARNING, 0)
+          .attribute8(IFLA_VXLAN.UDP_CSUM, 1)
+          .attributeBytes(IFLA_VXLAN.PORT, Uint8Array.of(kind.port >> 8, kind.port & 0xff));
+      });
     }
     if (kind.kind === 'veth') {
       message.nested(IFLA_INFO.DATA, () => {
@@ -183,6 +199,7 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
   let master: number | undefined;
   let linkIndex: number | undefined;
   let netnsId: number | undefined;
+  let vxlan: Link['vxlan'];
   forEachAttribute(buffer, start + 16, end, (type, at, length) => {
     if (type === IFLA.IFNAME) name = stringAttribute(buffer, at, length);
     else if (type === IFLA.ADDRESS) mac = macText(buffer, at, length);
@@ -196,6 +213,8 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
     else if (type === IFLA.LINKINFO) {
       forEachAttribute(buffer, at, at + length, (inner, innerAt, innerLength) => {
         if (inner === IFLA_INFO.KIND) kind = stringAttribute(buffer, innerAt, innerLength);
+        if (inner === IFLA_INFO.DATA && kind === 'vxlan')
+          vxlan = decodeVxlan(buffer, innerAt, innerAt + innerLength);
       });
     }
   });
@@ -214,5 +233,16 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
     ...(linkIndex === undefined ? {} : { linkIndex }),
     ...(netnsId === undefined ? {} : { netnsId }),
     group,
+    ...(vxlan === undefined ? {} : { vxlan }),
   };
+}
+
+function decodeVxlan(buffer: Buffer, start: number, end: number): { port: number; metadata: boolean } {
+  let port = 0;
+  let metadata = false;
+  forEachAttribute(buffer, start, end, (type, at) => {
+    if (type === IFLA_VXLAN.PORT) port = buffer.readUInt16BE(at);
+    if (type === IFLA_VXLAN.COLLECT_METADATA) metadata = buffer[at] === 1;
+  });
+  return { port, metadata };
 }

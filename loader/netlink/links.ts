@@ -59,8 +59,14 @@ export interface NewMacvlan extends NewLink {
   readonly netns?: Netns | undefined;
 }
 
+export interface NewVxlan extends NewLink {
+  /** UDP port, for all that is received and sent. */
+  readonly port: number;
+}
+
 export interface LinkChange {
   readonly up?: boolean | undefined;
+  readonly noArp?: boolean | undefined;
   readonly mtu?: number | undefined;
   readonly mac?: string | undefined;
   /** ifindex of a bridge; 0: none. */
@@ -194,6 +200,12 @@ export class LinkRequests extends Requests {
     }
   }
 
+  /** Makes a VXLAN device whose tunnels are chosen packet by packet. EEXIST: name or port is taken. EADDRINUSE: the port is. */
+  createVxlan(vxlan: NewVxlan): { readonly ifindex: number } {
+    const { port } = vxlan;
+    return { ifindex: this.#create(`create vxlan ${vxlan.name}`, vxlan, { kind: 'vxlan', port }) };
+  }
+
   /** Makes a device here or in another namespace. Returns its index. */
   #create(
     operation: string,
@@ -265,7 +277,7 @@ export class LinkRequests extends Requests {
   setLink(ifindex: number, change: LinkChange): void {
     const names = Object.entries(change).flatMap(([name, value]) => (value === undefined ? [] : [name]));
     const operation = `set ${names.join(', ')} of link ${ifindex}`;
-    const { up, netns, ...attributes } = change;
+    const { up, noArp, netns, ...attributes } = change;
     // The kernel brings a device up before it looks at the address mode: two messages.
     const apart = up === true && change.noIpv6LinkLocal === true;
     if (apart && netns !== undefined) {
@@ -273,7 +285,7 @@ export class LinkRequests extends Requests {
     }
     this.batch(() => {
       this.change(operation, RTM.SETLINK, 0, (message) => {
-        encodeLinkHeader(message, { index: ifindex, up: apart ? undefined : up });
+        encodeLinkHeader(message, { index: ifindex, up: apart ? undefined : up, noArp });
         encodeLinkAttributes(operation, message, { ...attributes, netnsFd: netns?.fd });
       });
       if (apart) {

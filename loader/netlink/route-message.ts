@@ -1,5 +1,17 @@
 import { type Scope, scopeName, scopeNumber } from './address.js';
-import { AF, ROUTE_TYPES, RT_TABLE, RTA, RTAX_MTU, RTM_F_CLONED, RTNH_F, RTPROT } from './constants.js';
+import {
+  AF,
+  LWTUNNEL,
+  LWTUNNEL_IP,
+  ROUTE_TYPES,
+  RT_TABLE,
+  RTA,
+  RTAX_MTU,
+  RTM_F_CLONED,
+  RTNH_F,
+  RTPROT,
+  TUNNEL_FLAGS,
+} from './constants.js';
 import { NetlinkError } from './errors.js';
 import { forEachAttribute, type MessageBuilder } from './message.js';
 import { type Family, familyOf, ipBytes, ipText } from './text.js';
@@ -27,6 +39,16 @@ export interface RouteInput {
   /** Default: 254 (main). */
   readonly table?: number | undefined;
   readonly mtu?: number | undefined;
+  /** Packets go into a tunnel of the device, which must be one that takes this from routes. */
+  readonly encap?: Encap | undefined;
+}
+
+/** The other end of a tunnel. */
+export interface Encap {
+  /** Address of either family. */
+  readonly remote: string;
+  /** VXLAN network identifier. */
+  readonly id: number;
 }
 
 /** Where a route leads to. */
@@ -181,6 +203,23 @@ function encode(
   if (table >= 256) message.attribute32(RTA.TABLE, table);
   const { mtu } = route;
   if (mtu !== undefined) message.nested(RTA.METRICS, () => message.attribute32(RTAX_MTU, mtu));
+  if (route.encap !== undefined) encodeEncap(operation, message, route.encap);
+}
+
+/** Key and checksum are always on: over IPv6 a receiver takes no datagram without one (RFC 6935 is an option). */
+function encodeEncap(operation: string, message: MessageBuilder, { remote, id }: Encap): void {
+  const address = ipBytes(operation, remote);
+  const key = Buffer.alloc(8);
+  key.writeUInt32BE(id, 4);
+  const flags = Uint8Array.of(0, TUNNEL_FLAGS.KEY | TUNNEL_FLAGS.CSUM);
+  const type = familyOf(address) === 4 ? LWTUNNEL.IP : LWTUNNEL.IP6;
+  message.attributeBytes(RTA.ENCAP_TYPE, Uint8Array.of(type, 0));
+  message.nested(RTA.ENCAP, () => {
+    message
+      .attributeBytes(LWTUNNEL_IP.ID, key)
+      .attributeBytes(LWTUNNEL_IP.DST, address)
+      .attributeBytes(LWTUNNEL_IP.FLAGS, flags);
+  });
 }
 
 /** Payload of RTM_GETROUTE for a dump. */

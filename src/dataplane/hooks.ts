@@ -20,6 +20,7 @@ const CONTAINER = { ingress: 'sluice_from_container', egress: 'sluice_to_contain
 /** Programs on a macvlan device inside the container's namespace. */
 const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const;
 const UPLINK = 'sluice_from_uplink';
+const TUNNEL = 'sluice_from_tunnel';
 const XDP = 'sluice_xdp';
 const XDP_MODES: readonly XdpMode[] = ['native', 'generic'];
 
@@ -62,6 +63,11 @@ export class Hooks {
   /** Before all others: the host's policy judges only what this program leaves. */
   attachUplink(ifindex: number): void {
     this.#ensure(UPLINK, ifindex, 'ingress', 'first');
+  }
+
+  /** On the overlay's device. */
+  attachTunnel(ifindex: number): void {
+    this.#ensure(TUNNEL, ifindex, 'ingress');
   }
 
   /** Takes our programs off a device that stays (an uplink that is one no longer). */

@@ -16,6 +16,8 @@ import { Hooks } from './hooks.js';
 import { HostAddresses } from './host-addresses.js';
 import { HostDevices } from './host-devices.js';
 import { NodeState } from './node.js';
+import { NodeRoutes } from './node-routes.js';
+import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
 import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
 import { type Loaded, loadPrograms } from './programs.js';
@@ -42,6 +44,8 @@ export class Kernel {
   readonly classes: SyncedMap<number, number>;
   readonly policy: PolicyMaps;
   readonly uplinks: Uplinks;
+  readonly overlay: Overlay;
+  readonly nodeRoutes: NodeRoutes;
   readonly hostAddresses: HostAddresses;
   readonly attachments: Attachments;
   readonly #remover: LinkRemover;
@@ -70,6 +74,9 @@ export class Kernel {
     this.classes = new SyncedMap(maps.identity_class, MAPS.identity_class);
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config, uplinks, this.hooks, this.host);
+    const { rtnl, hooks, node } = this;
+    this.overlay = new Overlay({ rtnl, hooks, node, uplinks: this.uplinks, map: uplinks }, config);
+    this.nodeRoutes = new NodeRoutes(rtnl, this.overlay, config);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
     this.#remover = new LinkRemover(this.rtnl);
     this.attachments = new Attachments({
@@ -114,7 +121,12 @@ export class Kernel {
   removeForgotten(gateways: ReadonlySet<string>): void {
     const uplinks = new Set(this.uplinks.devices.map((device) => device.ifindex));
     for (const index of this.pins.linkedDevices()) {
-      if (uplinks.has(index) || this.attachments.idOfIndex(index) !== undefined) continue;
+      if (
+        uplinks.has(index) ||
+        index === this.overlay.ifindex ||
+        this.attachments.idOfIndex(index) !== undefined
+      )
+        continue;
       this.hooks.detachLinks(index);
     }
     this.host.keepGateways(gateways);

@@ -5,6 +5,8 @@ import type { KernelMaps } from './kernel-maps.js';
 const HALF_OPEN = 16;
 /** Index of `log_slot`. */
 const LOG_SLOT = 8;
+/** Index of `tunnel` and, behind it, `tunnel_id`. */
+const TUNNEL = 9;
 
 export class NodeState {
   readonly #words: Uint32Array;
@@ -48,6 +50,12 @@ export class NodeState {
 
   set logSlot(slot: number) {
     Atomics.store(this.#words, LOG_SLOT, slot);
+  }
+
+  /** Device of the overlay (0: there is none) and its VXLAN network identifier. */
+  set overlay({ ifindex, id }: { readonly ifindex: number; readonly id: number }) {
+    Atomics.store(this.#words, TUNNEL + 1, id);
+    Atomics.store(this.#words, TUNNEL, ifindex);
   }
 
   /** Whether allowed first packets are reported too. */

@@ -14,6 +14,7 @@ import { netnsText } from './attachments.js';
 import { ROUTE_PROTOCOL } from './devices.js';
 import { Expedite } from './expedite.js';
 import { HostDevices } from './host-devices.js';
+import { NODE_ROUTE_PROTOCOL, removeNodeRoute } from './node-routes.js';
 import { Pins } from './pins.js';
 import { asError } from './rollback.js';
 
@@ -59,6 +60,9 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
     attempt('devices in namespaces', () => removeMacvlans(config));
     attempt('devices', () => expedite.during(() => removeDevices(rtnl, config.instance)));
     attempt('routes', () => removeRoutes(rtnl));
+    attempt('routes to other nodes', () => {
+      for (const route of rtnl.routes({ protocol: NODE_ROUTE_PROTOCOL })) removeNodeRoute(rtnl, route);
+    });
     attempt('addresses and settings', () => {
       const [error] = new HostDevices(rtnl, config.instance, config.stateDir).restore();
       if (error !== undefined) throw asError(error);
@@ -90,11 +94,13 @@ function removeFolder(path: string): void {
   }
 }
 
-/** veth pairs and bridges carry the alias of the instance. */
+/** veth pairs, bridges and the overlay's device carry the alias of the instance. */
 function removeDevices(rtnl: Rtnetlink, instance: string): void {
   const links = rtnl.links({ aliasPrefix: `sluice:${instance}:` });
   const veths = links.filter((link) => link.kind === 'veth').map((link) => link.index);
-  const others = links.filter((link) => link.kind === 'bridge').map((link) => link.index);
+  const others = links
+    .filter((link) => link.kind === 'bridge' || link.kind === 'vxlan')
+    .map((link) => link.index);
   if (veths.length > 0) rtnl.deleteLinks(veths);
   for (const index of others) rtnl.deleteLink(index);
 }

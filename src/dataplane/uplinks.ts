@@ -4,7 +4,7 @@ import type { XdpMode } from '../../loader/link.js';
 import type { Address } from '../../loader/netlink/address.js';
 import type { Link } from '../../loader/netlink/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
-import { parseAddress } from '../../policy/address.js';
+import { formatAddress, isUnset, parseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { NO_ADDRESS } from './endpoints.js';
@@ -29,8 +29,7 @@ export interface UplinkDevice {
 /** Devices that lead out of the host: found, written to the map, with the program attached. */
 export class Uplinks {
   readonly #rtnl: Rtnetlink;
-  readonly #setting: AgentConfig['uplinks'];
-  readonly #xdp: AgentConfig['xdp'];
+  readonly #config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses'>;
   readonly #map: SyncedMap<number, Uplink>;
   readonly #hooks: Hooks;
   readonly #host: HostDevices;
@@ -41,14 +40,13 @@ export class Uplinks {
 
   constructor(
     rtnl: Rtnetlink,
-    settings: Pick<AgentConfig, 'uplinks' | 'xdp'>,
+    config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses'>,
     map: SyncedMap<number, Uplink>,
     hooks: Hooks,
     host: HostDevices,
   ) {
     this.#rtnl = rtnl;
-    this.#setting = settings.uplinks;
-    this.#xdp = settings.xdp;
+    this.#config = config;
     this.#map = map;
     this.#hooks = hooks;
     this.#host = host;
@@ -72,10 +70,31 @@ export class Uplinks {
     return this.#modes.get(ifindex);
   }
 
-  /** MTU of containers whose network gives none: the smallest of the uplinks. */
+  /** MTU of containers whose network gives none: the smallest of the uplinks, less the headers of the overlay. */
   get mtu(): number {
+    return Math.max(MIN_MTU, this.outerMtu - this.#overhead());
+  }
+
+  /** The smallest MTU of the uplinks. */
+  get outerMtu(): number {
     const smallest = Math.min(...this.#devices.map((device) => device.value.mtu));
-    return Number.isFinite(smallest) ? Math.max(MIN_MTU, smallest) : DEFAULT_MTU;
+    return Number.isFinite(smallest) ? smallest : DEFAULT_MTU;
+  }
+
+  /** The main addresses of the uplinks, IPv4 first. */
+  get addresses(): string[] {
+    const all = (['snat4', 'snat6'] as const).flatMap((field) =>
+      this.#devices.map(({ value }) => value[field]).filter((address) => !isUnset(address)),
+    );
+    return all.map(formatAddress);
+  }
+
+  /** VXLAN takes 50 bytes over IPv4, 70 over IPv6, which is used between nodes without IPv4. */
+  #overhead(): number {
+    const { nodeRouting, nodeAddresses } = this.#config;
+    if (nodeRouting !== 'overlay') return 0;
+    const own = nodeAddresses === 'auto' ? this.addresses : nodeAddresses;
+    return own.length === 0 || own.some((address) => !address.includes(':')) ? 50 : 70;
   }
 
   /**
@@ -123,7 +142,7 @@ export class Uplinks {
 
   /** After the program at TC, which has to be there for what XDP passes on. */
   #attachXdp({ name, ifindex, kind }: UplinkDevice): void {
-    const wanted = this.#xdp;
+    const wanted = this.#config.xdp;
     this.#modes.delete(ifindex);
     this.#xdpProblems.delete(ifindex);
     // The other end of a veth would have to take frames too, and checksums that hardware would complete are missing.
@@ -148,7 +167,8 @@ export class Uplinks {
   #find(): { devices: UplinkDevice[]; problems: SluiceError[] } {
     const problems: SluiceError[] = [];
     const links: Link[] = [];
-    if (this.#setting === 'auto') {
+    const setting = this.#config.uplinks;
+    if (setting === 'auto') {
       const indexes = new Set(
         this.#rtnl
           .routes()
@@ -161,7 +181,7 @@ export class Uplinks {
       }
       if (links.length === 0) problems.push(SluiceError.of('SLU4305', {}));
     } else {
-      for (const name of this.#setting) {
+      for (const name of setting) {
         const link = this.#rtnl.link(name);
         if (link === undefined) problems.push(SluiceError.of('SLU4304', { device: name }));
         else links.push(link);

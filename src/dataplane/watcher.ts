@@ -87,7 +87,8 @@ export class Watcher {
       if (event.type === 'overflow') everything = true;
       else if (event.type === 'link') {
         const id = this.#kernel.attachments.idOfIndex(event.link.index);
-        if (id === undefined) host ||= !isContainerDevice(event.link);
+        if (event.link.index === this.#kernel.overlay.ifindex) host ||= event.action === 'delete';
+        else if (id === undefined) host ||= !isContainerDevice(event.link);
         else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
       } else if (event.type === 'address') host = true;
       else if (event.type === 'route' && event.route.destination === 'default') host = true;
@@ -120,7 +121,9 @@ export class Watcher {
     this.#hostChanged();
     const addresses = this.#kernel.hostAddresses.refresh();
     const uplinks = this.#kernel.uplinks.refresh(true);
-    if (!addresses && !uplinks) return;
+    const overlay = this.#kernel.overlay.refresh();
+    if (!addresses && !uplinks && !overlay) return;
+    this.#kernel.nodeRoutes.again();
     this.#kernel.node.nextEpoch();
     const names = this.#kernel.uplinks.devices.map((device) => device.name);
     this.#log.info({ uplinks: names }, 'addresses or uplinks of the host changed');

@@ -58,6 +58,11 @@ export const REASONS: Readonly<Record<number, Reason>> = {
     name: 'service_port',
     text: 'it is the address of a service that has no such port; the connection was refused',
   },
+  39: {
+    name: 'tunnel_source',
+    text: 'it came through the overlay, but not from the node that has its source address',
+  },
+  40: { name: 'no_node', text: "the address is in the cluster's ranges, but no known node has it" },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */

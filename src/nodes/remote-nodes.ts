@@ -3,6 +3,7 @@ import type { NodeResource, PodResource } from '../../policy/model/resources.js'
 import type { AddressTable, Remote } from '../dataplane/address-table.js';
 import type { CidrTable } from '../dataplane/cidr-table.js';
 import { NO_ADDRESS } from '../dataplane/endpoints.js';
+import type { NodeRoutes } from '../dataplane/node-routes.js';
 import { fits } from '../dataplane/policy-maps.js';
 import type { Rollback } from '../dataplane/rollback.js';
 import { keyOf, type ResourceKey } from '../state/keys.js';
@@ -31,6 +32,9 @@ interface Parts {
   readonly objects: ObjectSet;
   readonly addresses: AddressTable;
   readonly cidrs: CidrTable;
+  readonly routes: Pick<NodeRoutes, 'set' | 'delete' | 'again'>;
+  /** Ranges of the cluster: what no node has inside them is nobody's. */
+  readonly ranges: readonly string[];
   /** How a node is reached; `own` is this node's object, if there is one. */
   readonly reach: (node: NodeResource, own: NodeResource | undefined) => Reach;
 }
@@ -48,6 +52,7 @@ export class RemoteNodes {
 
   constructor(parts: Parts) {
     this.#parts = parts;
+    for (const cidr of parts.ranges) parts.cidrs.setRemote(cidr, { node: NO_ADDRESS });
   }
 
   /** Whether a pod runs on another node, with addresses of its own. */
@@ -72,13 +77,14 @@ export class RemoteNodes {
       if ((after ?? before)?.kind === 'Network') change.everyNode = true;
     }
     if (change.everyNode || change.nodes.size > 0) this.#replaceNodes(change);
-    const { addresses, cidrs } = this.#parts;
+    const { addresses, cidrs, routes, ranges } = this.#parts;
     let fresh = 0;
     for (const address of change.addresses.keys()) if (addresses.remoteOf(address) === undefined) fresh++;
     fits('addrs', addresses.size + fresh, addresses.capacity);
     fits('cidrs', cidrs.size + change.ranges.size, cidrs.capacity);
-    for (const [cidr, { node, key }] of change.ranges) {
+    for (const [cidr, { node, name, key }] of change.ranges) {
       undo.push(cidrs.setRemote(cidr, { node }));
+      undo.push(routes.set(cidr, name, node));
       this.#own(cidr, key, undo);
     }
     for (const [address, { remote, key }] of change.addresses) {
@@ -94,10 +100,16 @@ export class RemoteNodes {
     return {
       mustReevaluate: change.mustReevaluate,
       commit: () => {
+        if (change.everyNode) routes.again(); // from another source
         for (const [text] of gone) {
           this.#owners.delete(text);
-          if (text.includes('/')) cidrs.deleteRemote(text);
-          else addresses.deleteRemote(text);
+          if (!text.includes('/')) {
+            addresses.deleteRemote(text);
+            continue;
+          }
+          routes.delete(text);
+          if (ranges.includes(text)) cidrs.setRemote(text, { node: NO_ADDRESS });
+          else cidrs.deleteRemote(text);
         }
       },
     };
@@ -128,7 +140,7 @@ export class RemoteNodes {
       for (const address of node.addresses)
         change.addresses.set(address, { remote: this.#remote(address, reach.node, true), key });
       for (const cidr of node.podCidrs)
-        change.ranges.set(cidr, { node: reach.pods(cidr.includes(':') ? 6 : 4), key });
+        change.ranges.set(cidr, { node: reach.pods(cidr.includes(':') ? 6 : 4), name: node.name, key });
     }
     for (const pod of objects.ofKind('Pod'))
       if (pod.nodeName !== undefined && concerns(pod.nodeName)) this.#pod(pod, change);
@@ -166,7 +178,10 @@ class Change {
   everyNode = false;
   readonly nodes = new Set<string>();
   readonly addresses = new Map<string, { readonly remote: Remote; readonly key: ResourceKey }>();
-  readonly ranges = new Map<string, { readonly node: Uint8Array; readonly key: ResourceKey }>();
+  readonly ranges = new Map<
+    string,
+    { readonly node: Uint8Array; readonly name: string; readonly key: ResourceKey }
+  >();
   readonly gone = new Map<string, ResourceKey>();
 }
 

@@ -271,6 +271,8 @@ export class Bed {
       gcScanned: 0n,
       gcExpired: 0n,
       logSlot: 0,
+      tunnel: 0,
+      tunnelId: 0,
       halfOpen: 0,
     });
     this.#fill();
@@ -305,6 +307,8 @@ export class Bed {
       gcScanned: 0n,
       gcExpired: 0n,
       logSlot: 0,
+      tunnel: 0,
+      tunnelId: 0,
       halfOpen: 0,
     });
   }
@@ -360,6 +364,8 @@ export class Bed {
       gcScanned: 0n,
       gcExpired: 0n,
       logSlot: 0,
+      tunnel: 0,
+      tunnelId: 0,
       halfOpen: 0,
     });
   }

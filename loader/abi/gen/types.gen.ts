@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'e42d1801b9f976dc';
+export const LAYOUT_HASH = '938c9dce3b1c37f1';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -312,6 +312,7 @@ export interface Flow {
   readonly dstIdentity: number;
   readonly reason: number;
   readonly finEnd: number;
+  readonly outer: number;
   readonly packets: bigint;
   readonly bytes: bigint;
   readonly created: bigint;
@@ -345,7 +346,7 @@ export const flowCodec: Codec<Flow> = {
     into.writeUInt8(value.reason, offset + 116);
     into.fill(0, offset + 117, offset + 120);
     into.writeUInt32LE(value.finEnd, offset + 120);
-    into.fill(0, offset + 124, offset + 128);
+    into.writeUInt32BE(value.outer, offset + 124);
     into.writeBigUInt64LE(value.packets, offset + 128);
     into.writeBigUInt64LE(value.bytes, offset + 136);
     into.writeBigUInt64LE(value.created, offset + 144);
@@ -377,6 +378,7 @@ export const flowCodec: Codec<Flow> = {
       dstIdentity: from.readUInt32LE(offset + 112),
       reason: from.readUInt8(offset + 116),
       finEnd: from.readUInt32LE(offset + 120),
+      outer: from.readUInt32BE(offset + 124),
       packets: from.readBigUInt64LE(offset + 128),
       bytes: from.readBigUInt64LE(offset + 136),
       created: from.readBigUInt64LE(offset + 144),
@@ -1046,6 +1048,8 @@ export interface Node {
   readonly gcScanned: bigint;
   readonly gcExpired: bigint;
   readonly logSlot: number;
+  readonly tunnel: number;
+  readonly tunnelId: number;
   readonly halfOpen: number;
 }
 export const nodeCodec: Codec<Node> = {
@@ -1058,7 +1062,9 @@ export const nodeCodec: Codec<Node> = {
     into.writeBigUInt64LE(value.gcScanned, offset + 16);
     into.writeBigUInt64LE(value.gcExpired, offset + 24);
     into.writeUInt32LE(value.logSlot, offset + 32);
-    into.fill(0, offset + 36, offset + 64);
+    into.writeUInt32LE(value.tunnel, offset + 36);
+    into.writeUInt32LE(value.tunnelId, offset + 40);
+    into.fill(0, offset + 44, offset + 64);
     into.writeInt32LE(value.halfOpen, offset + 64);
     into.fill(0, offset + 68, offset + 128);
   },
@@ -1071,6 +1077,8 @@ export const nodeCodec: Codec<Node> = {
       gcScanned: from.readBigUInt64LE(offset + 16),
       gcExpired: from.readBigUInt64LE(offset + 24),
       logSlot: from.readUInt32LE(offset + 32),
+      tunnel: from.readUInt32LE(offset + 36),
+      tunnelId: from.readUInt32LE(offset + 40),
       halfOpen: from.readInt32LE(offset + 64),
     };
   },
@@ -1516,7 +1524,9 @@ export const DropReason = {
   HostRate: 36,
   HostPanic: 37,
   ServicePort: 38,
-  ReasonCount: 39,
+  TunnelSource: 39,
+  NoNode: 40,
+  ReasonCount: 41,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1560,7 +1570,9 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   36: 'HostRate',
   37: 'HostPanic',
   38: 'ServicePort',
-  39: 'ReasonCount',
+  39: 'TunnelSource',
+  40: 'NoNode',
+  41: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */
@@ -1603,6 +1615,7 @@ export const FlowAction = {
   Stack: 3,
   Pass: 4,
   Drop: 5,
+  Tunnel: 6,
 } as const;
 export type FlowAction = (typeof FlowAction)[keyof typeof FlowAction];
 /** Names of enum flow_action by number. */
@@ -1613,6 +1626,7 @@ export const FlowActionName: Readonly<Record<number, keyof typeof FlowAction>> =
   3: 'Stack',
   4: 'Pass',
   5: 'Drop',
+  6: 'Tunnel',
 };
 
 /** enum flow_flag. */

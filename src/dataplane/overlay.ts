@@ -1,0 +1,108 @@
+import type { Uplink } from '../../loader/abi/gen/types.gen.js';
+import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { SluiceError } from '../../policy/errors.js';
+import type { AgentConfig } from '../config.js';
+import { stableName } from '../ipam/mac.js';
+import { aliasOf } from '../state/desired.js';
+import type { Hooks } from './hooks.js';
+import type { NodeState } from './node.js';
+import { asError } from './rollback.js';
+import type { SyncedMap } from './synced-map.js';
+import type { Uplinks } from './uplinks.js';
+
+/** Of every node's device (tunnel_mac in bpf/lib/tunnel.h). */
+const MAC = '02:73:6c:75:69:63';
+
+/** Name of the overlay's device. */
+export function overlayName(instance: string): string {
+  return stableName('slvx', instance);
+}
+
+/** The VXLAN device of the overlay between nodes, with its program. Without an overlay there is none. */
+export class Overlay {
+  readonly #rtnl: Rtnetlink;
+  readonly #hooks: Hooks;
+  readonly #node: NodeState;
+  readonly #uplinks: Uplinks;
+  readonly #map: SyncedMap<number, Uplink>;
+  readonly #config: AgentConfig;
+  #ifindex: number | undefined;
+
+  constructor(
+    parts: {
+      readonly rtnl: Rtnetlink;
+      readonly hooks: Hooks;
+      readonly node: NodeState;
+      readonly uplinks: Uplinks;
+      readonly map: SyncedMap<number, Uplink>;
+    },
+    config: AgentConfig,
+  ) {
+    this.#rtnl = parts.rtnl;
+    this.#hooks = parts.hooks;
+    this.#node = parts.node;
+    this.#uplinks = parts.uplinks;
+    this.#map = parts.map;
+    this.#config = config;
+  }
+
+  /** Index of the device, if there is an overlay. */
+  get ifindex(): number | undefined {
+    return this.#ifindex;
+  }
+
+  /**
+   * Makes the device or brings it to what it has to be, after the uplinks have been read. True if it is a new one:
+   * routes through the one before are gone. Throws SLU6001.
+   */
+  refresh(): boolean {
+    const { instance, nodeRouting, vxlanPort, vxlanId } = this.#config;
+    const name = overlayName(instance);
+    const present = this.#rtnl.link(name);
+    if (nodeRouting !== 'overlay') {
+      this.#node.overlay = { ifindex: 0, id: 0 };
+      if (present?.alias === aliasOf(instance, 'overlay')) this.#rtnl.deleteLink(present.index);
+      return false;
+    }
+    const link = present?.vxlan?.port === vxlanPort && present.vxlan.metadata ? present : undefined;
+    const { mtu } = this.#uplinks;
+    let ifindex = link?.index;
+    try {
+      if (present !== undefined && link === undefined) this.#rtnl.deleteLink(present.index);
+      ifindex ??= this.#rtnl.createVxlan({
+        name,
+        mac: MAC,
+        mtu,
+        alias: aliasOf(instance, 'overlay'),
+        port: vxlanPort,
+        noIpv6LinkLocal: true,
+      }).ifindex;
+      if (link === undefined || !link.up || link.mtu !== mtu)
+        this.#rtnl.setLink(ifindex, { mtu, noArp: true, up: true });
+    } catch (error) {
+      throw SluiceError.of('SLU6001', { device: name, reason: asError(error).message, port: vxlanPort });
+    }
+    const isNew = this.#ifindex !== ifindex;
+    if (this.#ifindex !== undefined && isNew) {
+      this.#hooks.forget(this.#ifindex);
+      this.#map.delete(this.#ifindex);
+    }
+    this.#ifindex = ifindex;
+    const [first] = this.#uplinks.devices;
+    const outside = this.#uplinks.outerMtu;
+    this.#map.set(ifindex, {
+      snat4: first?.value.snat4 ?? new Uint8Array(16),
+      snat6: first?.value.snat6 ?? new Uint8Array(16),
+      mtu: outside,
+    });
+    // A new device has no program yet; that of an earlier agent goes on until `attach`.
+    if (link === undefined) this.#hooks.attachTunnel(ifindex);
+    this.#node.overlay = { ifindex, id: vxlanId };
+    return isNew;
+  }
+
+  /** The present program, when the maps are complete. */
+  attach(): void {
+    if (this.#ifindex !== undefined) this.#hooks.attachTunnel(this.#ifindex);
+  }
+}

@@ -1,0 +1,168 @@
+/** The same questions for every way between nodes: who reaches whom, with which address, and under which policy. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AgentSettings } from '../../bench/lib/agent.js';
+import { Cluster, haveCgroup, type Pod, perPacket, service, slice } from '../services/cluster.js';
+import { egressPolicy, ingressPolicy, podObject, populated } from './world.js';
+
+export interface Paths {
+  readonly prefix: string;
+  readonly nodes: number;
+  readonly settings: AgentSettings;
+  readonly mtu?: number;
+}
+
+const FAMILIES = ['ipv4', 'ipv6'] as const;
+
+/** Declares the tests of one way between nodes. */
+export function describePaths(title: string, { prefix, nodes, settings, mtu = 1500 }: Paths): void {
+  describe(title, () => {
+    let cluster: Cluster;
+    let pods: Pod[];
+    const pod = (index: number): Pod => pods[index] as Pod;
+
+    beforeAll(async () => {
+      cluster = new Cluster(prefix, nodes, Array<AgentSettings>(nodes).fill(settings), {
+        fabric: false,
+        mtu,
+      });
+      pods = await populated(cluster);
+      for (const node of cluster.nodes) await cluster.serve(node, `host${node.index}`, [8080]);
+    });
+
+    afterAll(() => cluster.close());
+
+    it('connects every pod with every pod and node, and every node with every pod, by their own addresses', () => {
+      for (const family of FAMILIES) {
+        for (const from of pods) {
+          for (const to of pods)
+            if (from !== to)
+              for (const how of ['tcp', 'udp'] as const)
+                expect(
+                  cluster.ask(from, how, to[family], 80),
+                  `${from.name} ${how} ${to[family]}`,
+                ).toMatchObject([{ who: to.name, seen: from[family] }]);
+          for (const node of cluster.nodes)
+            expect(
+              cluster.ask(from, 'tcp', node[family], 8080),
+              `${from.name} to ${node.name}`,
+            ).toMatchObject([{ who: `host${node.index}`, seen: from[family] }]);
+        }
+        for (const node of cluster.nodes)
+          for (const to of pods)
+            expect(cluster.who(node, 'tcp', to[family], 80), `${node.name} to ${to.name}`).toBe(to.name);
+        const [from, other] = [cluster.node(0), pod(1)];
+        expect(cluster.ask(from, 'tcp', other[family], 80)).toMatchObject([{ seen: from[family] }]);
+      }
+    });
+
+    it('serves services and node ports with backends on another node', async () => {
+      const backend = pod(1);
+      await cluster.apply(
+        service('web', {
+          type: 'NodePort',
+          ipFamilyPolicy: 'RequireDualStack',
+          clusterIPs: ['10.96.0.80', 'fd00:96::80'],
+          ports: [{ port: 80, nodePort: 30080 }],
+        }),
+        ...([4, 6] as const).map((family) => slice('web', [{ pod: backend }], { family })),
+      );
+      for (const [i, address] of ['10.96.0.80', 'fd00:96::80'].entries()) {
+        const family = i === 0 ? 'ipv4' : 'ipv6';
+        for (const from of pods) {
+          const own = from === backend ? {} : { seen: from[family] };
+          expect(cluster.ask(perPacket(from), 'tcp', address, 80), `${from.name}`).toMatchObject([
+            { who: 'pod1', ...own },
+          ]);
+        }
+        if (haveCgroup) {
+          expect(cluster.who(pod(0), 'udp', address, 81)).not.toBe('pod1');
+          expect(cluster.who(cluster.node(0), 'tcp', address, 80)).toBe('pod1');
+        }
+        for (const node of cluster.nodes) {
+          expect(cluster.who(cluster.outside, 'tcp', node[family], 30080), `by ${node.name}`).toBe('pod1');
+          for (const from of pods)
+            expect(
+              cluster.who(perPacket(from), 'tcp', node[family], 30080),
+              `${from.name} by ${node.name}`,
+            ).toBe('pod1');
+        }
+      }
+      cluster.remove(['svc', 'web'], ['endpointslice', 'web-4'], ['endpointslice', 'web-6']);
+    });
+
+    it('enforces policies of both ends, also on open connections', async () => {
+      const [a, b] = [pod(0), pod(1)];
+      await cluster.apply(
+        ingressPolicy('in', 'web1', [{ from: [{ podSelector: { matchLabels: { app: 'web0' } } }] }]),
+      );
+      for (const family of FAMILIES) {
+        expect(cluster.who(a, 'tcp', b[family], 80)).toBe('pod1');
+        expect(cluster.who(cluster.node(0), 'tcp', b[family], 80)).toBe('timeout');
+        expect(cluster.who(cluster.node(1), 'tcp', b[family], 80)).toBe('pod1');
+      }
+      const stream = cluster.begin(a, 'stream', b.ipv4, '80', '60', '20', '4711');
+      await until(() => stream.lines.length >= 5);
+      await cluster.apply(podObject(a, { app: 'other' }));
+      await until(() => stream.lines.at(-1)?.startsWith('pod1') === false);
+      await cluster.apply(podObject(a, { app: 'web0' }), egressPolicy('out', 'web0', ['web1']));
+      expect(cluster.who(a, 'tcp', b.ipv6, 80)).toBe('pod1');
+      expect(cluster.who(a, 'tcp', cluster.node(1).ipv4, 8080)).toBe('timeout');
+      expect(cluster.who(a, 'tcp', cluster.node(0).ipv4, 8080)).toBe('host0');
+      stream.stop();
+      cluster.remove(['netpol', 'in'], ['netpol', 'out']);
+    });
+
+    it('carries large messages of both protocols, each way', () => {
+      for (const family of FAMILIES) {
+        for (const [from, to] of [
+          [pod(0), pod(1)],
+          [pod(1), pod(0)],
+        ] as const) {
+          for (const [how, bytes] of [
+            ['tcp', 65000],
+            ['udp', 1000],
+            ['udp', mtu - 60],
+            ['udp', 20_000],
+          ] as const)
+            expect(
+              cluster.call(from, 'large', how, to[family], '80', String(bytes)),
+              `${how} ${bytes}`,
+            ).toEqual([expect.stringContaining(`${bytes}`)]);
+        }
+        expect(cluster.call(cluster.node(0), 'large', 'tcp', pod(1)[family], '80', '65000')).toEqual([
+          expect.stringContaining('65000'),
+        ]);
+      }
+    });
+
+    it('says in errors from another node what happened there', () => {
+      for (const family of FAMILIES) {
+        expect(cluster.who(pod(0), 'tcp', pod(1)[family], 81)).toBe('refused');
+        expect(cluster.who(pod(0), 'udp', pod(1)[family], 81)).toBe('refused');
+      }
+    });
+
+    it('keeps connections over a restart of an agent, and a killed one changes nothing', async () => {
+      const stream = cluster.begin(pod(0), 'stream', pod(1).ipv4, '80', '200', '10', '4712');
+      const { agent } = cluster.node(1);
+      await until(() => stream.lines.length >= 5);
+      await agent.kill();
+      const before = stream.lines.length;
+      await until(() => stream.lines.length >= before + 10);
+      await agent.start(cluster.scratch);
+      const after = stream.lines.length;
+      await until(() => stream.lines.length >= Math.min(200, after + 10));
+      stream.stop();
+      expect(stream.lines.filter((line) => !line.startsWith('pod1'))).toEqual([]);
+      expect(cluster.who(pod(1), 'tcp', pod(0).ipv6, 80)).toBe('pod0');
+    });
+  });
+}
+
+/** Waits for something that is about to happen. */
+export async function until(condition: () => boolean, timeoutMs = 5000): Promise<void> {
+  for (const deadline = Date.now() + timeoutMs; !condition(); ) {
+    if (Date.now() > deadline) throw new Error('it did not happen');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
