@@ -20,6 +20,9 @@ int sluice_from_tunnel(struct __sk_buff *skb)
 	struct flow *e, *half = NULL;
 	int reason;
 
+	/* It is for this node, whatever the Ethernet header inside says. */
+	if (skb->pkt_type != PACKET_HOST && bpf_skb_change_type(skb, PACKET_HOST))
+		return TC_ACT_SHOT;
 	p.key.ifindex = FLOW_IF_TUNNEL;
 	reason = parse(skb, &p);
 	if (!node || !w)

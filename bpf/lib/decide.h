@@ -31,7 +31,8 @@ static __always_inline bool from_outside(const struct work *w)
  */
 static __always_inline int judge_tunnel(const struct work *w, const struct endpoint *dep)
 {
-	if (w->fwd.ifindex == FLOW_IF_UPLINK && w->tunnel &&
+	/* A dry run asks about pods of other nodes here: it has no packet that left a tunnel. */
+	if (!cfg_dry_run && w->fwd.ifindex == FLOW_IF_UPLINK && w->tunnel &&
 	    (w->src.flags & (ADDR_CLUSTER | ADDR_NODE)) == ADDR_CLUSTER)
 		return DROP_SPOOFED_ADDR;
 	if (w->fwd.ifindex == FLOW_IF_TUNNEL && !dep && !(w->dst.flags & ADDR_HOST) &&

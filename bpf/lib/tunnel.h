@@ -14,8 +14,12 @@
 /* The part of struct bpf_tunnel_key that Linux 5.15 knows. */
 #define TUNNEL_KEY offsetof(struct bpf_tunnel_key, local_ipv4)
 
-/* Ethernet address of every node's VXLAN device: inside the tunnel there is no link to resolve anything on. */
-static const __u8 tunnel_mac[ETH_ALEN] = {0x02, 's', 'l', 'u', 'i', 'c'};
+/*
+ * Ethernet addresses inside the tunnel, where there is no link to resolve anything on. The devices have others: VXLAN
+ * drops what seems to come from the receiving device itself.
+ */
+static const __u8 tunnel_from[ETH_ALEN] = {0x02, 's', 'l', 'u', 'i', 'f'};
+static const __u8 tunnel_to[ETH_ALEN] = {0x02, 's', 'l', 'u', 'i', 't'};
 
 /* Sends the packet to the node e->nexthop through the device e->oif. Returns what the program returns. */
 __noinline int tunnel_send(struct __sk_buff *skb, struct flow *e)
@@ -28,8 +32,8 @@ __noinline int tunnel_send(struct __sk_buff *skb, struct flow *e)
 
 	if (!e || !node || data + ETH_HLEN > end)
 		return TC_ACT_SHOT;
-	memcpy(data, tunnel_mac, ETH_ALEN);
-	memcpy(data + ETH_ALEN, tunnel_mac, ETH_ALEN);
+	memcpy(data, tunnel_to, ETH_ALEN);
+	memcpy(data + ETH_ALEN, tunnel_from, ETH_ALEN);
 	key.tunnel_id = node->tunnel_id;
 	key.tunnel_ttl = 64;
 	if (addr_is_v4(&e->nexthop)) {
@@ -65,10 +69,12 @@ __noinline int tunnel_source(struct __sk_buff *skb, struct ip_addr *out)
 __noinline int tunnel_admits(const struct ip_addr *sender, const struct ip_addr *source)
 {
 	struct addr_info *from, inner;
+	struct ip_addr key;
 
 	if (!sender || !source)
 		return 0;
-	from = bpf_map_lookup_elem(&addrs, sender);
+	key = *sender;
+	from = bpf_map_lookup_elem(&addrs, &key);
 	if (!from || !(from->flags & ADDR_NODE))
 		return 0;
 	address_info(source, &inner);

@@ -10,9 +10,6 @@ import { asError } from './rollback.js';
 import type { SyncedMap } from './synced-map.js';
 import type { Uplinks } from './uplinks.js';
 
-/** Of every node's device (tunnel_mac in bpf/lib/tunnel.h). */
-const MAC = '02:73:6c:75:69:63';
-
 /** Name of the overlay's device. */
 export function overlayName(instance: string): string {
   return stableName('slvx', instance);
@@ -71,7 +68,6 @@ export class Overlay {
       if (present !== undefined && link === undefined) this.#rtnl.deleteLink(present.index);
       ifindex ??= this.#rtnl.createVxlan({
         name,
-        mac: MAC,
         mtu,
         alias: aliasOf(instance, 'overlay'),
         port: vxlanPort,

@@ -4,10 +4,12 @@ import type { AgentConfig } from '../config.js';
 import { NO_ADDRESS } from '../dataplane/endpoints.js';
 import { type Reach, UNKNOWN } from './remote-nodes.js';
 
+type Addresses = Pick<NodeResource, 'addresses'>;
+
 /** Addresses by which other nodes know this one. */
 export function ownAddresses(
   setting: AgentConfig['nodeAddresses'],
-  own: NodeResource | undefined,
+  own: Addresses | undefined,
   uplinks: readonly string[],
 ): readonly string[] {
   if (setting !== 'auto') return setting;
@@ -21,7 +23,7 @@ const ofFamily = (addresses: readonly string[], family: 4 | 6): string | undefin
 export function reachOver(
   config: Pick<AgentConfig, 'nodeRouting' | 'nodeAddresses'>,
   uplinks: () => readonly string[],
-): (node: NodeResource, own: NodeResource | undefined) => Reach {
+): (node: Addresses, own: Addresses | undefined) => Reach {
   if (config.nodeRouting === 'none') return () => UNKNOWN;
   if (config.nodeRouting === 'direct') {
     // The next hop has the family of the packet; the nodes themselves are reached as always.

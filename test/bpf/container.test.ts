@@ -360,6 +360,8 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
       gcScanned: 0n,
       gcExpired: 0n,
       logSlot: 0,
+      tunnel: 0,
+      tunnelId: 0,
       halfOpen: 0,
     });
     expect(bed.from(A, { ...tcp, flags: FLAG.ack }).retval).toBe(REDIRECT);

@@ -30,14 +30,17 @@ export function podObject(pod: Pod, labels: Readonly<Record<string, string>> = {
   };
 }
 
-/** A cluster in which each node has one pod with a server on port 80, and all know of all. */
-export async function populated(cluster: Cluster): Promise<Pod[]> {
+/** A cluster in which each node has one pod with a server on ports 80 and 9000, and all know of all. `known`: what they know of a node. */
+export async function populated(
+  cluster: Cluster,
+  known: (node: NodeOfCluster) => NodeOfCluster = (node) => node,
+): Promise<Pod[]> {
   await cluster.start();
-  await cluster.apply(...cluster.nodes.map((node) => nodeObject(node, { rack: `r${node.index}` })));
+  await cluster.apply(...cluster.nodes.map((node) => nodeObject(known(node), { rack: `r${node.index}` })));
   const pods: Pod[] = [];
   for (const node of cluster.nodes) {
     const labels = { app: `web${node.index}` };
-    const pod = await cluster.pod(node, `pod${node.index}`, [80], labels);
+    const pod = await cluster.pod(node, `pod${node.index}`, [80, 9000], labels);
     pods.push(pod);
     await cluster.apply(podObject(pod, labels));
   }

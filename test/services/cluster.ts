@@ -55,15 +55,21 @@ export class Cluster {
   readonly middle: string;
   readonly #groups: string[] = [];
   readonly #pods: Pod[] = [];
+  readonly #network: Readonly<Record<string, unknown>>;
 
-  /** `fabric`: whether the network between the nodes knows the pods' ranges. */
+  /** `fabric`: whether the network between the nodes knows the pods' ranges. `network`: more of the pods' network. */
   constructor(
     prefix: string,
     count: number,
     settings: readonly AgentSettings[] = [],
-    options: { readonly fabric?: boolean; readonly mtu?: number } = {},
+    options: {
+      readonly fabric?: boolean;
+      readonly mtu?: number;
+      readonly network?: Readonly<Record<string, unknown>>;
+    } = {},
   ) {
-    const { fabric = true, mtu = 1500 } = options;
+    const { fabric = true, mtu = 1500, network = {} } = options;
+    this.#network = network;
     this.scratch = new Scratch(prefix);
     try {
       const middle = this.scratch.netns('mid');
@@ -133,6 +139,7 @@ export class Cluster {
             ipv4: { cidr: `10.8${node.index}.0.0/24` },
             ipv6: { cidr: `fd8${node.index}::/64` },
             masquerade: false,
+            ...this.#network,
           },
         }),
       );

@@ -9,8 +9,9 @@
  *        COUNT connections (udp: connected sockets, send: datagrams of sockets that are not connected), one line
  *        each: the answer and, after it, the address and port that the socket says it talks to; or "refused",
  *        "timeout", or the error's text
- *   service stream ADDRESS PORT COUNT INTERVAL_MS SOURCE_PORT
- *        COUNT datagrams from one connected socket, which is made again when it fails; a line for each
+ *   service stream ADDRESS PORT COUNT INTERVAL_MS SOURCE_PORT [TIMEOUT_MS]
+ *        COUNT datagrams from one connected socket, which is made again when it fails; a line for each. An answer is
+ *        waited for as long as the interval, or TIMEOUT_MS
  *   service keep NAME PORT
  *        answers each byte of each TCP connection with a line, "NAME"; after the first one of a connection it also
  *        sends segments that lie far outside of the window (IPv4)
@@ -232,7 +233,8 @@ static void ask(const char *how, const char *address, const char *port, int coun
 	}
 }
 
-static void stream(const char *address, const char *port, int count, int interval_ms, int source)
+static void stream(const char *address, const char *port, int count, int interval_ms, int source,
+		   int timeout_ms)
 {
 	struct addrinfo *a = resolve(address, port, SOCK_DGRAM);
 	int fd = -1;
@@ -244,7 +246,7 @@ static void stream(const char *address, const char *port, int count, int interva
 		ssize_t got;
 
 		if (fd < 0) {
-			fd = client(a, SOCK_DGRAM, interval_ms, source);
+			fd = client(a, SOCK_DGRAM, timeout_ms, source);
 			if (connect(fd, a->ai_addr, a->ai_addrlen)) {
 				puts(trouble());
 				close(fd);
@@ -588,8 +590,9 @@ int main(int argc, char **argv)
 		sctp_ask(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
 	else if (!strcmp(mode, "ask") && (argc == 7 || argc == 8))
 		ask(argv[2], argv[3], argv[4], atoi(argv[5]), atoi(argv[6]), argc == 8 ? atoi(argv[7]) : 0);
-	else if (!strcmp(mode, "stream") && argc == 7)
-		stream(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
+	else if (!strcmp(mode, "stream") && (argc == 7 || argc == 8))
+		stream(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]), atoi(argv[6]),
+		       atoi(argv[argc == 8 ? 7 : 5]));
 	else if (!strcmp(mode, "large") && argc == 6)
 		large(argv[2], argv[3], argv[4], atoi(argv[5]));
 	else {
