@@ -203,6 +203,8 @@ __noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u3
 	be->identity = info.identity;
 	if (addr_is_zero(&be->snat) || info.ifindex || (info.flags & (ADDR_HOST | ADDR_RESERVED)))
 		return 0;
+	if (node->tunnel && (info.flags & ADDR_CLUSTER))
+		return 0; /* through the overlay */
 	rt = xdp_route(ctx, &be->snat, &be->addr, be->epoch);
 	if (!rt) {
 		be->number = 0; /* the stack asks for its neighbour now: look again */
