@@ -74,7 +74,7 @@ export class Place {
       pinPath: join(bpf, 'pins'),
       cgroupRoot: '',
       uplinks: [],
-      xdp: [],
+      xdp: 'off',
       definitions: join(this.root, 'definitions'),
       metricsAddress: '127.0.0.1:9644',
       flowEntries: 4096,
