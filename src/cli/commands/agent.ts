@@ -47,6 +47,21 @@ export function agentCommand(context: CliContext): Command {
             '  dnsUpstreams: auto                   # or a list of addresses; default: /etc/resolv.conf\n' +
             '  dockerPlugin: /run/docker/plugins/sluice.sock # "" for none (default of other instances)\n' +
             '  dockerApi: /run/docker.sock          # where Docker says what labels a container has\n' +
+            '  nodeName: ""                         # default: the name of the host\n' +
+            '  nodeAddresses: auto                  # or a list; as other nodes know this one\n' +
+            '  nodeRouting: none                    # to pods of other nodes: overlay (VXLAN), direct (one segment),\n' +
+            '                                       # none (the network between the nodes knows the ranges)\n' +
+            '  vxlanPort: 4789\n' +
+            '  vxlanId: 1\n' +
+            '  podCidrs: []                         # ranges of pods in the whole cluster: never masqueraded\n' +
+            '  zone: ""                             # for services that prefer endpoints near by\n' +
+            '  serviceCidrs: [10.96.0.0/12, fd00:96::/112]\n' +
+            '  nodePorts: {min: 30000, max: 32767}\n' +
+            '  nodePortAddresses: all               # or a list of CIDRs\n' +
+            '  serviceEntries: 65536\n' +
+            '  backendEntries: 65536\n' +
+            '  failsafePorts: {inbound: [22/TCP], outbound: [22/TCP]} # no HostPolicy closes them\n' +
+            '  hostPrefixEntries: 524288            # addresses and CIDRs in HostPolicies and their lists\n' +
             '  kubernetes:                          # this host is a node of a cluster; the same as --kubernetes\n' +
             '    kubeconfig: ""                     # default: the service account of the pod\n' +
             '    network: pods                      # network of the pods; its ranges are podCIDRs of the node\n' +
