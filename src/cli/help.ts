@@ -21,6 +21,21 @@ export const SOCKET_FILES: NonNullable<HelpSections['files']> = [
   ['/run/sluice/sluice.sock', "the agent's socket, if nothing else is set"],
 ];
 
+/** Breaks a note into lines, as commander does with descriptions. */
+export function wrap(text: string, width = 96): string {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  return [...lines, line].join('\n');
+}
+
 /** Renders the sections in the layout of commander's own help. */
 export function sections(help: HelpSections): string {
   const lines: string[] = [];

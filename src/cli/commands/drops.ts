@@ -4,7 +4,7 @@ import { REASONS } from '../../flows/reasons.js';
 import { DEFAULT_DROPS, type DropRecord, MAX_DROPS } from '../../http/api.js';
 import type { AgentClient } from '../client.js';
 import type { CliContext } from '../context.js';
-import { SOCKET_FILES, sections } from '../help.js';
+import { SOCKET_FILES, sections, wrap } from '../help.js';
 import { EXIT, type ExitCode, type Io, print } from '../io.js';
 import { formatTable } from '../output.js';
 
@@ -89,7 +89,7 @@ export function monitorCommand(context: CliContext): Command {
     .addHelpText(
       'after',
       sections({
-        notes: [`Reasons: ${REASON_NAMES.join(', ')}.`],
+        notes: [wrap(`Reasons: ${REASON_NAMES.join(', ')}.`)],
         examples: [
           ['sluice monitor', 'until Ctrl-C'],
           ['sluice monitor --to shop/db --flows', 'who opens connections to a container, and who may not'],
