@@ -27,7 +27,7 @@ struct flow_key {
 
 #define FLOW_IF_UPLINK 0 /* any uplink: replies may take another one */
 #define FLOW_IF_HOST 1 /* the host's own stack (the index of lo) */
-#define FLOW_IF_TUNNEL 2 /* the overlay; containers' devices have larger indexes */
+#define FLOW_IF_TUNNEL 0xffffffffU /* the overlay; no device has this index */
 
 enum flow_action {
 	ACTION_NONE = 0,

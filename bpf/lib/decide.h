@@ -14,11 +14,6 @@
 #include "route.h"
 #include "service_flow.h"
 
-static __always_inline bool from_container(const struct work *w)
-{
-	return w->fwd.ifindex > FLOW_IF_TUNNEL;
-}
-
 /* From another machine, by an uplink or through the overlay. */
 static __always_inline bool from_outside(const struct work *w)
 {

@@ -124,7 +124,7 @@ __noinline int way_out(struct __sk_buff *skb, __u32 answers)
 		to = &w->dst;
 		/* The nodes know each other; what containers send has an address that only nodes know. */
 		tunnel = w->tunnel && (to->flags & ADDR_CLUSTER) &&
-			 (!(to->flags & ADDR_NODE) || w->fwd.ifindex > FLOW_IF_TUNNEL);
+			 (!(to->flags & ADDR_NODE) || from_container(w));
 	}
 	if (!tunnel) {
 		const struct ip_addr *src = answers ? &w->f.daddr : &w->fwd.saddr;

@@ -59,6 +59,11 @@ struct {
 	__uint(max_entries, 1);
 } work_map SEC(".maps");
 
+static __always_inline bool from_container(const struct work *w)
+{
+	return w->fwd.ifindex > FLOW_IF_HOST && w->fwd.ifindex != FLOW_IF_TUNNEL;
+}
+
 /* The half-open flow that w->rev answers. */
 static __always_inline struct half_flow *half_of(struct work *w)
 {
