@@ -226,15 +226,20 @@ describe('without the API', () => {
     const who = (address: string): string => world.cluster.who(client, 'tcp', address, 80, { count: 5 });
     define('lives', '10.96.0.60');
     world.relabel('client', { app: 'client' });
-    await until('the service', () => who('10.96.0.60') === 'web');
+    // The agents may still be waiting before they ask again, after the API was away in the test before.
+    await until('the service', () => who('10.96.0.60') === 'web', 60_000);
     await world.api.goAway();
     expect(who('10.96.0.60')).toBe('web');
     await world.api.listen();
     define('comes', '10.96.0.61');
-    await until('the new service', () => {
-      expect(who('10.96.0.60')).toBe('web');
-      return who('10.96.0.61') === 'web';
-    });
+    await until(
+      'the new service',
+      () => {
+        expect(who('10.96.0.60')).toBe('web');
+        return who('10.96.0.61') === 'web';
+      },
+      60_000,
+    );
     for (const name of ['lives', 'comes']) {
       world.api.remove('EndpointSlice', `default/${name}-1`);
       world.api.remove('Service', `default/${name}`);
