@@ -187,6 +187,35 @@ describe('a node of a cluster', () => {
 });
 
 describe('without the API', () => {
+  it('CIP-7 services stay while the API restarts, and new ones come after it', async () => {
+    const ports = [{ name: 'http', port: 80 }];
+    const define = (name: string, address: string): void => {
+      world.api.put('Service', service(name, [address], [{ name: 'http', port: 80 }]));
+      const ends = [{ ip: web.ipv4, node: 'node1' }];
+      world.api.put('EndpointSlice', slice(`${name}-1`, name, ends, ports));
+    };
+    const who = (address: string): string => world.cluster.who(client, 'tcp', address, 80, { count: 5 });
+    define('lives', '10.96.0.60');
+    world.relabel('client', { app: 'client' });
+    await until('the service', () => who('10.96.0.60') === 'web', 60_000);
+    await world.api.goAway();
+    expect(who('10.96.0.60')).toBe('web');
+    await world.api.listen();
+    define('comes', '10.96.0.61');
+    await until(
+      'the new service',
+      () => {
+        expect(who('10.96.0.60')).toBe('web');
+        return who('10.96.0.61') === 'web';
+      },
+      60_000,
+    );
+    for (const name of ['lives', 'comes']) {
+      world.api.remove('EndpointSlice', `default/${name}-1`);
+      world.api.remove('Service', `default/${name}`);
+    }
+  });
+
   it('traffic and policies stay, a restart does not touch them, and what happened meanwhile is caught up', async () => {
     const node = world.cluster.node(1);
     world.api.put('NetworkPolicy', networkPolicy('web', allow('web', { matchLabels: { app: 'client' } })));
@@ -214,36 +243,6 @@ describe('without the API', () => {
     await started;
     await becomes('yes', stranger, web);
     expect(reaches(client, web)).toBe('yes');
-  });
-
-  it('CIP-7 services stay while the API restarts, and new ones come after it', async () => {
-    const ports = [{ name: 'http', port: 80 }];
-    const define = (name: string, address: string): void => {
-      world.api.put('Service', service(name, [address], [{ name: 'http', port: 80 }]));
-      const ends = [{ ip: web.ipv4, node: 'node1' }];
-      world.api.put('EndpointSlice', slice(`${name}-1`, name, ends, ports));
-    };
-    const who = (address: string): string => world.cluster.who(client, 'tcp', address, 80, { count: 5 });
-    define('lives', '10.96.0.60');
-    world.relabel('client', { app: 'client' });
-    // The agents may still be waiting before they ask again, after the API was away in the test before.
-    await until('the service', () => who('10.96.0.60') === 'web', 60_000);
-    await world.api.goAway();
-    expect(who('10.96.0.60')).toBe('web');
-    await world.api.listen();
-    define('comes', '10.96.0.61');
-    await until(
-      'the new service',
-      () => {
-        expect(who('10.96.0.60')).toBe('web');
-        return who('10.96.0.61') === 'web';
-      },
-      60_000,
-    );
-    for (const name of ['lives', 'comes']) {
-      world.api.remove('EndpointSlice', `default/${name}-1`);
-      world.api.remove('Service', `default/${name}`);
-    }
   });
 
   it('an agent that has lived through it has the same maps as a fresh one, byte for byte', async () => {
