@@ -166,3 +166,12 @@ export function clusterMetadata(kind: string, badName: (text: string) => string 
     ...serverFields,
   });
 }
+
+/** A mapping of which exactly one field is given. */
+export function oneOf<T extends z.core.$ZodLooseShape>(shape: T) {
+  const fields = Object.keys(shape).join(', ');
+  return mapping(shape).superRefine((value, ctx) => {
+    const given = Object.values(value).filter((part) => part !== undefined).length;
+    if (given !== 1) refuse(ctx, `needs exactly one of ${fields}, not ${given === 0 ? 'none' : given}`);
+  });
+}

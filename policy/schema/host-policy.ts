@@ -13,6 +13,7 @@ import {
   clusterMetadata,
   mapping,
   maskedCidr,
+  oneOf,
   optional,
   portNumber,
   refuse,
@@ -30,15 +31,6 @@ const MAX_RATE = 100_000_000;
 const MAX_USER = 0xfffffffe;
 
 const EVERYTHING = { requirements: [] };
-
-/** A mapping of which exactly one field is given. */
-function oneOf<T extends z.core.$ZodLooseShape>(shape: T) {
-  const fields = Object.keys(shape).join(', ');
-  return mapping(shape).superRefine((value, ctx) => {
-    const given = Object.values(value).filter((part) => part !== undefined).length;
-    if (given !== 1) refuse(ctx, `needs exactly one of ${fields}, not ${given === 0 ? 'none' : given}`);
-  });
-}
 
 function items<T extends z.ZodType>(type: T) {
   return z
