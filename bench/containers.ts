@@ -66,15 +66,21 @@ function surroundings(): string {
   return documents.map((document) => JSON.stringify(document)).join('\n---\n');
 }
 
-/** Identifiers of the BPF programs of the machine whose names are ours. */
-function programs(): Set<number> {
-  const list = JSON.parse(
-    execFileSync('bpftool', ['--json', 'prog', 'show'], { encoding: 'utf8', maxBuffer: 1 << 26 }),
-  ) as {
-    id: number;
-    name?: string;
-  }[];
-  return new Set(list.filter(({ name }) => name?.startsWith('sluice_')).map(({ id }) => id));
+/** Parsed output of `bpftool --json`. */
+function bpftool<T>(...args: readonly string[]): T {
+  return JSON.parse(
+    execFileSync('bpftool', ['--json', ...args], { encoding: 'utf8', maxBuffer: 1 << 26 }),
+  ) as T;
+}
+
+/** Identifiers of the BPF programs that use a map of this agent: other agents of the machine have maps of their own. */
+function programs(agent: Agent): Set<number> {
+  const folder = join(agent.folder, 'bpf', 'sluice', 'maps');
+  const maps = new Set(
+    readdirSync(folder).map((name) => bpftool<{ id: number }>('map', 'show', 'pinned', join(folder, name)).id),
+  );
+  const all = bpftool<{ id: number; map_ids?: readonly number[] }[]>('prog', 'show');
+  return new Set(all.filter(({ map_ids = [] }) => map_ids.some((id) => maps.has(id))).map(({ id }) => id));
 }
 
 /** Resident memory of a process, MB. */
@@ -113,13 +119,14 @@ async function main(scratch: Scratch): Promise<void> {
   const linksBefore = links();
   const first = names.slice(0, COUNT).map((netns, index) => definition(`c${index}`, netns, index));
   const bulk = await agent.apply([surroundings(), ...first].join('\n---\n'));
-  const loaded = programs();
+  const loaded = programs(agent);
+  if (loaded.size === 0) throw new Error('no program uses a map of the agent');
   const times: number[] = [];
   for (let index = COUNT; index < names.length; index++) {
     const { milliseconds } = await agent.apply(definition(`c${index}`, names[index] ?? '', index));
     times.push(milliseconds);
   }
-  const now = programs();
+  const now = programs(agent);
   const rss = residentMb(agent.pid ?? 0);
   const status = await agent.status();
   if (status.endpoints !== COUNT + ADDS)
