@@ -77,7 +77,9 @@ function bpftool<T>(...args: readonly string[]): T {
 function programs(agent: Agent): Set<number> {
   const folder = join(agent.folder, 'bpf', 'sluice', 'maps');
   const maps = new Set(
-    readdirSync(folder).map((name) => bpftool<{ id: number }>('map', 'show', 'pinned', join(folder, name)).id),
+    readdirSync(folder).map(
+      (name) => bpftool<{ id: number }>('map', 'show', 'pinned', join(folder, name)).id,
+    ),
   );
   const all = bpftool<{ id: number; map_ids?: readonly number[] }[]>('prog', 'show');
   return new Set(all.filter(({ map_ids = [] }) => map_ids.some((id) => maps.has(id))).map(({ id }) => id));

@@ -22,9 +22,9 @@ beforeAll(async () => {
 
 afterAll(() => world?.close());
 
-/** Whether a new connection gets an answer, in each family. */
-function reaches(from: Pod, to: Pod, port = 80): string {
-  const ask = (address: string): string => world.cluster.who(from, 'tcp', address, port);
+/** Whether a new connection gets an answer, in each family. Shorter than a second: a SYN that is lost is not sent again. */
+function reaches(from: Pod, to: Pod, port = 80, timeoutMs = 950): string {
+  const ask = (address: string): string => world.cluster.who(from, 'tcp', address, port, { timeoutMs });
   const answers = [ask(to.ipv4), ask(to.ipv6)];
   return answers.every((answer) => answer === to.name)
     ? 'yes'
@@ -34,7 +34,7 @@ function reaches(from: Pod, to: Pod, port = 80): string {
 }
 
 async function becomes(expected: 'yes' | 'no', from: Pod, to: Pod, port = 80): Promise<void> {
-  await until(`${from.name} to ${to.name}: ${expected}`, () => reaches(from, to, port) === expected);
+  await until(`${from.name} to ${to.name}: ${expected}`, () => reaches(from, to, port, 300) === expected);
 }
 
 const allow = (app: string, from: object, ports?: readonly object[]): Record<string, unknown> => ({
