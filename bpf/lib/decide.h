@@ -357,6 +357,9 @@ __noinline int decide(struct __sk_buff *skb)
 			return reason;
 	}
 
+	/* What the compiler knows of them from above, the verifier of Linux 6.1 does not: both are checked again. */
+	barrier_var(sep);
+	barrier_var(dep);
 	if (unlikely((sep && (sep->flags & EP_LIMIT)) || (dep && (dep->flags & EP_LIMIT)))) {
 		w->f.flags |= FLOW_LIMIT;
 		w->r.flags |= FLOW_LIMIT;

@@ -7,7 +7,7 @@ import { allowIngress, container, documents, HOST, network, OUTSIDE, World } fro
  * have, can be missing). Patient: QEMU without KVM takes its time.
  */
 const PATIENCE_MS = process.env.KERNEL_TESTS === undefined ? 400 : 3000;
-const START = { seconds: 120 };
+const START = { seconds: process.env.KERNEL_TESTS === undefined ? 120 : 900 };
 
 let world: World;
 beforeEach(() => {
