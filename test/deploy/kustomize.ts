@@ -21,6 +21,7 @@ const kustomization = z.strictObject({
   kind: z.literal('Kustomization'),
   namespace: z.string().optional(),
   resources: z.array(z.string()),
+  patches: z.array(z.strictObject({ path: z.string() })).default([]),
   images: z
     .array(
       z.strictObject({ name: z.string(), newName: z.string().optional(), newTag: z.string().optional() }),
@@ -42,11 +43,20 @@ export function documentsOf(text: string): Manifest[] {
 /** The objects of a kustomization. `folder`: where its kustomization.yaml is. */
 export function build(folder: string): Manifest[] {
   const [document] = documentsOf(readFileSync(join(folder, 'kustomization.yaml'), 'utf8'));
-  const { namespace, resources, images } = kustomization.parse(document);
+  const { namespace, resources, patches, images } = kustomization.parse(document);
   const found = resources.flatMap((resource) => {
     const path = join(folder, resource);
     return resource.endsWith('.yaml') ? documentsOf(readFileSync(path, 'utf8')) : build(path);
   });
+  for (const { path } of patches)
+    for (const patch of documentsOf(readFileSync(join(folder, path), 'utf8'))) {
+      const at = found.findIndex(
+        ({ kind, metadata }) => kind === patch.kind && metadata.name === patch.metadata.name,
+      );
+      const target = found[at];
+      if (target === undefined) throw new Error(`${path}: there is no ${patch.kind} ${patch.metadata.name}`);
+      found[at] = merged(target, patch) as Manifest;
+    }
   return found.map((manifest) => {
     let text = JSON.stringify(manifest);
     for (const { name, newName = name, newTag } of images)
@@ -60,13 +70,24 @@ export function build(folder: string): Manifest[] {
   });
 }
 
+/** A strategic merge without lists: the project's patches have none. */
+function merged(target: unknown, patch: unknown): unknown {
+  if (Array.isArray(patch)) throw new Error('lists are not merged');
+  if (typeof patch !== 'object' || patch === null || typeof target !== 'object' || target === null)
+    return patch;
+  const result: Record<string, unknown> = { ...target };
+  for (const [name, value] of Object.entries(patch)) result[name] = merged(result[name], value);
+  return result;
+}
+
 /** Files that a kustomization is made of, its bases included. */
 export function filesOf(folder: string): string[] {
   const file = join(folder, 'kustomization.yaml');
   const [document] = documentsOf(readFileSync(file, 'utf8'));
-  const { resources } = kustomization.parse(document);
+  const { resources, patches } = kustomization.parse(document);
   return [
     file,
+    ...patches.map(({ path }) => join(folder, path)),
     ...resources.flatMap((name) =>
       name.endsWith('.yaml') ? [join(dirname(file), name)] : filesOf(join(folder, name)),
     ),

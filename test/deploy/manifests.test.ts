@@ -105,6 +105,8 @@ describe('the chart', () => {
     apiServer: { host: '192.0.2.10', port: 6443 },
     config: { logLevel: 'debug', addressEntries: 262144, dns: true },
     network: 'town',
+    nodeRouting: 'direct',
+    podCidrs: ['10.128.0.0/14', 'fd00:1::/48'],
     metrics: {
       host: '127.0.0.1',
       port: 9700,
@@ -129,9 +131,14 @@ describe('the chart', () => {
   it('gives what the kustomization gives', () => {
     expect(plain(rendered())).toEqual(plain(build(BASE)));
     const monitors = { podMonitor: { enabled: true }, serviceMonitor: { enabled: true } };
-    const both = OVERLAYS.flatMap(build);
+    const both = OVERLAYS.filter((folder) => folder.includes('monitoring-')).flatMap(build);
     const unique = [...new Set(plain(both))].sort();
     expect(plain(rendered({ metrics: monitors }))).toEqual(unique);
+    for (const nodeRouting of ['overlay', 'direct']) {
+      const overlay = build(join(KUSTOMIZE, 'overlays', `routing-${nodeRouting}`));
+      expect(plain(rendered({ nodeRouting }))).toEqual(plain(overlay));
+      expect(agentConfig(overlay)).toEqual({ ...agentConfig(build(BASE)), nodeRouting });
+    }
   });
 
   it('gives objects that the API takes, with every value changed', () => {
@@ -144,6 +151,8 @@ describe('the chart', () => {
       dockerPlugin: '',
       metricsAddress: '127.0.0.1:9700',
       kubernetes: { network: 'town' },
+      nodeRouting: 'direct',
+      podCidrs: ['10.128.0.0/14', 'fd00:1::/48'],
     });
     const text = JSON.stringify(manifests);
     for (const word of [
@@ -171,6 +180,8 @@ describe('the chart', () => {
       { metrics: { podMonitor: { enabled: 'yes' } } },
       { hostPaths: { state: 'var/lib' } },
       { network: 'Not_A_Name' },
+      { nodeRouting: 'bgp' },
+      { podCidrs: '10.128.0.0/14' },
       { tolerations: {} },
     ])
       expect(takes(bad), JSON.stringify(bad)).toBe(false);

@@ -180,6 +180,10 @@ export class Chart {
         return isTrue(b) ? b : a;
       case 'not':
         return !isTrue(a);
+      case 'and':
+        return given.every(isTrue);
+      case 'ne':
+        return a !== b;
       case 'hasKey':
         return Object.hasOwn(a as object, textOf(b));
       case 'print':
