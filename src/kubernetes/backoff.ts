@@ -25,6 +25,36 @@ export class Backoff {
   }
 }
 
+/** Requests that wait for a server that could not be reached: the first one that gets through to it wakes the others. */
+export class Outage {
+  readonly #waiting = new Set<() => void>();
+  readonly #spreadMs: number;
+
+  /** `spreadMs`: woken ones come within this time, not all at once. */
+  constructor(spreadMs = 1000) {
+    this.#spreadMs = spreadMs;
+  }
+
+  /** Resolves after `ms`, when `signal` is aborted, or soon after the server was heard. */
+  async wait(ms: number, signal: AbortSignal): Promise<void> {
+    const woken = new AbortController();
+    const wake = (): void => woken.abort();
+    this.#waiting.add(wake);
+    const began = performance.now();
+    await pause(ms, AbortSignal.any([signal, woken.signal]));
+    this.#waiting.delete(wake);
+    const left = ms - (performance.now() - began);
+    if (woken.signal.aborted && !signal.aborted && left > 0)
+      await pause(Math.random() * Math.min(left, this.#spreadMs), signal);
+  }
+
+  /** The server has answered. */
+  over(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+}
+
 /** Resolves after `ms` or as soon as `signal` is aborted. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

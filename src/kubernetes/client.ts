@@ -3,6 +3,7 @@ import { Agent, type ClientRequest, request as httpRequest, type IncomingMessage
 import { request as httpsRequest, Agent as TlsAgent } from 'node:https';
 import { SluiceError } from '../../policy/errors.js';
 import { version } from '../version.js';
+import { Outage } from './backoff.js';
 import type { ClusterAccess, TlsMaterial } from './credentials.js';
 
 /** An answer other than 2xx, with what the server's Status object says. */
@@ -46,12 +47,18 @@ export interface ApiRequest {
 }
 
 const IDLE_MS = 30_000;
+/** For the connection to be made: without a limit of ours, attempts that nobody answers come ever more rarely. */
+const CONNECT_MS = 5000;
+/** A server that vanished without a word is noticed after about this and ten seconds more. */
+const KEEP_ALIVE_MS = 15_000;
 const MAX_BODY = 16 * 1024 * 1024;
 /** Connections of one agent: one for each watch, and a few for everything else. */
 const MAX_SOCKETS = 32;
 
 /** A client of one API server. Throws ApiError for answers that are errors, SluiceError if none came. */
 export class ApiClient {
+  /** For those that wait because the server can't be reached. */
+  readonly outage = new Outage();
   readonly #access: ClusterAccess;
   readonly #base: string;
   #tls: TlsMaterial | undefined;
@@ -131,10 +138,17 @@ export class ApiClient {
         });
         if (signal?.aborted === true) throw new Error('given up');
         signal?.addEventListener('abort', onAbort);
-        outgoing.setTimeout(idleMs, () =>
-          finish(SluiceError.of('SLU6207', { server: this.server, seconds: Math.round(idleMs / 1000) })),
-        );
+        const silent = (ms: number): void =>
+          finish(SluiceError.of('SLU6207', { server: this.server, seconds: Math.round(ms / 1000) }));
+        let patience = Math.min(idleMs, IDLE_MS);
+        outgoing.setTimeout(patience, () => silent(patience));
         outgoing.on('error', unreachable);
+        outgoing.on('socket', (socket) => {
+          if (!socket.connecting) return;
+          const timer = setTimeout(() => silent(CONNECT_MS), CONNECT_MS);
+          socket.once('connect', () => socket.setKeepAlive(true, KEEP_ALIVE_MS));
+          for (const event of ['connect', 'close']) socket.once(event, () => clearTimeout(timer));
+        });
         outgoing.on('response', (response) => {
           response.on('error', unreachable);
           response.on('aborted', () => unreachable(new Error('the connection was cut')));
@@ -142,6 +156,12 @@ export class ApiClient {
           if (status < 200 || status >= 300) {
             readError(what, response).then(finish, unreachable);
             return;
+          }
+          this.outage.over();
+          // Once it has begun, an answer may take its time: watches are silent for long.
+          if (idleMs > patience) {
+            patience = idleMs;
+            outgoing?.setTimeout(patience);
           }
           response.on('data', (chunk: Buffer) => {
             if (settled) return;

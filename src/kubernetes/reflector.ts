@@ -70,7 +70,15 @@ const MAX_RETRY_AFTER = 120_000;
 /** Continuations that expire in a row before the list is asked for as a whole. */
 const MAX_EXPIRED_PAGES = 3;
 /** A watch that lived so long has shown that the server is well. */
-const SOUND_WATCH_MS = 10_000;
+const SOUND_WATCH_MS = 2000;
+/**
+ * Between attempts at last. Each of an agent's ten reflectors waits half of it to all of it, and the first that gets
+ * through wakes those that could not reach the server: on average that is two seconds after its return.
+ */
+const LONGEST_WAIT_MS = 20_000;
+
+/** No answer: another request may find out before it is our turn that the server is back. */
+const UNREACHABLE: ReadonlySet<string> = new Set(['SLU6206', 'SLU6207']);
 
 interface ListMeta {
   readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string };
@@ -103,7 +111,7 @@ export class Reflector {
 
   constructor(options: ReflectorOptions) {
     this.#options = options;
-    this.#backoff = options.backoff ?? new Backoff();
+    this.#backoff = options.backoff ?? new Backoff(200, LONGEST_WAIT_MS);
     this.#random = options.random ?? Math.random;
   }
 
@@ -143,6 +151,7 @@ export class Reflector {
     const { signal } = this.#end;
     while (!signal.aborted) {
       let wait = 0;
+      let lost = false;
       this.#turn = new AbortController();
       try {
         if (this.#version === undefined) await this.#list();
@@ -155,8 +164,10 @@ export class Reflector {
       } catch (error) {
         if (signal.aborted) return;
         wait = this.#turn.signal.aborted ? 0 : this.#failed(error);
+        lost = error instanceof SluiceError && UNREACHABLE.has(error.code);
       }
-      if (wait > 0) await pause(wait, signal);
+      if (wait <= 0) continue;
+      await (lost ? this.#options.client.outage.wait(wait, signal) : pause(wait, signal));
     }
   }
 

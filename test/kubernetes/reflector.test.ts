@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Backoff } from '../../src/kubernetes/backoff.js';
 import type { Collection } from '../../src/kubernetes/reflector.js';
 import { ApiServer } from './api-server.js';
 import { Copy, until } from './support.js';
@@ -137,6 +138,24 @@ describe('a reflector', () => {
     const { reflector } = begin();
     await until('synced', () => reflector.status.synced);
     expect(performance.now() - began).toBeGreaterThanOrEqual(990);
+  });
+
+  it('comes back as soon as another one finds that the server is back', async () => {
+    churn(10);
+    const { reflector, client } = begin({ backoff: new Backoff(600_000, 600_000) });
+    const nodes = { name: 'nodes', path: '/api/v1/nodes' };
+    const other = new Copy(server, nodes, { client });
+    try {
+      await until('two watches', () => server.watches === 2);
+      await server.goAway();
+      churn(5);
+      await until('both know', () => [reflector, other.reflector].every(({ status }) => status.errors > 0));
+      await server.listen();
+      await until('two watches again', () => server.watches === 2);
+      await agrees('all of it');
+    } finally {
+      await other.close();
+    }
   });
 
   it('asks for the whole list when continuations expire again and again', async () => {

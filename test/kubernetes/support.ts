@@ -18,11 +18,17 @@ export function plainAccess(server: Pick<ApiServer, 'url'>): ClusterAccess {
   };
 }
 
-/** Waits for something that happens by itself, and says what did not. */
+/**
+ * Waits for something that happens by itself, and says what did not. The stand-in is in this process: it gets as much
+ * time as the look at the condition took.
+ */
 export async function until(what: string, condition: () => boolean, milliseconds = 10_000): Promise<void> {
-  for (const end = performance.now() + milliseconds; !condition(); ) {
+  for (const end = performance.now() + milliseconds; ; ) {
+    const began = performance.now();
+    if (condition()) return;
     if (performance.now() > end) throw new Error(`it did not happen: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    const pause = Math.min(200, Math.max(5, performance.now() - began));
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
