@@ -1,6 +1,5 @@
 /** Two nodes of a cluster: real agents, CNI and packets, and a stand-in for the API server. */
-import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pod } from '../services/cluster.js';
 import { networkPolicy, pod as podObject, service, slice } from './objects.js';
@@ -264,19 +263,7 @@ describe('without the API', () => {
     world.api.put('Namespace', { metadata: { name: 'late', labels: { when: 'later' } } });
     await world.api.listen();
     await until('all of it', () => world.probe(node, '/metrics').includes('sluice_kubernetes_objects 1'));
-    const settled = async (): Promise<string> => {
-      for (let last = ''; ; ) {
-        const now = JSON.stringify(world.maps(node));
-        if (now === last) return now;
-        last = now;
-        await new Promise((resolve) => setTimeout(resolve, 700));
-      }
-    };
-    const lived = await settled();
-    await node.agent.kill();
-    // A fresh one: nothing of the maps is left.
-    rmSync(join(node.agent.folder, 'bpf', 'sluice'), { recursive: true });
-    await world.startAgent(node);
-    expect(JSON.parse(await settled())).toEqual(JSON.parse(lived));
+    const lived = await world.settled(node);
+    expect(await world.fresh(node)).toEqual(lived);
   });
 });

@@ -1,5 +1,5 @@
 /** Nodes of a cluster: an agent each, joined to a stand-in for the API server, with pods that a runtime makes by CNI. */
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { AgentSettings } from '../../bench/lib/agent.js';
@@ -10,6 +10,7 @@ import { Pins } from '../../src/dataplane/pins.js';
 import { type NetworkList, runList } from '../cni/runtime.js';
 import { mapContent } from '../policy/map-content.js';
 import { Cluster, type NodeOfCluster, type Pod } from '../services/cluster.js';
+import { serviceContent } from '../services/map-content.js';
 import { ApiServer, type ServerOptions } from './api-server.js';
 import * as objects from './objects.js';
 
@@ -30,12 +31,16 @@ export class KubernetesWorld {
 
   readonly #command: readonly string[];
 
-  /** `command`: what runs the agents. `api`: of the stand-in. */
+  /** `command`: what runs the agents. `api`: of the stand-in. `fabric`: as of Cluster. */
   constructor(
     prefix: string,
     count: number,
     settings: AgentSettings = {},
-    options: { readonly command?: readonly string[]; readonly api?: ServerOptions } = {},
+    options: {
+      readonly command?: readonly string[];
+      readonly api?: ServerOptions;
+      readonly fabric?: boolean;
+    } = {},
   ) {
     this.#command = options.command ?? [];
     this.#folder = mkdtempSync(join(tmpdir(), `${prefix}-k8s-`));
@@ -53,7 +58,7 @@ export class KubernetesWorld {
         },
       };
     });
-    this.cluster = new Cluster(prefix, count, each);
+    this.cluster = new Cluster(prefix, count, each, { fabric: options.fabric ?? true });
     this.cluster.scratch.folder(this.#folder);
     const middle = this.cluster.outside.netns.replace(/-out$/, '-mid');
     inside(middle, `ip address add ${API}/24 dev br0`);
@@ -153,14 +158,37 @@ export class KubernetesWorld {
     }
   }
 
-  /** The maps of policy as bytes, free of the choice of numbers. */
+  /** The maps of policy, addresses and services as bytes, free of the choice of numbers. */
   maps(node: NodeOfCluster): string[] {
-    const maps: KernelMaps = openPinnedMaps(new Pins(join(node.agent.folder, 'bpf', 'sluice')));
+    const maps: KernelMaps = openPinnedMaps(new Pins(this.pins(node)));
     try {
-      return mapContent(maps);
+      return [...mapContent(maps), ...serviceContent(maps)];
     } finally {
       for (const map of Object.values(maps)) map.close();
     }
+  }
+
+  /** Where the agent of a node keeps what is in the kernel. */
+  pins(node: NodeOfCluster): string {
+    return join(node.agent.folder, 'bpf', 'sluice');
+  }
+
+  /** The maps when nothing more comes for a while. */
+  async settled(node: NodeOfCluster): Promise<string[]> {
+    for (let last: string[] = []; ; ) {
+      const now = this.maps(node);
+      if (JSON.stringify(now) === JSON.stringify(last)) return now;
+      last = now;
+      await new Promise((resolve) => setTimeout(resolve, 700));
+    }
+  }
+
+  /** What an agent that never saw anything before makes of the cluster. */
+  async fresh(node: NodeOfCluster): Promise<string[]> {
+    await node.agent.kill();
+    rmSync(this.pins(node), { recursive: true });
+    await this.startAgent(node);
+    return this.settled(node);
   }
 
   async close(): Promise<void> {
