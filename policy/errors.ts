@@ -101,6 +101,17 @@ export const ERRORS = {
   SLU6002: 'nodeEncryption cannot be wireguard: {reason}',
   SLU6003: 'the range {cidr} of node {node} cannot be routed: {reason}',
 
+  // 61xx: hosts that share an etcd
+  SLU6101: 'etcd at {endpoint} cannot be reached: {reason}',
+  SLU6102: 'etcd at {endpoint} answered {status} to {what}: {reason}',
+  SLU6103: 'the shared object {key} is ignored: {reason}',
+  SLU6104:
+    'no block of {range} of network {network} is free for host {node}: take a larger range, or smaller blocks ({setting})',
+  SLU6105: '{kind} {name} cannot be shared: {reason}',
+  SLU6106: 'this agent shares nothing with other hosts: set etcd.endpoints',
+  SLU6107: 'etcd and kubernetes cannot both be set: a cluster has a store of its own',
+  SLU6108: 'at most {limit} objects can be shared in one change, and these are {count}',
+
   // 36xx: maps of services
   SLU3601: 'map {map} is full ({capacity} entries): raise {setting} in the settings and restart',
   SLU3602: 'health check port {port} of service {service} cannot be opened: {reason}',

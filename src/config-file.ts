@@ -12,6 +12,7 @@ import {
   defaultCniSocket,
   defaultDockerPlugin,
   defaultSocket,
+  ETCD_DEFAULTS,
   KUBERNETES_DEFAULTS,
 } from './config.js';
 import { reasonOf } from './http/api.js';
@@ -96,6 +97,29 @@ const kubernetes = z.preprocess(
       .default(KUBERNETES_DEFAULTS.cniName),
   }),
 );
+
+const etcd = z.strictObject({
+  endpoints: z
+    .array(z.string())
+    .refine((value) => value.length > 0 && value.length <= 16 && value.every(isEndpoint), {
+      error: 'a list of http or https addresses such as http://10.0.0.1:2379',
+    }),
+  prefix: z
+    .string()
+    .regex(/^(\/[A-Za-z0-9._-]+)+$/, { error: 'a path such as /sluice' })
+    .default(ETCD_DEFAULTS.prefix),
+  leaseSeconds: wholeNumber(5, 86_400).default(ETCD_DEFAULTS.leaseSeconds),
+  blockLength4: wholeNumber(9, 30).default(ETCD_DEFAULTS.blockLength4),
+  blockLength6: wholeNumber(33, 126).default(ETCD_DEFAULTS.blockLength6),
+  ca: pathOrOff.default(ETCD_DEFAULTS.ca),
+  cert: pathOrOff.default(ETCD_DEFAULTS.cert),
+  key: pathOrOff.default(ETCD_DEFAULTS.key),
+});
+
+function isEndpoint(text: string): boolean {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  return url !== undefined && /^https?:$/.test(url.protocol) && url.pathname === '/' && url.hostname !== '';
+}
 
 const settings = z.strictObject({
   apiVersion: z.literal('sluice.dev/v1alpha1', { error: '"sluice.dev/v1alpha1"' }),
@@ -196,6 +220,7 @@ const settings = z.strictObject({
   serviceSlotEntries: wholeNumber(4096, 67_108_864).optional(),
   backendEntries: wholeNumber(1024, 1_048_576).optional(),
   kubernetes: kubernetes.optional(),
+  etcd: etcd.optional(),
   logLevel: z
     .enum(['trace', 'debug', 'info', 'warn', 'error'], { error: 'one of trace, debug, info, warn, error' })
     .optional(),

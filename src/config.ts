@@ -14,6 +14,34 @@ export interface KubernetesConfig {
   readonly cniName: string; // sluice
 }
 
+/** Hosts that share networks, policies and services by way of etcd. */
+export interface EtcdConfig {
+  /** Client addresses of the members: `http://10.0.0.1:2379`. */
+  readonly endpoints: readonly string[];
+  /** What all keys begin with. */
+  readonly prefix: string; // /sluice
+  /** The host counts as gone when its agent has not been heard of for so long. */
+  readonly leaseSeconds: number; // 120
+  /** Prefix lengths of the part of a shared network's range that a host claims. */
+  readonly blockLength4: number; // 26
+  readonly blockLength6: number; // 80
+  /** PEM files for https; '' for none. */
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
+export const ETCD_DEFAULTS: EtcdConfig = {
+  endpoints: [],
+  prefix: '/sluice',
+  leaseSeconds: 120,
+  blockLength4: 26,
+  blockLength6: 80,
+  ca: '',
+  cert: '',
+  key: '',
+};
+
 /** Defaults for a node of a cluster. */
 export const KUBERNETES_DEFAULTS: KubernetesConfig = {
   kubeconfig: '',
@@ -109,6 +137,8 @@ export interface AgentConfig {
   readonly hostPrefixEntries: number; // 524288
   /** Present: this node is part of a cluster, and what that has is in force here. */
   readonly kubernetes?: KubernetesConfig;
+  /** Absent: this host shares nothing with others. */
+  readonly etcd?: EtcdConfig;
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error';
   /** Use clsact filters even where TCX exists (tests). */
   readonly hooks: 'auto' | 'tcx' | 'clsact';

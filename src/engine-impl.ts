@@ -55,6 +55,7 @@ import { Assignments } from './ipam/service-assignments.js';
 import { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
 import { checkEncryption } from './nodes/encryption.js';
+import { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses, reachOver } from './nodes/reach.js';
 import { RemoteNodes } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
@@ -126,6 +127,7 @@ class AgentEngine implements RuntimeEngine {
   readonly #differ: PolicyDiffer;
   readonly names: NameFeed;
   readonly domains: Domains;
+  readonly containers: OwnContainers;
   readonly cluster: ClusterObjects;
   busySince: number | undefined;
   refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
@@ -297,6 +299,7 @@ class AgentEngine implements RuntimeEngine {
       this.#leases,
       (service) => this.#services.assignments.get(service)?.clusterIps ?? [],
     );
+    this.containers = new OwnContainers(this.#objects, this.#leases);
     this.runtime = new RuntimeObjects({
       store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
       objects: this.#objects,
@@ -346,7 +349,7 @@ class AgentEngine implements RuntimeEngine {
     const started = performance.now();
     const kernel = this.#kernel;
     const folder = this.#reader.readFolder(this.#folder.read());
-    const usable = usableDefinitions(this.#applied, folder);
+    const usable = usableDefinitions(this.#applied, folder, cluster);
     this.#problems = usable.errors;
     for (const error of usable.errors) this.#log.error(error.toLine());
     const edits = (['api', 'folder'] as const).flatMap((source) => {
@@ -477,6 +480,10 @@ class AgentEngine implements RuntimeEngine {
       ...(this.#lastApply === undefined ? {} : { lastApply: this.#lastApply }),
       problems,
     };
+  }
+
+  nodeAddresses(): readonly string[] {
+    return ownAddresses(this.#config.nodeAddresses, undefined, this.#kernel.uplinks.addresses);
   }
 
   snapshot(): MetricsSnapshot {
@@ -640,6 +647,7 @@ class AgentEngine implements RuntimeEngine {
     fault('runtime:saved');
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
+    this.containers.changed(edits);
     await this.names.changed(edits);
     await this.domains.changed();
     this.#audit.refresh(false);

@@ -11,6 +11,7 @@ import type { NameFeed } from './dns/feed.js';
 import type { NameWatcher } from './dns/watch.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
 import type { ClusterFeed } from './kubernetes/feed.js';
+import type { OwnContainers } from './nodes/own-containers.js';
 import type { Runtime } from './runtime/runtime.js';
 import type { ResourceKey } from './state/keys.js';
 
@@ -198,6 +199,10 @@ export interface RuntimeEngine extends Engine {
   readonly busySince: number | undefined;
   /** The objects of a cluster. */
   readonly cluster: ClusterFeed;
+  /** Containers of this host, for other hosts. */
+  readonly containers: OwnContainers;
+  /** Addresses by which other hosts reach this one. */
+  nodeAddresses(): readonly string[];
   /** What of the cluster's objects could not be brought into force at the start. */
   readonly refused: ReadonlyMap<ResourceKey, SluiceError>;
 }

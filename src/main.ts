@@ -18,12 +18,14 @@ import {
   type AgentConfig,
   DEFAULT_CNI_SOCKET,
   DEFAULT_CONFIG_FILE,
+  type EtcdConfig,
   KUBERNETES_DEFAULTS,
   type KubernetesConfig,
 } from './config.js';
 import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
+import type { Member } from './etcd/member.js';
 import type { Panic } from './host/panic.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
@@ -133,6 +135,8 @@ export async function settleWithoutAgent(stateDir: string): Promise<void> {
   const confirmation = Confirmation.open(stateDir);
   const { config } = confirmation;
   if (config === undefined || confirmation.millisecondsLeft() > 0) return;
+  // Without what the cluster or other hosts have, half of it would go: the next agent does it when it starts.
+  if (config.kubernetes !== undefined || config.etcd !== undefined) return;
   checkRights();
   const lock = InstanceLock.acquire(config, tryFlock);
   try {
@@ -224,6 +228,15 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       members = known;
       log.info({ objects: known.length, uptime: process.uptime() }, 'the cluster is known');
     }
+    const member = config.etcd === undefined ? undefined : await joinHosts(config, config.etcd, log);
+    if (member !== undefined) {
+      closers.push(() => member.close());
+      // As with a cluster: until the store has been read, what is in the kernel stays.
+      const known = await member.synced(stop.signal);
+      if (known === undefined) return removed;
+      members = known;
+      log.info({ objects: known.length, uptime: process.uptime() }, 'what hosts share is known');
+    }
     const running = await createEngine(config, log, members);
     members = [];
     engine = running;
@@ -268,14 +281,17 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     const api = await ApiServer.listen(config.socket, {
       engine: running,
       safe: running.safe,
+      ...(member === undefined ? {} : { shared: new (await import('./etcd/shared.js')).Shared(member) }),
       log,
       problems: () => [
         ...(folder?.problems() ?? []),
         ...(dns?.problems() ?? []).map(errorLine),
         ...(cluster?.problems() ?? []).map(errorLine),
+        ...(member?.problems() ?? []).map(errorLine),
       ],
       down: async () => {
         await cluster?.close();
+        await member?.leave();
         await folder?.close();
         await docker?.close();
         await running.down();
@@ -287,6 +303,14 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     ready = true;
     // Runtimes are told last: from now on they ask for containers.
     cluster?.attach(running.cluster, running.runtime, running.refused);
+    member?.attach(
+      {
+        feed: running.cluster,
+        containers: running.containers,
+        addresses: () => running.nodeAddresses(),
+      },
+      running.refused,
+    );
     notifyManager('READY=1');
     log.info({ socket: config.socket, uptime: process.uptime() }, 'ready');
     await stop.promise;
@@ -338,6 +362,15 @@ async function joinCluster(
   told.metrics = new ClusterMetrics(metrics.registry, () => cluster.figures());
   log.info({ server: client.server, node }, 'joining the cluster');
   return cluster;
+}
+
+/** This host among those that share an etcd. Throws SLU6107. */
+async function joinHosts(config: AgentConfig, settings: EtcdConfig, log: Logger): Promise<Member> {
+  if (config.kubernetes !== undefined) throw SluiceError.of('SLU6107', {});
+  const { Member } = await import('./etcd/member.js');
+  const node = nodeNameOf(config);
+  log.info({ endpoints: settings.endpoints, node }, 'joining the hosts that share an etcd');
+  return new Member({ settings, node, log });
 }
 
 /** Puts the plugin and then its configuration where the runtime finds them. False: it has to be tried again. */

@@ -60,6 +60,8 @@ export interface ApplyOptions {
   readonly what?: string;
   /** Take the change back after so many seconds unless it is confirmed. */
   readonly confirmWithin?: number;
+  /** For all hosts that share an etcd, not for this one alone. */
+  readonly shared?: boolean;
 }
 
 /** The part of the engine behind `sluice history`, `rollback` and `confirm`. */

@@ -29,6 +29,8 @@ export interface ApplyRequest {
   readonly what?: string;
   /** Seconds after which the change is taken back unless it is confirmed. */
   readonly confirmWithin?: number;
+  /** For all hosts that share an etcd. */
+  readonly shared?: boolean;
 }
 
 export interface ErrorResponse {

@@ -37,7 +37,9 @@ export function parseApplyRequest(body: Buffer): ApplyRequest {
   const sources = (value as { sources: unknown[] }).sources;
   if (sources.length > MAX_SOURCES)
     throw SluiceError.of('SLU2404', { reason: `more than ${MAX_SOURCES} sources` });
-  const { by, what, confirmWithin } = value as Record<string, unknown>;
+  const { by, what, confirmWithin, shared } = value as Record<string, unknown>;
+  if (shared !== undefined && typeof shared !== 'boolean')
+    throw SluiceError.of('SLU2404', { reason: 'shared must be true or false' });
   if (confirmWithin !== undefined && typeof confirmWithin !== 'number')
     throw SluiceError.of('SLU2404', { reason: 'confirmWithin must be a number of seconds' });
   return {
@@ -45,6 +47,7 @@ export function parseApplyRequest(body: Buffer): ApplyRequest {
     ...(by === undefined ? {} : { by: shortText(by, 'by') }),
     ...(what === undefined ? {} : { what: shortText(what, 'what') }),
     ...(confirmWithin === undefined ? {} : { confirmWithin }),
+    ...(shared === undefined ? {} : { shared }),
   };
 }
 

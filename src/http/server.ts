@@ -16,6 +16,11 @@ export interface ApiHost {
   readonly engine: Engine;
   /** Absent: this engine has no history, no flow log, and predicts nothing. */
   readonly safe?: SafeEngine;
+  /** Definitions for all hosts that share an etcd; absent: this one shares none. */
+  readonly shared?: {
+    apply(sources: ApplyRequest['sources']): Promise<ApplyResult>;
+    delete(sources: ApplyRequest['sources']): Promise<ApplyResult>;
+  };
   readonly log: Logger;
   /** Problems that the engine does not know of, such as files that could not be read. */
   readonly problems: () => readonly ErrorLine[];
@@ -46,14 +51,18 @@ export class ApiServer {
         '/v1/apply',
         {
           POST: (request, response) =>
-            this.#change(request, response, (sources, options) => engine.apply(sources, options)),
+            this.#change(request, response, (sources, options) =>
+              options.shared === true ? this.#shared().apply(sources) : engine.apply(sources, options),
+            ),
         },
       ],
       [
         '/v1/delete',
         {
           POST: (request, response) =>
-            this.#change(request, response, (sources, options) => engine.delete(sources, options)),
+            this.#change(request, response, (sources, options) =>
+              options.shared === true ? this.#shared().delete(sources) : engine.delete(sources, options),
+            ),
         },
       ],
       ...this.#changeRoutes(host.safe),
@@ -135,6 +144,12 @@ export class ApiServer {
     if (this.#stopping) throw SluiceError.of('SLU2405', {});
     const result = await run(sources, options);
     sendJson(response, result.ok ? 200 : 422, result);
+  }
+
+  #shared(): NonNullable<ApiHost['shared']> {
+    const { shared } = this.#host;
+    if (shared === undefined) throw SluiceError.of('SLU6106', {});
+    return shared;
   }
 
   #changeRoutes(safe: SafeEngine | undefined): [string, Readonly<Record<string, Handler>>][] {

@@ -67,23 +67,33 @@ export function checkEdits(objects: ObjectSet, edits: readonly Edit[]): SluiceEr
 
 /**
  * What can be used of the definitions that were in force before a restart: normally all. Those with errors
- * (a newer version may check more) are left out with everything of the same file and reported.
+ * (a newer version may check more) are left out with everything of the same file and reported. `shared`: what the
+ * cluster or other hosts have, for containers that are in networks of theirs; where it collides, it is what has to go.
  */
 export function usableDefinitions(
   applied: readonly SourceText[],
   folder: { readonly resources: readonly Resource[]; readonly errors: readonly SluiceError[] },
+  shared: readonly Resource[] = [],
 ): { readonly api: Resource[]; readonly folder: Resource[]; readonly errors: SluiceError[] } {
   const parsed = parseSources(applied);
   const errors = [...parsed.errors, ...folder.errors];
   let api = unique(parsed.resources);
   const taken = new Set(api.map(keyOf));
   let rest = unique(folder.resources).filter((resource) => !taken.has(keyOf(resource)));
+  for (const { name } of rest.filter(({ kind }) => kind === 'Network')) taken.add(`Network ${name}`);
+  let networks = shared.filter((resource) => resource.kind === 'Network' && !taken.has(keyOf(resource)));
   for (;;) {
-    const found = checkResources([...api, ...rest]);
+    // The later one of two that collide is the one that is reported.
+    const found = checkResources([...api, ...rest, ...networks]);
     if (found.length === 0) return { api, folder: rest, errors };
-    errors.push(...found);
     const bad = new Set(found.map((error) => `${error.file}`));
     const good = (resource: Resource): boolean => !bad.has(resource.origin.file);
+    const kept = networks.filter(good);
+    if (kept.length < networks.length) {
+      networks = kept;
+      continue;
+    }
+    errors.push(...found);
     const before = api.length + rest.length;
     api = api.filter(good);
     rest = rest.filter(good);

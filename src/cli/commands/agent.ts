@@ -68,6 +68,18 @@ export function agentCommand(context: CliContext): Command {
             '    cniBinDir: /opt/cni/bin            # the plugin is put there when pods can be made; "" for not\n' +
             '    cniConfDir: /etc/cni/net.d\n' +
             '    cniName: sluice\n' +
+            '  nodeRouting: none                    # how pods of other nodes are reached: overlay, direct, none\n' +
+            '  nodeAddresses: auto                  # or a list: by which other nodes know this one\n' +
+            '  podCidrs: []                         # ranges of the cluster; what no node has in them is dropped\n' +
+            '  vxlanPort: 4789\n' +
+            '  vxlanId: 1\n' +
+            '  etcd:                                # hosts that share networks and policies (docs/nodes.md)\n' +
+            '    endpoints: [http://10.0.0.1:2379]\n' +
+            '    prefix: /sluice\n' +
+            '    leaseSeconds: 120                  # without an agent for so long the host counts as gone\n' +
+            '    blockLength4: 26                   # part of a shared range that a host has\n' +
+            '    blockLength6: 80\n' +
+            '    ca: ""                             # with cert and key: PEM files for https\n' +
             '  logLevel: info                       # trace, debug, info, warn, error\n' +
             '  hooks: auto                          # or tcx, clsact',
         ],

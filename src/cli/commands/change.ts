@@ -18,11 +18,14 @@ const FILE_OPTION = [
 /** Characters of a command that the history keeps. */
 const MAX_WHAT = 200;
 
+const SHARED_OPTION = ['--shared', 'for all hosts that share an etcd (docs/nodes.md)'] as const;
+
 interface ChangeOptions {
   readonly file?: readonly string[];
   readonly quiet?: true;
   readonly confirmWithin?: number;
   readonly dryRun?: true;
+  readonly shared?: true;
 }
 
 /** `sluice apply`. */
@@ -35,6 +38,7 @@ export function applyCommand(context: CliContext): Command {
     )
     .option(...FILE_OPTION, collect)
     .option('-q, --quiet', 'print nothing when it succeeds')
+    .option(...SHARED_OPTION)
     .addOption(
       new Option(
         '--confirm-within <time>',
@@ -76,6 +80,7 @@ export function applyCommand(context: CliContext): Command {
           sources,
           by: currentUser(context.io.env),
           what: `apply ${(options.file ?? []).join(' ')}`.slice(0, MAX_WHAT),
+          ...(options.shared === true ? { shared: true } : {}),
           ...(options.confirmWithin === undefined ? {} : { confirmWithin: options.confirmWithin }),
         };
         return report(context, options, await client.post<ApplyResult>('/v1/apply', body));
@@ -100,6 +105,7 @@ export function deleteCommand(context: CliContext): Command {
     .addArgument(new Argument('[name]', 'NAME, or NAMESPACE/NAME (without it the namespace is "default")'))
     .option(...FILE_OPTION, collect)
     .option('-q, --quiet', 'print nothing when it succeeds')
+    .option(...SHARED_OPTION)
     .addHelpText(
       'after',
       sections({
@@ -117,7 +123,8 @@ export function deleteCommand(context: CliContext): Command {
         const sources = await deleteSources(context, options, args);
         const client = await context.client(options);
         const what = `delete ${(options.file ?? args).join(' ')}`.slice(0, MAX_WHAT);
-        const body = { sources, by: currentUser(context.io.env), what };
+        const shared = options.shared === true ? { shared: true } : {};
+        const body = { sources, by: currentUser(context.io.env), what, ...shared };
         return report(context, options, await client.post<ApplyResult>('/v1/delete', body));
       }),
     );
