@@ -181,7 +181,7 @@ export class EtcdClient {
           try {
             lines.add(chunk);
           } catch (error) {
-            reject(error);
+            reject(error instanceof Error ? error : new Error(String(error)));
             response.destroy();
           }
         });
