@@ -1,10 +1,14 @@
+import { u32Codec } from '../../loader/abi/codec.js';
+import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import type { BpfProgram } from '../../loader/program.js';
+import { parseAddress } from '../../policy/address.js';
 import type { PrefixKey } from '../../policy/host/prefix.js';
 import { HostRules } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';
 import { parseSources } from '../../policy/schema/parse.js';
+import { linesFor } from '../../src/host/lines.js';
 import { collectHostMaps, type HostMaps } from '../../src/host/maps.js';
 import { HostStateMemory } from '../../src/host/state.js';
 import { HostTables } from '../../src/host/tables.js';
@@ -13,20 +17,29 @@ import { HostTables } from '../../src/host/tables.js';
 const LOOPBACK = 1n;
 const SUBJECT = 1;
 
-/** The programs of the host's policy with maps of their own and the agent's writer of those; nothing is attached. */
+/**
+ * The programs of the host's policy with maps of their own and the agent's writer of those; nothing is attached. They
+ * are in the object of the bench, which has one more: the same program for a stream of packets from many peers.
+ */
 export class HostBed {
   readonly #object: BpfObject;
   readonly maps: HostMaps;
   readonly tables: HostTables;
   readonly ingress: BpfProgram;
+  /** As `ingress`, but each packet is from the next peer of `setPeers`. */
+  readonly ingressOfPeers: BpfProgram;
+  /** What the change of the peer alone costs. */
+  readonly peersAlone: BpfProgram;
+  readonly #peers: BpfMap<number, number>;
   readonly #rules = new HostRules();
 
   /** `prefixes`: capacity for addresses and CIDRs, as hostPrefixEntries in the settings. */
   constructor(prefixes = 524_288) {
-    this.#object = BpfObject.open(objectPath('host.bpf.o'));
+    this.#object = BpfObject.open(objectPath('bench_host.bpf.o'));
     try {
-      this.#object.setRodata({ cfg_hz: 250 });
+      this.#object.setRodata({ cfg_hz: 250, cfg_host_lines: linesFor(prefixes) });
       this.#object.setMaxEntries('host_prefixes', prefixes);
+      this.#object.setMaxEntries('host_lines', 2 * linesFor(prefixes));
       this.#object.load();
     } catch (error) {
       this.#object.close();
@@ -34,6 +47,9 @@ export class HostBed {
     }
     this.maps = collectHostMaps((name, { key, value }) => this.#object.map(name, key, value));
     this.ingress = this.#object.program('sluice_host_ingress');
+    this.ingressOfPeers = this.#object.program('bench_host_peers');
+    this.peersAlone = this.#object.program('bench_host_none');
+    this.#peers = this.#object.map('bench_peers', u32Codec, u32Codec);
     this.tables = new HostTables(this.maps, new HostStateMemory(this.maps.host_state_map));
   }
 
@@ -54,7 +70,23 @@ export class HostBed {
     this.tables.change([{ peer: this.tables.peer(`list ${path}`), added, removed }]);
   }
 
+  /** IPv4 addresses of the peers whose packets `ingressOfPeers` gets, in their order, from the start again after the last. */
+  setPeers(addresses: readonly string[]): void {
+    const words = this.#peers.mmap();
+    for (let i = 0; i < this.#peers.maxEntries; i++) {
+      const bytes = parseAddress(addresses[i % addresses.length] ?? '').subarray(12);
+      // Values of an array are rounded up to 8 bytes.
+      words.set(bytes, i * 8);
+    }
+  }
+
+  /** How many peers `setPeers` has room for. */
+  get peerCount(): number {
+    return this.#peers.maxEntries;
+  }
+
   close(): void {
+    this.#peers.close();
     for (const map of Object.values(this.maps)) map.close();
     this.#object.close();
   }

@@ -58,11 +58,27 @@ struct host_state {
 	__u32 epoch;
 	__u32 panic; /* enum host_panic */
 	__u32 generation;
-	__u32 count4; /* prefix lengths in use, longest first */
+	__u32 count4; /* prefix lengths in use in host_prefixes, longest first */
 	__u32 count6;
+	__u32 anchors4; /* bit i: host_lines has prefixes whose anchor is HOST_ANCHOR_BITS * (HOST_ANCHORS - 1 - i) bits */
 	__u8 lengths4[HOST_LENGTHS4]; /* 0 to 32 */
 	__u8 lengths6[HOST_LENGTHS6]; /* 0 to 128 */
 	__u8 pad[2];
+};
+
+/*
+ * IPv4 prefixes, 64 bytes of them that are looked at together: those that begin with the same 24 bits, and others with
+ * the same hash. Shorter prefixes go by their first 16, 8 or 0 bits. What finds no room is in host_prefixes, and the
+ * line says so. Number of the line in the array: hash, in the half of the array of the generation's lowest bit.
+ */
+#define HOST_ANCHORS 4
+#define HOST_ANCHOR_BITS 8
+#define HOST_LINE_ENTRIES 7
+
+struct host_line {
+	/* Low half: address, host byte order; high half: prefix length << 26 | class; 0: empty. */
+	__u64 entries[HOST_LINE_ENTRIES];
+	__u64 spilled; /* how many found no room */
 };
 
 /* An exact prefix: a look-up tries each length in use, so its cost does not depend on how many prefixes there are. */

@@ -6,6 +6,7 @@
 struct host_flow_key *btf_export_host_flow_key __attribute__((unused));
 struct host_flow *btf_export_host_flow __attribute__((unused));
 struct host_state *btf_export_host_state __attribute__((unused));
+struct host_line *btf_export_host_line __attribute__((unused));
 struct host_prefix_key *btf_export_host_prefix_key __attribute__((unused));
 struct host_owner_key *btf_export_host_owner_key __attribute__((unused));
 struct host_subject *btf_export_host_subject __attribute__((unused));

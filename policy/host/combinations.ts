@@ -10,6 +10,8 @@ export class Combinations {
   readonly #numbers = new Map<string, number>([['', 0]]);
   readonly #unions = new Map<number, number>();
   readonly #additions = new Map<number, number>();
+  /** The addition before: a list is the same one again and again. */
+  #last = { pair: -1, number: 0 };
 
   /** Peers of a class, ascending. */
   members(combination: number): readonly number[] {
@@ -18,12 +20,14 @@ export class Combinations {
 
   with(combination: number, peer: number): number {
     const pair = combination * PEERS + peer;
+    if (pair === this.#last.pair) return this.#last.number;
     let number = this.#additions.get(pair);
     if (number === undefined) {
       const members = this.members(combination);
       number = members.includes(peer) ? combination : this.#intern([...members, peer]);
       this.#additions.set(pair, number);
     }
+    this.#last = { pair, number };
     return number;
   }
 

@@ -42,9 +42,13 @@ describe('PrefixTable', () => {
             else keys.delete(one);
             return { peer, added: add ? [one] : [], removed: add ? [] : [one] };
           });
-          for (const [one, peerClass] of table.update(changes)) {
-            if (peerClass === 0) kernel.delete(one);
-            else kernel.set(one, peerClass);
+          const seen = new Set<PrefixKey>();
+          for (const { key: one, before, now } of table.update(changes)) {
+            expect(seen.has(one)).toBe(false);
+            seen.add(one);
+            expect(before).toBe(kernel.get(one) ?? 0);
+            if (now === 0) kernel.delete(one);
+            else kernel.set(one, now);
           }
           const all = new Set([...contents.values()].flatMap((keys) => [...keys]));
           expect(new Set(kernel.keys())).toEqual(all);

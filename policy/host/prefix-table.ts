@@ -5,12 +5,20 @@
  */
 import { Combinations } from './combinations.js';
 import { lengthOf, type PrefixKey, widen } from './prefix.js';
+import { PrefixMap } from './prefix-map.js';
 
 /** What joins and leaves a peer. */
 export interface PeerChange {
   readonly peer: number;
-  readonly added: Iterable<PrefixKey>;
-  readonly removed: Iterable<PrefixKey>;
+  readonly added: readonly PrefixKey[];
+  readonly removed: readonly PrefixKey[];
+}
+
+/** A prefix whose class differs now; 0: it is not there. */
+export interface ClassChange {
+  readonly key: PrefixKey;
+  readonly before: number;
+  readonly now: number;
 }
 
 /** Below this many changed prefixes, others are held against each of them instead of widened. */
@@ -33,10 +41,10 @@ function firstBits(key: PrefixKey): PrefixKey {
 class FamilyTable<K extends PrefixKey> {
   readonly #combinations: Combinations;
   /** Peers that have exactly this prefix. */
-  readonly #own = new Map<K, number>();
-  readonly #classes = new Map<K, number>();
+  readonly #own = new PrefixMap<K>();
+  readonly #classes = new PrefixMap<K>();
   readonly #lengths = new Uint32Array(LENGTHS);
-  readonly #index = new Map<PrefixKey, Set<K>>();
+  readonly #index = new Map<PrefixKey, K[]>();
 
   constructor(combinations: Combinations) {
     this.#combinations = combinations;
@@ -53,57 +61,52 @@ class FamilyTable<K extends PrefixKey> {
     return out;
   }
 
-  entries(): IterableIterator<[K, number]> {
-    return this.#classes.entries();
+  *entries(): IterableIterator<[K, number]> {
+    for (const key of this.#classes.keys()) yield [key, this.#classes.get(key)];
   }
 
   classOf(key: K): number | undefined {
-    return this.#classes.get(key);
+    const found = this.#classes.get(key);
+    return found === 0 ? undefined : found;
   }
 
   /** Puts a change of peers in; `touched` gets the prefixes that have other peers of their own now. */
-  own(peer: number, added: Iterable<K>, removed: Iterable<K>, touched: Set<K>): void {
+  own(peer: number, added: readonly K[], removed: readonly K[], touched: K[]): void {
     for (const key of removed) {
       const before = this.#own.get(key);
-      if (before === undefined) continue;
+      if (before === 0) continue;
       const now = this.#combinations.without(before, peer);
       if (now === before) continue;
-      if (now === 0) this.#own.delete(key);
-      else this.#own.set(key, now);
-      touched.add(key);
+      this.#own.set(key, now);
+      touched.push(key);
     }
+    this.#own.reserve(added.length);
     for (const key of added) {
-      const before = this.#own.get(key) ?? 0;
+      const before = this.#own.get(key);
       const now = this.#combinations.with(before, peer);
       if (now === before) continue;
       this.#own.set(key, now);
-      touched.add(key);
+      touched.push(key);
     }
   }
 
-  /** Finds the classes that differ now; 0: the prefix is gone. */
-  settle(touched: ReadonlySet<K>, changes: Map<PrefixKey, number>): void {
-    if (touched.size === 0) return;
-    const inside = this.#inside(touched);
-    const affected = byLength([...touched, ...inside]);
+  /** Finds the classes that differ now. A prefix may be in `touched` more than once. */
+  settle(touched: readonly K[], changes: ClassChange[]): void {
+    if (touched.length === 0) return;
+    const affected = byLength(touched, this.#inside(touched));
     const lengths = new Set(this.lengths());
-    for (const key of touched) if (this.#own.has(key)) lengths.add(lengthOf(key));
+    for (const key of touched) lengths.add(lengthOf(key));
     const descending = [...lengths].sort((a, b) => b - a);
+    this.#classes.reserve(touched.length);
     for (const key of affected) {
       const own = this.#own.get(key);
       const before = this.#classes.get(key);
-      if (own === undefined) {
-        if (before === undefined) continue;
-        this.#classes.delete(key);
-        this.#count(key, -1);
-        changes.set(key, 0);
-        continue;
-      }
-      const now = this.#combinations.union(own, this.#around(key, descending));
+      const now = own === 0 ? 0 : this.#combinations.union(own, this.#around(key, descending));
       if (now === before) continue;
-      if (before === undefined) this.#count(key, 1);
+      if (before === 0) this.#count(key, 1);
+      if (now === 0) this.#count(key, -1);
       this.#classes.set(key, now);
-      changes.set(key, now);
+      changes.push({ key, before, now });
     }
   }
 
@@ -114,11 +117,13 @@ class FamilyTable<K extends PrefixKey> {
     const bits = firstBits(key);
     const known = this.#index.get(bits);
     if (by > 0) {
-      if (known === undefined) this.#index.set(bits, new Set([key]));
-      else known.add(key);
+      if (known === undefined) this.#index.set(bits, [key]);
+      else known.push(key);
     } else if (known !== undefined) {
-      known.delete(key);
-      if (known.size === 0) this.#index.delete(bits);
+      const last = known.pop();
+      const at = last === key ? -1 : known.indexOf(key);
+      if (at >= 0 && last !== undefined) known[at] = last;
+      if (known.length === 0) this.#index.delete(bits);
     }
   }
 
@@ -128,7 +133,7 @@ class FamilyTable<K extends PrefixKey> {
     for (const length of descending) {
       if (length >= own) continue;
       const found = this.#classes.get(widen(key, length));
-      if (found !== undefined) return found;
+      if (found !== 0) return found;
     }
     return 0;
   }
@@ -137,22 +142,24 @@ class FamilyTable<K extends PrefixKey> {
   #candidates(wide: readonly K[] | undefined): Iterable<K> {
     if (wide === undefined || !wide.every(isIndexed)) return this.#classes.keys();
     const bits = new Set(wide.map(firstBits));
-    return [...bits].flatMap((first) => [...(this.#index.get(first) ?? [])]);
+    return [...bits].flatMap((first) => this.#index.get(first) ?? []);
   }
 
   /** Prefixes inside of touched ones, which are not touched themselves. */
-  #inside(touched: ReadonlySet<K>): K[] {
-    const lengths = [...new Set([...touched].map(lengthOf))];
-    const shortest = Math.min(...lengths);
+  #inside(touched: readonly K[]): K[] {
+    let shortest = LENGTHS;
+    for (const key of touched) shortest = Math.min(shortest, lengthOf(key));
     if (!this.lengths().some((length) => length > shortest)) return [];
+    const all = new Set(touched);
+    const lengths = [...new Set(touched.map(lengthOf))];
     const out: K[] = [];
-    const few = touched.size <= FEW ? [...touched] : undefined;
+    const few = touched.length <= FEW ? touched : undefined;
     for (const key of this.#candidates(few)) {
       const own = lengthOf(key);
-      if (own <= shortest || touched.has(key)) continue;
+      if (own <= shortest || all.has(key)) continue;
       const contained =
         few === undefined
-          ? lengths.some((length) => length < own && touched.has(widen(key, length)))
+          ? lengths.some((length) => length < own && all.has(widen(key, length)))
           : few.some((wide) => lengthOf(wide) < own && widen(key, lengthOf(wide)) === wide);
       if (contained) out.push(key);
     }
@@ -161,13 +168,15 @@ class FamilyTable<K extends PrefixKey> {
 }
 
 /** Shortest first. */
-function byLength<K extends PrefixKey>(keys: readonly K[]): K[] {
+function byLength<K extends PrefixKey>(...groups: readonly (readonly K[])[]): K[] {
   const lists: K[][] = [];
-  for (const key of keys) {
-    const length = lengthOf(key);
-    const list = lists[length];
-    if (list === undefined) lists[length] = [key];
-    else list.push(key);
+  for (const keys of groups) {
+    for (const key of keys) {
+      const length = lengthOf(key);
+      const list = lists[length];
+      if (list === undefined) lists[length] = [key];
+      else list.push(key);
+    }
   }
   return lists.flat();
 }
@@ -194,24 +203,24 @@ export class PrefixTable {
     yield* this.#v6.entries();
   }
 
-  /** Takes changes of peers in. Returns the prefixes whose class differs now, 0 for those that are gone. */
-  update(changes: Iterable<PeerChange>): Map<PrefixKey, number> {
-    const touched4 = new Set<number>();
-    const touched6 = new Set<string>();
+  /** Takes changes of peers in. Returns the prefixes whose class differs now, each once. */
+  update(changes: Iterable<PeerChange>): ClassChange[] {
+    const touched4: number[] = [];
+    const touched6: string[] = [];
     for (const { peer, added, removed } of changes) {
       const [new4, new6] = byFamily(added);
       const [old4, old6] = byFamily(removed);
       this.#v4.own(peer, new4, old4, touched4);
       this.#v6.own(peer, new6, old6, touched6);
     }
-    const out = new Map<PrefixKey, number>();
+    const out: ClassChange[] = [];
     this.#v4.settle(touched4, out);
     this.#v6.settle(touched6, out);
     return out;
   }
 }
 
-function byFamily(keys: Iterable<PrefixKey>): [number[], string[]] {
+function byFamily(keys: readonly PrefixKey[]): [number[], string[]] {
   const v4: number[] = [];
   const v6: string[] = [];
   for (const key of keys) {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { parseAddress, parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import { key4, type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
+import { PrefixMap } from '../../policy/host/prefix-map.js';
 
 const MAX_BYTES = 64 << 20;
 /** Bytes that are compared at once when two versions are held against each other. */
@@ -28,7 +29,7 @@ export class ListFile {
   #stamp = '';
   #saved: Buffer | undefined;
   /** How often each prefix is in the file. */
-  readonly #counts = new Map<PrefixKey, number>();
+  readonly #counts = new PrefixMap();
 
   constructor(path: string, folder: string) {
     this.path = path;
@@ -99,22 +100,32 @@ export class ListFile {
     const gone = parseLines(this.#content, start, oldEnd, path);
     const come = parseLines(content, start, end, path);
     const counts = this.#counts;
-    const before = new Map<PrefixKey, number>();
-    const count = (key: PrefixKey, by: number): void => {
-      const now = counts.get(key) ?? 0;
-      if (!before.has(key)) before.set(key, now);
-      if (now + by === 0) counts.delete(key);
-      else counts.set(key, now + by);
-    };
-    for (const key of come) count(key, 1);
-    for (const key of gone) count(key, -1);
+    const isFirst = counts.size === 0;
+    counts.reserve(come.length);
+    /** One more than there were, of prefixes that come or go. */
+    const before = new PrefixMap();
+    const touched: PrefixKey[] = [];
+    for (const key of come) {
+      const number = counts.get(key);
+      if (number === 0) touched.push(key);
+      if (!isFirst && before.get(key) === 0) before.set(key, number + 1);
+      counts.set(key, number + 1);
+    }
+    for (const key of gone) {
+      const number = counts.get(key);
+      if (before.get(key) === 0) before.set(key, number + 1);
+      if (number === 1) touched.push(key);
+      counts.set(key, number - 1);
+    }
     this.#content = content;
+    if (isFirst) return { added: touched, removed: [] };
     const added: PrefixKey[] = [];
     const removed: PrefixKey[] = [];
-    for (const [key, number] of before) {
-      const has = counts.has(key);
-      if (number === 0 && has) added.push(key);
-      else if (number > 0 && !has) removed.push(key);
+    for (const key of new Set(touched)) {
+      const had = before.get(key) > 1;
+      const has = counts.get(key) > 0;
+      if (!had && has) added.push(key);
+      else if (had && !has) removed.push(key);
     }
     return { added, removed };
   }

@@ -6,6 +6,7 @@ import {
   hostFailsafeKeyCodec,
   hostFlowCodec,
   hostFlowKeyCodec,
+  hostLineCodec,
   hostOwnerKeyCodec,
   hostPrefixKeyCodec,
   hostRuleCodec,
@@ -22,6 +23,7 @@ import type { BpfMap } from '../../loader/map.js';
 export const HOST_MAPS = {
   host_flows: { key: hostFlowKeyCodec, value: hostFlowCodec },
   host_fresh: { key: hostFlowKeyCodec, value: hostFlowCodec },
+  host_lines: { key: u32Codec, value: hostLineCodec },
   host_prefixes: { key: hostPrefixKeyCodec, value: u32Codec },
   host_peers: { key: policyPeerKeyCodec, value: policyPeerCodec },
   host_ports: { key: policyPortKeyCodec, value: policyPortCodec },

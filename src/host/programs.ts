@@ -14,6 +14,7 @@ import { jiffiesPerSecond } from '../dataplane/constants.js';
 import { MAP_NAMES, mapSizes } from '../dataplane/kernel-maps.js';
 import { Pins } from '../dataplane/pins.js';
 import { readJson, writeJson } from '../state/files.js';
+import { linesFor } from './lines.js';
 import { collectHostMaps, HOST_MAP_NAMES, HOST_MAPS, type HostMaps } from './maps.js';
 
 const OBJECT = 'host.bpf.o';
@@ -68,7 +69,11 @@ export function loadHostPrograms(config: AgentConfig, main = new Pins(config.pin
   const pins = hostPins(main.root);
   pins.prepare();
   const folder = hostStateDir(config.stateDir);
-  const sizes = { ...mapSizes(config), host_prefixes: config.hostPrefixEntries };
+  const sizes = {
+    ...mapSizes(config),
+    host_prefixes: config.hostPrefixEntries,
+    host_lines: 2 * linesFor(config.hostPrefixEntries),
+  };
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const statePath = join(folder, 'bpf.json');
   const wanted: PinnedState = { programs: fingerprint(path, main, sizes), layout: LAYOUT_HASH };
@@ -90,7 +95,7 @@ export function loadHostPrograms(config: AgentConfig, main = new Pins(config.pin
 }
 
 /** Equal as long as the pinned programs are these, on these maps. */
-type Sizes = Readonly<Record<string, number>>;
+type Sizes = Readonly<Record<string, number>> & { readonly host_lines: number };
 
 function fingerprint(path: string, main: Pins, sizes: Sizes): string {
   const hash = createHash('sha256').update(readFileSync(path)).update(JSON.stringify(sizes));
@@ -113,7 +118,7 @@ function open(pins: Pins, names: readonly string[]): HostLoaded {
 function load(path: string, main: Pins, pins: Pins, sizes: Sizes): HostLoaded {
   const object = BpfObject.open(path);
   try {
-    object.setRodata({ cfg_hz: jiffiesPerSecond() });
+    object.setRodata({ cfg_hz: jiffiesPerSecond(), cfg_host_lines: sizes.host_lines / 2 });
     const present = new Set(object.mapNames);
     for (const [name, entries] of Object.entries(sizes))
       if (present.has(name)) object.setMaxEntries(name, entries);

@@ -5,8 +5,9 @@ const EPOCH = 0;
 const PANIC = 1;
 const GENERATION = 2;
 const COUNT = { 4: 3, 6: 4 } as const;
-const WORDS = 5;
-const LENGTHS = { 4: 20, 6: 53 } as const;
+const ANCHORS = 5;
+const WORDS = 6;
+const LENGTHS = { 4: 24, 6: 57 } as const;
 
 /** Numbers of enum host_panic. */
 export const PANIC_MODES = { none: 0, open: 1, close: 2 } as const;
@@ -48,6 +49,16 @@ export class HostStateMemory {
 
   set panic(mode: PanicMode) {
     Atomics.store(this.#words, PANIC, PANIC_MODES[mode]);
+  }
+
+  /** Anchors of prefixes in lines, as bits: added before the first prefix that has one is written. */
+  addAnchors(bits: number): void {
+    Atomics.or(this.#words, ANCHORS, bits);
+  }
+
+  /** Removes the anchors that no prefix has any more. */
+  keepAnchors(bits: number): void {
+    Atomics.and(this.#words, ANCHORS, bits);
   }
 
   lengths(family: 4 | 6): number[] {

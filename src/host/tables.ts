@@ -2,9 +2,10 @@ import { HostOwnerKind, HostRuleFlag, Verdict } from '../../loader/abi/gen/types
 import type { PortTableRow } from '../../policy/compile/ports.js';
 import { SluiceError } from '../../policy/errors.js';
 import { lengthOf, type PrefixKey, prefixBytes } from '../../policy/host/prefix.js';
-import { type PeerChange, PrefixTable } from '../../policy/host/prefix-table.js';
+import { type ClassChange, type PeerChange, PrefixTable } from '../../policy/host/prefix-table.js';
 import { type NumberedRule, resolveFor } from '../../policy/host/rules.js';
 import type { HostLimit } from '../../policy/model/host-policy.js';
+import { anchorOf, HostLines } from './lines.js';
 import type { HostMaps } from './maps.js';
 import type { HostStateMemory } from './state.js';
 
@@ -59,6 +60,9 @@ export class HostTables {
   readonly #state: HostStateMemory;
   readonly #generation: number;
   readonly prefixes = new PrefixTable();
+  readonly #lines: HostLines;
+  /** IPv4 prefixes that found no room in their line. */
+  readonly #spilled = new Set<number>();
   /** How many prefixes have a class. */
   readonly #classes = new Map<number, number>();
   readonly #sets = new Map<string, LiveSet>();
@@ -78,6 +82,10 @@ export class HostTables {
     this.#maps = maps;
     this.#state = state;
     this.#generation = (state.generation + 1) >>> 0;
+    // An agent that ended before it switched may have left something of this generation.
+    const own = [...maps.host_prefixes.entries()].filter(([key]) => key.generation === this.#generation);
+    maps.host_prefixes.deleteBatch(own.map(([key]) => key));
+    this.#lines = new HostLines(maps.host_lines, this.#generation);
     let [set, profile] = [0, 0];
     for (const [key, value] of maps.host_peers.entries()) {
       set = Math.max(set, key.set);
@@ -113,9 +121,9 @@ export class HostTables {
 
   /** Addresses that join and leave peers. Throws SLU7006 before anything is written. */
   change(changes: readonly PeerChange[]): void {
-    const more = changes.map(({ added }) => (Array.isArray(added) ? added.length : 0));
+    const more = changes.reduce((sum, { added }) => sum + added.length, 0);
     // A starting agent needs room for a second copy.
-    const wanted = (this.prefixes.size + more.reduce((sum, n) => sum + n, 0)) * 2;
+    const wanted = (this.prefixes.size + more) * 2;
     const capacity = this.#maps.host_prefixes.maxEntries;
     if (wanted > capacity) throw SluiceError.of('SLU7006', { capacity: capacity / 2, wanted: wanted / 2 });
     this.#writePrefixes(this.prefixes.update(changes));
@@ -274,54 +282,72 @@ export class HostTables {
     return profile.number;
   }
 
-  #writePrefixes(changes: ReadonlyMap<PrefixKey, number>): void {
-    if (changes.size === 0) return;
-    const before = new Map<PrefixKey, number>();
-    const set: [{ addr: Uint8Array; length: number; generation: number }, number][] = [];
-    const gone: { addr: Uint8Array; length: number; generation: number }[] = [];
+  #writePrefixes(changes: readonly ClassChange[]): void {
+    if (changes.length === 0) return;
+    let anchors = 0;
+    for (const { key, now } of changes) {
+      if (now === 0) continue;
+      if (typeof key === 'number') anchors |= 1 << anchorOf(lengthOf(key));
+      if (this.#classes.has(now)) continue;
+      this.#classes.set(now, 0);
+      for (const live of this.#sets.values()) this.#addEntry(live, now);
+    }
+    this.#state.addAnchors(anchors);
+    const rest = changes.filter((change) => !this.#writeToLine(change));
     const lengths: Record<4 | 6, Set<number>> = { 4: new Set(), 6: new Set() };
-    for (const [key, peerClass] of changes) {
-      const entry = { addr: prefixBytes(key), length: lengthOf(key), generation: this.#generation };
-      const known = this.#written.get(key);
-      if (known !== undefined) before.set(key, known);
-      if (peerClass === 0) gone.push(entry);
-      else {
-        set.push([entry, peerClass]);
-        lengths[typeof key === 'number' ? 4 : 6].add(entry.length);
-        if (!this.#classes.has(peerClass)) {
-          this.#classes.set(peerClass, 0);
-          for (const live of this.#sets.values()) this.#addEntry(live, peerClass);
-        }
-      }
-    }
+    for (const { key, now } of rest)
+      if (now !== 0) lengths[typeof key === 'number' ? 4 : 6].add(lengthOf(key));
     for (const family of [4, 6] as const) this.#state.addLengths(family, lengths[family]);
-    if (set.length > 0) this.#maps.host_prefixes.setBatch(set);
-    if (gone.length > 0) this.#maps.host_prefixes.deleteBatch(gone);
-    for (const [key, peerClass] of changes) {
-      if (peerClass === 0) this.#written.delete(key);
-      else {
-        this.#written.set(key, peerClass);
-        this.#classes.set(peerClass, (this.#classes.get(peerClass) ?? 0) + 1);
-      }
-    }
-    for (const [, peerClass] of before) {
-      const left = (this.#classes.get(peerClass) ?? 0) - 1;
-      this.#classes.set(peerClass, left);
+    const { host_prefixes } = this.#maps;
+    const set = rest.filter(({ now }) => now !== 0);
+    const gone = rest.filter(({ now }) => now === 0);
+    if (set.length > 0) host_prefixes.setBatch(set.map(({ key, now }) => [this.#prefixKey(key), now]));
+    if (gone.length > 0) host_prefixes.deleteBatch(gone.map(({ key }) => this.#prefixKey(key)));
+    for (const { now } of changes) if (now !== 0) this.#classes.set(now, (this.#classes.get(now) ?? 0) + 1);
+    for (const { before } of changes) {
+      if (before === 0) continue;
+      const left = (this.#classes.get(before) ?? 0) - 1;
+      this.#classes.set(before, left);
       if (left > 0) continue;
-      this.#classes.delete(peerClass);
+      this.#classes.delete(before);
       for (const live of this.#sets.values()) {
-        const entry = live.entries.get(peerClass);
-        if (entry !== undefined) this.#dropEntry(live, peerClass, entry);
+        const entry = live.entries.get(before);
+        if (entry !== undefined) this.#dropEntry(live, before, entry);
       }
     }
-    if (gone.length > 0 && this.#switched)
-      for (const family of [4, 6] as const)
-        this.#state.keepLengths(family, new Set(this.prefixes.lengths(family)));
-    if (this.#switched) this.#state.nextEpoch();
+    if (!this.#switched) return;
+    if (changes.some(({ now }) => now === 0)) this.#keepLengths();
+    this.#state.nextEpoch();
   }
 
-  /** Classes as they are in the kernel. */
-  readonly #written = new Map<PrefixKey, number>();
+  /** False: the change is one of `host_prefixes`. */
+  #writeToLine({ key, now }: ClassChange): boolean {
+    if (typeof key !== 'number') return false;
+    if (this.#spilled.has(key)) {
+      if (now !== 0) return false;
+      this.#spilled.delete(key);
+      this.#lines.spill(key, -1);
+      return false;
+    }
+    if (now === 0) return this.#lines.delete(key);
+    if (this.#lines.set(key, now)) return true;
+    this.#spilled.add(key);
+    this.#lines.spill(key, 1);
+    return false;
+  }
+
+  #prefixKey(key: PrefixKey) {
+    return { addr: prefixBytes(key), length: lengthOf(key), generation: this.#generation };
+  }
+
+  /** Anchors and prefix lengths that are not in use any more cost no look-ups. */
+  #keepLengths(): void {
+    let anchors = 0;
+    for (const length of this.prefixes.lengths(4)) anchors |= 1 << anchorOf(length);
+    this.#state.keepAnchors(anchors);
+    this.#state.keepLengths(4, new Set([...this.#spilled].map(lengthOf)));
+    this.#state.keepLengths(6, new Set(this.prefixes.lengths(6)));
+  }
 
   /** Removes everything that an earlier agent left. */
   #removeOthers(): void {
@@ -341,8 +367,7 @@ export class HostTables {
       [...host_rules.entries()].map(([rule]) => rule).filter((rule) => !this.#rules.has(rule)),
     );
     host_prefixes.deleteBatch(old(host_prefixes.entries()));
-    for (const family of [4, 6] as const)
-      this.#state.keepLengths(family, new Set(this.prefixes.lengths(family)));
+    this.#keepLengths();
   }
 }
 
