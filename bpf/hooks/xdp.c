@@ -7,8 +7,20 @@
 #pragma once
 #include "../lib/xdp_forward.h"
 
+/* The step of the host's policy (hooks/host_xdp.c), while that has one: it is in an object of its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+	__uint(max_entries, 1);
+} xdp_host SEC(".maps");
+
 SEC("xdp")
 int sluice_xdp(struct xdp_md *ctx)
 {
-	return xdp_forward(ctx);
+	const int action = xdp_forward(ctx);
+
+	if (action == XDP_PASS && !cfg_dry_run)
+		bpf_tail_call(ctx, &xdp_host, 0);
+	return action;
 }

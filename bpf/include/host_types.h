@@ -94,6 +94,7 @@ enum host_owner_kind {
 	HOST_CGROUP = 2, /* id: cgroup; value: number of the cgroup in HOST_PAIR */
 	HOST_USER = 3, /* id: user id; value: number of the user in HOST_PAIR */
 	HOST_PAIR = 4, /* id: number of the cgroup << 32 | number of the user, 0: any other; value: subject */
+	HOST_EARLY = 5, /* id: ifindex; value: subject; there its deny lists count in XDP */
 };
 
 struct host_owner_key {

@@ -10,6 +10,7 @@ import type { Pins } from '../dataplane/pins.js';
 import type { Rollback } from '../dataplane/rollback.js';
 import type { Logger } from '../log.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
+import { EarlyStep } from './early-step.js';
 import { FailsafePorts } from './failsafe.js';
 import { FolderWatch } from './folder-watch.js';
 import { HostHooks } from './hooks.js';
@@ -26,6 +27,7 @@ import {
 import { HostStateMemory, type PanicMode } from './state.js';
 import { SubjectNumbers } from './subject-numbers.js';
 import {
+  earlyDevices,
   folderAt,
   foldersToWatch,
   isHostDevice,
@@ -74,6 +76,7 @@ export class HostFirewall {
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #hooks: HostHooks;
+  readonly #early: EarlyStep;
   readonly #peers: HostPeers;
   /** A unit that starts makes its cgroup: it has its policy as soon as the kernel tells of it. */
   readonly #watch = new FolderWatch(() => this.#look(true));
@@ -108,6 +111,7 @@ export class HostFirewall {
     const folder = hostStateDir(parts.config.stateDir);
     this.#hostPins = hostPins(parts.pins.root);
     this.#hooks = new HostHooks(this.#hostPins, parts.method, folder);
+    this.#early = new EarlyStep(parts.pins);
     this.#peers = new HostPeers(folder);
   }
 
@@ -240,23 +244,27 @@ export class HostFirewall {
     if (running === undefined) return;
     const { tables, loaded, numbers } = running;
     const { cgroupRoot } = this.#config;
-    const placement = place(policies, this.#rtnl.links(), cgroupRoot);
+    const links = this.#rtnl.links();
+    const placement = place(policies, links, cgroupRoot);
     const subjects = subjectsOf(policies, placement, cgroupRoot);
     const assigned = numbers.assign(numberKeys(subjects, placement));
+    const rules = new Map(
+      subjects.map((subject) => {
+        const ingress = rulesOf(subject, 'ingress', numbered);
+        const egress = rulesOf(subject, 'egress', numbered);
+        return [
+          subject.key,
+          { ...(ingress === undefined ? {} : { ingress }), ...(egress === undefined ? {} : { egress }) },
+        ];
+      }),
+    );
+    const early = earlyDevices(placement, links, (subject) => rules.get(subject)?.ingress);
     this.#wanted = {
-      subjects: new Map(
-        subjects.map((subject) => {
-          const ingress = rulesOf(subject, 'ingress', numbered);
-          const egress = rulesOf(subject, 'egress', numbered);
-          return [
-            assigned.get(subject.key) ?? 0,
-            { ...(ingress === undefined ? {} : { ingress }), ...(egress === undefined ? {} : { egress }) },
-          ];
-        }),
-      ),
-      owners: ownersOf(placement, assigned),
+      subjects: new Map([...rules].map(([key, lists]) => [assigned.get(key) ?? 0, lists])),
+      owners: ownersOf(placement, assigned, early),
     };
     tables.apply(this.#wanted);
+    this.#early.set(early.size > 0 ? loaded.programs : undefined);
     this.#hooks.set(loaded.programs, this.#devicesFor(placement), placement.attach);
     this.#placement = placementText(placement);
     this.#cgroups = placement.cgroups;
@@ -305,9 +313,11 @@ export class HostFirewall {
       this.#wanted = { subjects: new Map(), owners: [] };
       running.tables.apply(this.#wanted);
       running.tables.sweep(this.#wanted, new Set());
+      this.#early.set(undefined);
       this.#hooks.set(running.loaded.programs, this.#devicesFor({ devices: [] }), []);
       return;
     }
+    this.#early.set(undefined);
     this.#hooks.removeAll();
     this.#watch.set([]);
     closeHostPrograms(running.loaded);

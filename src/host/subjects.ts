@@ -200,14 +200,42 @@ export function numberKeys(subjects: readonly Subject[], placement: Placement): 
   ];
 }
 
-/** How the programs find the subject of a packet. */
-export function ownersOf(placement: Placement, numbers: ReadonlyMap<string, number>): OwnerRow[] {
+/**
+ * Devices where XDP may drop what a list denies: there are such rules, and no VLAN of the device, whose packets look like
+ * its own there.
+ */
+export function earlyDevices(
+  placement: Pick<Placement, 'devices'>,
+  links: readonly Link[],
+  ingress: (subject: string) => RuleList | undefined,
+): Set<number> {
+  const withVlans = new Set(links.filter(({ kind }) => kind === 'vlan').map(({ linkIndex }) => linkIndex));
+  return new Set(
+    placement.devices
+      .filter(
+        ({ ifindex, subject }) =>
+          subject !== CONTAINERS && !withVlans.has(ifindex) && ingress(subject)?.some(isDenyList) === true,
+      )
+      .map(({ ifindex }) => ifindex),
+  );
+}
+
+function isDenyList({ action, peers, ports }: NumberedRule): boolean {
+  return action === 'deny' && peers !== undefined && !peers.every(isPodsKey) && ports === 'all';
+}
+
+/** How the programs find the subject of a packet. `early`: devices whose deny lists count in XDP. */
+export function ownersOf(
+  placement: Placement,
+  numbers: ReadonlyMap<string, number>,
+  early: ReadonlySet<number> = new Set(),
+): OwnerRow[] {
   const number = (key: string): number => numbers.get(key) ?? 0;
-  const rows: OwnerRow[] = placement.devices.map(({ ifindex, subject }) => ({
-    kind: 'Device',
-    id: BigInt(ifindex),
-    value: number(subject),
-  }));
+  const rows: OwnerRow[] = placement.devices.flatMap(({ ifindex, subject }) => {
+    const row = { id: BigInt(ifindex), value: number(subject) };
+    const device: OwnerRow = { kind: 'Device', ...row };
+    return early.has(ifindex) ? [device, { kind: 'Early', ...row }] : [device];
+  });
   for (const { path, folder } of placement.cgroups)
     if (folder !== undefined) rows.push({ kind: 'Cgroup', id: folder.id, value: number(`cgroup ${path}`) });
   for (const user of placement.users)

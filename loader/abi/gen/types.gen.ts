@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '938c9dce3b1c37f1';
+export const LAYOUT_HASH = '4fe3ff775f20c005';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -748,6 +748,25 @@ export const hostFlowKeyCodec: Codec<HostFlowKey> = {
   },
 };
 
+/** struct host_line, 64 bytes. */
+export interface HostLine {
+  readonly entries: readonly bigint[];
+  readonly spilled: bigint;
+}
+export const hostLineCodec: Codec<HostLine> = {
+  size: 64,
+  encode(value, into, offset) {
+    putArray(value.entries, u64Codec, into, offset, 7, 'host_line.entries');
+    into.writeBigUInt64LE(value.spilled, offset + 56);
+  },
+  decode(from, offset) {
+    return {
+      entries: takeArray(from, u64Codec, offset, 7),
+      spilled: from.readBigUInt64LE(offset + 56),
+    };
+  },
+};
+
 /** struct host_owner_key, 16 bytes. */
 export interface HostOwnerKey {
   readonly id: bigint;
@@ -815,27 +834,29 @@ export const hostRuleCodec: Codec<HostRule> = {
   },
 };
 
-/** struct host_state, 184 bytes. */
+/** struct host_state, 188 bytes. */
 export interface HostState {
   readonly epoch: number;
   readonly panic: number;
   readonly generation: number;
   readonly count4: number;
   readonly count6: number;
+  readonly anchors4: number;
   readonly lengths4: Uint8Array;
   readonly lengths6: Uint8Array;
 }
 export const hostStateCodec: Codec<HostState> = {
-  size: 184,
+  size: 188,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.panic, offset + 4);
     into.writeUInt32LE(value.generation, offset + 8);
     into.writeUInt32LE(value.count4, offset + 12);
     into.writeUInt32LE(value.count6, offset + 16);
-    putBytes(value.lengths4, into, offset + 20, 33, 'host_state.lengths4');
-    putBytes(value.lengths6, into, offset + 53, 129, 'host_state.lengths6');
-    into.fill(0, offset + 182, offset + 184);
+    into.writeUInt32LE(value.anchors4, offset + 20);
+    putBytes(value.lengths4, into, offset + 24, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 57, 129, 'host_state.lengths6');
+    into.fill(0, offset + 186, offset + 188);
   },
   decode(from, offset) {
     return {
@@ -844,8 +865,9 @@ export const hostStateCodec: Codec<HostState> = {
       generation: from.readUInt32LE(offset + 8),
       count4: from.readUInt32LE(offset + 12),
       count6: from.readUInt32LE(offset + 16),
-      lengths4: takeBytes(from, offset + 20, 33),
-      lengths6: takeBytes(from, offset + 53, 129),
+      anchors4: from.readUInt32LE(offset + 20),
+      lengths4: takeBytes(from, offset + 24, 33),
+      lengths6: takeBytes(from, offset + 57, 129),
     };
   },
 };
@@ -1693,6 +1715,7 @@ export const HostOwnerKind = {
   Cgroup: 2,
   User: 3,
   Pair: 4,
+  Early: 5,
 } as const;
 export type HostOwnerKind = (typeof HostOwnerKind)[keyof typeof HostOwnerKind];
 /** Names of enum host_owner_kind by number. */
@@ -1701,6 +1724,7 @@ export const HostOwnerKindName: Readonly<Record<number, keyof typeof HostOwnerKi
   2: 'Cgroup',
   3: 'User',
   4: 'Pair',
+  5: 'Early',
 };
 
 /** enum host_panic. */
