@@ -41,7 +41,8 @@ function withPort(address: string, port: number): string {
 
 function sideLines({ direction, container, verdict, rule, because, policies }: ExplainedSide): string[] {
   const why = rule?.text ?? because;
-  const head = `${direction === 'egress' ? 'Egress' : 'Ingress'} of ${container}: ${verdict}`;
+  const said = verdict === 'audit' ? 'denied, but in audit' : verdict;
+  const head = `${direction === 'egress' ? 'Egress' : 'Ingress'} of ${container}: ${said}`;
   return [why === undefined ? head : `${head}, ${why}`, ...policies.flatMap(policyLines)];
 }
 

@@ -61,6 +61,8 @@ export class Explainer {
       protocol === 'ICMP'
         ? undefined
         : this.#parts.serviceAt(to.address, port, protocolNumber(protocol, family));
+    const sides = this.#sides(question, decision);
+    const audited = sides.filter(({ verdict }) => verdict === 'audit').map(({ container }) => container);
     const named = translation?.by.includes('service') === true && service !== undefined;
     return {
       from: this.#end(from),
@@ -71,12 +73,15 @@ export class Explainer {
       verdict: allowed ? 'allow' : 'deny',
       reason: reason === undefined ? NOT_JUDGED : reasonName(reason),
       text: reason === undefined ? 'no policy of Sluice judges it' : reasonText(reason),
-      sides: this.#sides(question, decision),
+      sides,
       ...(translation === undefined
         ? {}
         : { translation: { ...translation, ...(named ? { service } : {}) } }),
       notes: [
         ...notes,
+        ...(audited.length === 0
+          ? []
+          : [`would be dropped, were it not for the audit of ${audited.join(' and ')}`]),
         ...(named
           ? ['each connection gets one of the backends; this is the one for the ports that were tried']
           : []),
@@ -114,12 +119,15 @@ export class Explainer {
     const exempt = exemption(subject, peer);
     const policies = exempt === undefined ? appliedPolicies(this.#policies(), direction, connection) : [];
     const described = opinion.rule === 0 ? undefined : this.#parts.compiler.describeRule(opinion.rule);
+    // In audit the programs go on after a rule that denies.
+    const denies = described?.action === 'Deny' || described?.index === 'default deny';
+    const verdict = opinion.verdict === 'allow' && denies ? 'audit' : opinion.verdict;
     const because =
       exempt ?? (policies.length === 0 ? 'no policy applies' : 'no rule matches and no policy isolates it');
     return {
       direction,
       container: nameOf(subject),
-      verdict: opinion.verdict,
+      verdict,
       ...(described === undefined && because !== undefined && opinion.verdict === 'allow' ? { because } : {}),
       ...(described === undefined ? {} : { rule: decidingRule(described) }),
       policies: policies.map((policy) => explainedPolicy(policy, described)),

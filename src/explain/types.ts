@@ -69,8 +69,8 @@ export interface ExplainedSide {
   readonly direction: 'egress' | 'ingress';
   /** The container, `namespace/name`. */
   readonly container: string;
-  /** `not asked`: something else ended it before. */
-  readonly verdict: 'allow' | 'deny' | 'not asked';
+  /** `not asked`: something else ended it before. `audit`: denied by the rule, and let through by the audit. */
+  readonly verdict: 'allow' | 'audit' | 'deny' | 'not asked';
   /** Why no rule was needed; absent if one decided. */
   readonly because?: string;
   readonly rule?: DecidingRule;

@@ -182,6 +182,12 @@ it('audit lets pass what policy denies, and logs it', async () => {
   );
   expect(audited).toMatchObject({ reason: 'policy_ingress', port: 5432 });
   expect(audited?.ruleIngress).toContain('NetworkPolicy default/db (default deny ingress)');
+  const explained = await agent.explain({ from: 'other', to: 'db', port: '5432', protocol: 'TCP' });
+  expect(explained).toMatchObject({
+    verdict: 'allow',
+    sides: [{ verdict: 'allow' }, { container: 'default/db', verdict: 'audit' }],
+    notes: ['would be dropped, were it not for the audit of default/db'],
+  });
 
   // It is for the receiver alone, it survives a crash, and a container that gets the label is in it too.
   await agent.apply(
