@@ -21,8 +21,7 @@ static __always_inline bool opens_to_host(const struct packet *p, const struct h
 		return false;
 	if (p->key.proto == IPPROTO_TCP ? !is_syn(p) : !!bpf_map_lookup_elem(&host_fresh, &q->key))
 		return false;
-	if (bpf_map_lookup_elem(&flows, &p->key) ||
-	    published_port(&p->key.daddr, p->key.dport, p->key.proto))
+	if (bpf_map_lookup_elem(&flows, &p->key) || published_port(&p->key.daddr, p->key.dport, p->key.proto))
 		return false;
 	return !services_active() ||
 	       !service_find(&k, &p->key.daddr, p->key.dport, p->key.proto, info->flags & ADDR_NODEPORT);
@@ -43,17 +42,15 @@ int sluice_host_xdp(struct xdp_md *ctx)
 
 	if (!st || st->panic || !xdp_parse(ctx, &p))
 		return XDP_PASS;
+	pk.identity = (__u32)host_class(&p.key.saddr);
 	subject = host_owner(st->generation, HOST_EARLY, ctx->ingress_ifindex);
-	if (!subject)
+	if (!subject || !pk.identity)
 		return XDP_PASS;
 	q.key.local = p.key.daddr;
 	q.key.remote = p.key.saddr;
 	q.key.local_port = p.key.dport;
 	q.key.remote_port = p.key.sport;
 	q.key.proto = p.key.proto;
-	pk.identity = (__u32)host_class(&q.key.remote);
-	if (!pk.identity)
-		return XDP_PASS;
 	subject = subject << 1 | (st->generation & 1);
 	s = bpf_map_lookup_elem(&host_subjects, &subject);
 	if (!s || !s->ingress)

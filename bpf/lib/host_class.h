@@ -21,21 +21,26 @@ static __always_inline __u32 line_hash(__u32 x)
 	return x ^ x >> 16;
 }
 
-/* Length << 26 | class of the longest prefix in a line that contains the address; 0: none. */
+/*
+ * Length << 26 | class of the longest prefix in a line that contains the address; 0: none. Without branches: which entry
+ * it is can't be foreseen, and what comes next does not have to wait until the line is there.
+ */
 static __always_inline __u32 line_match(const struct host_line *line, __u32 addr)
 {
-	__u32 best = 0;
+	__u64 best = 0;
 
 #pragma unroll
 	for (int i = 0; i < HOST_LINE_ENTRIES; i++) {
 		const __u64 entry = *(const volatile __u64 *)&line->entries[i];
-		const __u32 found = (__u32)(entry >> 32);
-		const __u32 mask = ~(__u32)(0xffffffffULL >> (found >> 26));
+		const __u64 found = entry >> 32;
+		const __u64 mask = 0xffffffffULL ^ (0xffffffffULL >> (found >> 26));
+		const __u64 differs = (entry ^ addr) & mask;
+		__u64 more = (found & -((differs - 1) >> 63)) - best;
 
-		if (!(((__u32)entry ^ addr) & mask) && found > best)
-			best = found;
+		asm volatile("" : "+r"(more)); /* else the compiler makes a branch of it */
+		best += more & ~((__s64)more >> 63);
 	}
-	return best;
+	return (__u32)best;
 }
 
 /*

@@ -32,6 +32,7 @@ struct host_query {
 	__u32 direction; /* enum direction, of the packet */
 	__u32 len; /* IP bytes */
 	__u32 rule; /* out: that decided */
+	__u32 class; /* of the peer, when the flow is decided */
 	__be16 port; /* if this packet opens the flow: its destination port; ICMP: type and code */
 	__u8 tcp_flags;
 	__u8 stateless; /* ICMP that is no echo: has no flow */
@@ -127,7 +128,7 @@ static __always_inline int host_verdict(__u32 set, __u32 class, __u8 proto, __be
 }
 
 /*
- * Decides q as a flow that is opened in `direction` to `port`. Returns the reason to drop; sets q->rule and, in
+ * Decides q, with the class of its peer, as a flow that is opened in `direction` to `port`. Returns the reason to drop; sets q->rule and, in
  * *flags, enum host_flow_flag.
  */
 __noinline int host_decide(struct host_query *q, __u32 direction, __u32 port, __u32 is_new, __u32 *flags)
@@ -152,7 +153,7 @@ __noinline int host_decide(struct host_query *q, __u32 direction, __u32 port, __
 	set = direction == DIR_INGRESS ? s->ingress : s->egress;
 	if (!set)
 		return DROP_NONE;
-	verdict = host_verdict(set, (__u32)host_class(&q->key.remote), q->key.proto, (__be16)port, &rule);
+	verdict = host_verdict(set, q->class, q->key.proto, (__be16)port, &rule);
 	q->rule = rule;
 	if (verdict == VERDICT_NONE)
 		return DROP_POLICY_MISSING;
@@ -270,6 +271,7 @@ __noinline int host_decide_again(struct host_query *q, struct host_flow *e, __u3
 		return DROP_NONE;
 	}
 	e->subject = q->subject; /* of the device that it passes now */
+	q->class = (__u32)host_class(&q->key.remote);
 	reason = host_decide(q, e->direction, e->port, 0, &flags);
 	e->rule = q->rule;
 	e->reason = (__u8)reason;
@@ -297,6 +299,8 @@ static __always_inline int host_first(struct __sk_buff *skb, struct packet *p, s
 	bool established = false;
 	int reason;
 
+	/* First: while its tables come from memory, the rest goes on. */
+	q->class = (__u32)host_class(&q->key.remote);
 	if (hook == HOST_HOOK_INGRESS && is_forwarded(skb, q)) {
 		flags = HOST_FLOW_FORWARDED;
 	} else {

@@ -3,7 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { NumberMap } from './number-map.js';
 
 /** Few keys, near each other and far apart: they meet in the same slots. */
-const key = fc.oneof(fc.nat(40), fc.constantFrom(2 ** 32, 2 ** 38 - 1, 2 ** 38 + 64, Number.MAX_SAFE_INTEGER));
+const key = fc.oneof(
+  fc.nat(40),
+  fc.constantFrom(2 ** 32, 2 ** 38 - 1, 2 ** 38 + 64, Number.MAX_SAFE_INTEGER),
+);
 const step = fc.record({ key, value: fc.nat(3) });
 
 describe('NumberMap', () => {

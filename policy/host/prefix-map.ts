@@ -1,24 +1,24 @@
 import { NumberMap } from './number-map.js';
 import type { PrefixKey } from './prefix.js';
+import { TextMap } from './text-map.js';
 
-/** Numbers above 0 by prefix. */
-export class PrefixMap<K extends PrefixKey = PrefixKey> {
+/** Numbers above 0 by prefix, of both families. */
+export class PrefixMap {
   readonly #v4 = new NumberMap();
-  readonly #v6 = new Map<string, number>();
+  readonly #v6 = new TextMap();
 
   get size(): number {
     return this.#v4.size + this.#v6.size;
   }
 
   /** 0: the prefix is not there. */
-  get(key: K): number {
-    return typeof key === 'number' ? this.#v4.get(key) : (this.#v6.get(key) ?? 0);
+  get(key: PrefixKey): number {
+    return typeof key === 'number' ? this.#v4.get(key) : this.#v6.get(key);
   }
 
   /** `value` 0 removes the prefix. */
-  set(key: K, value: number): void {
+  set(key: PrefixKey, value: number): void {
     if (typeof key === 'number') this.#v4.set(key, value);
-    else if (value === 0) this.#v6.delete(key);
     else this.#v6.set(key, value);
   }
 
@@ -28,8 +28,8 @@ export class PrefixMap<K extends PrefixKey = PrefixKey> {
   }
 
   /** The prefixes that there are; the map must not change meanwhile. */
-  *keys(): IterableIterator<K> {
-    yield* this.#v4.keys() as IterableIterator<K>;
-    yield* this.#v6.keys() as IterableIterator<K>;
+  *keys(): IterableIterator<PrefixKey> {
+    yield* this.#v4.keys();
+    yield* this.#v6.keys();
   }
 }

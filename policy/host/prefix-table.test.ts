@@ -43,7 +43,11 @@ describe('PrefixTable', () => {
             return { peer, added: add ? [one] : [], removed: add ? [] : [one] };
           });
           const seen = new Set<PrefixKey>();
-          for (const { key: one, before, now } of table.update(changes)) {
+          const { v4: four, v6: six } = table.update(changes);
+          const changed = [four, six].flatMap(({ keys, before, now }) =>
+            (keys as PrefixKey[]).map((one, i) => ({ one, before: before[i] ?? 0, now: now[i] ?? 0 })),
+          );
+          for (const { one, before, now } of changed) {
             expect(seen.has(one)).toBe(false);
             seen.add(one);
             expect(before).toBe(kernel.get(one) ?? 0);

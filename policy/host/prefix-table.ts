@@ -4,8 +4,9 @@
  * prefix with others inside, which are looked for among all.
  */
 import { Combinations } from './combinations.js';
+import { NumberMap } from './number-map.js';
 import { lengthOf, type PrefixKey, widen } from './prefix.js';
-import { PrefixMap } from './prefix-map.js';
+import { TextMap } from './text-map.js';
 
 /** What joins and leaves a peer. */
 export interface PeerChange {
@@ -14,11 +15,26 @@ export interface PeerChange {
   readonly removed: readonly PrefixKey[];
 }
 
-/** A prefix whose class differs now; 0: it is not there. */
-export interface ClassChange {
-  readonly key: PrefixKey;
-  readonly before: number;
-  readonly now: number;
+/** Prefixes whose class differs now, in arrays of equal length; class 0: the prefix is not there. */
+export class ClassChanges<K extends PrefixKey> {
+  readonly keys: K[] = [];
+  readonly before: number[] = [];
+  readonly now: number[] = [];
+}
+
+/** What a change of peers did, by family. */
+export interface TableChange {
+  readonly v4: ClassChanges<number>;
+  readonly v6: ClassChanges<string>;
+}
+
+/** Numbers above 0 by prefix; 0: the prefix is not there. */
+interface Numbers<K> {
+  readonly size: number;
+  get(key: K): number;
+  set(key: K, value: number): void;
+  keys(): IterableIterator<K>;
+  reserve(size: number): void;
 }
 
 /** Below this many changed prefixes, others are held against each of them instead of widened. */
@@ -41,13 +57,15 @@ function firstBits(key: PrefixKey): PrefixKey {
 class FamilyTable<K extends PrefixKey> {
   readonly #combinations: Combinations;
   /** Peers that have exactly this prefix. */
-  readonly #own = new PrefixMap<K>();
-  readonly #classes = new PrefixMap<K>();
+  readonly #own: Numbers<K>;
+  readonly #classes: Numbers<K>;
   readonly #lengths = new Uint32Array(LENGTHS);
   readonly #index = new Map<PrefixKey, K[]>();
 
-  constructor(combinations: Combinations) {
+  constructor(combinations: Combinations, make: () => Numbers<K>) {
     this.#combinations = combinations;
+    this.#own = make();
+    this.#classes = make();
   }
 
   get size(): number {
@@ -80,7 +98,7 @@ class FamilyTable<K extends PrefixKey> {
       this.#own.set(key, now);
       touched.push(key);
     }
-    this.#own.reserve(added.length);
+    this.#own.reserve(this.#own.size + added.length);
     for (const key of added) {
       const before = this.#own.get(key);
       const now = this.#combinations.with(before, peer);
@@ -91,22 +109,26 @@ class FamilyTable<K extends PrefixKey> {
   }
 
   /** Finds the classes that differ now. A prefix may be in `touched` more than once. */
-  settle(touched: readonly K[], changes: ClassChange[]): void {
+  settle(touched: readonly K[], changes: ClassChanges<K>): void {
     if (touched.length === 0) return;
-    const affected = byLength(touched, this.#inside(touched));
     const lengths = new Set(this.lengths());
     for (const key of touched) lengths.add(lengthOf(key));
     const descending = [...lengths].sort((a, b) => b - a);
-    this.#classes.reserve(touched.length);
-    for (const key of affected) {
-      const own = this.#own.get(key);
-      const before = this.#classes.get(key);
-      const now = own === 0 ? 0 : this.#combinations.union(own, this.#around(key, descending));
-      if (now === before) continue;
-      if (before === 0) this.#count(key, 1);
-      if (now === 0) this.#count(key, -1);
-      this.#classes.set(key, now);
-      changes.push({ key, before, now });
+    this.#classes.reserve(this.#classes.size + touched.length);
+    // Wide ones first: what is inside of them asks for their class.
+    for (const list of byLength(touched, this.#inside(touched))) {
+      for (const key of list) {
+        const own = this.#own.get(key);
+        const before = this.#classes.get(key);
+        const now = own === 0 ? 0 : this.#combinations.union(own, this.#around(key, descending));
+        if (now === before) continue;
+        if (before === 0) this.#count(key, 1);
+        if (now === 0) this.#count(key, -1);
+        this.#classes.set(key, now);
+        changes.keys.push(key);
+        changes.before.push(before);
+        changes.now.push(now);
+      }
     }
   }
 
@@ -167,8 +189,8 @@ class FamilyTable<K extends PrefixKey> {
   }
 }
 
-/** Shortest first. */
-function byLength<K extends PrefixKey>(...groups: readonly (readonly K[])[]): K[] {
+/** Lists of equal length, the shortest prefixes first. */
+function byLength<K extends PrefixKey>(...groups: readonly (readonly K[])[]): K[][] {
   const lists: K[][] = [];
   for (const keys of groups) {
     for (const key of keys) {
@@ -178,13 +200,13 @@ function byLength<K extends PrefixKey>(...groups: readonly (readonly K[])[]): K[
       else list.push(key);
     }
   }
-  return lists.flat();
+  return lists.filter((list) => list !== undefined);
 }
 
 export class PrefixTable {
   readonly combinations = new Combinations();
-  readonly #v4 = new FamilyTable<number>(this.combinations);
-  readonly #v6 = new FamilyTable<string>(this.combinations);
+  readonly #v4 = new FamilyTable<number>(this.combinations, () => new NumberMap());
+  readonly #v6 = new FamilyTable<string>(this.combinations, () => new TextMap());
 
   get size(): number {
     return this.#v4.size + this.#v6.size;
@@ -204,7 +226,7 @@ export class PrefixTable {
   }
 
   /** Takes changes of peers in. Returns the prefixes whose class differs now, each once. */
-  update(changes: Iterable<PeerChange>): ClassChange[] {
+  update(changes: Iterable<PeerChange>): TableChange {
     const touched4: number[] = [];
     const touched6: string[] = [];
     for (const { peer, added, removed } of changes) {
@@ -213,13 +235,14 @@ export class PrefixTable {
       this.#v4.own(peer, new4, old4, touched4);
       this.#v6.own(peer, new6, old6, touched6);
     }
-    const out: ClassChange[] = [];
-    this.#v4.settle(touched4, out);
-    this.#v6.settle(touched6, out);
+    const out = { v4: new ClassChanges<number>(), v6: new ClassChanges<string>() };
+    this.#v4.settle(touched4, out.v4);
+    this.#v6.settle(touched6, out.v6);
     return out;
   }
 }
 
+/** IPv4 and IPv6. */
 function byFamily(keys: readonly PrefixKey[]): [number[], string[]] {
   const v4: number[] = [];
   const v6: string[] = [];

@@ -55,14 +55,14 @@ export class HostLines {
       if (found === 0) {
         if (free < 0) free = at;
       } else if (found >>> CLASS_BITS === length && words[at] === address) {
-        Atomics.store(words, at + 1, valueOf(length, peerClass));
+        Atomics.store(words, at + 1, entryOf(length, peerClass));
         return true;
       }
     }
     if (free < 0) return false;
     words[free] = address;
     // The programs read both halves at once: they see nothing before this.
-    Atomics.store(words, free + 1, valueOf(length, peerClass));
+    Atomics.store(words, free + 1, entryOf(length, peerClass));
     return true;
   }
 
@@ -98,7 +98,7 @@ function parts(key: number): [address: number, length: number] {
   return [Math.floor(key / 64), key % 64];
 }
 
-function valueOf(length: number, peerClass: number): number {
+function entryOf(length: number, peerClass: number): number {
   return ((length << CLASS_BITS) | peerClass) >>> 0;
 }
 

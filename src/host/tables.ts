@@ -2,7 +2,12 @@ import { HostOwnerKind, HostRuleFlag, Verdict } from '../../loader/abi/gen/types
 import type { PortTableRow } from '../../policy/compile/ports.js';
 import { SluiceError } from '../../policy/errors.js';
 import { lengthOf, type PrefixKey, prefixBytes } from '../../policy/host/prefix.js';
-import { type ClassChange, type PeerChange, PrefixTable } from '../../policy/host/prefix-table.js';
+import {
+  type ClassChanges,
+  type PeerChange,
+  PrefixTable,
+  type TableChange,
+} from '../../policy/host/prefix-table.js';
 import { type NumberedRule, resolveFor } from '../../policy/host/rules.js';
 import type { HostLimit } from '../../policy/model/host-policy.js';
 import { anchorOf, HostLines } from './lines.js';
@@ -282,58 +287,82 @@ export class HostTables {
     return profile.number;
   }
 
-  #writePrefixes(changes: readonly ClassChange[]): void {
-    if (changes.length === 0) return;
-    let anchors = 0;
-    for (const { key, now } of changes) {
-      if (now === 0) continue;
-      if (typeof key === 'number') anchors |= 1 << anchorOf(lengthOf(key));
-      if (this.#classes.has(now)) continue;
-      this.#classes.set(now, 0);
-      for (const live of this.#sets.values()) this.#addEntry(live, now);
-    }
-    this.#state.addAnchors(anchors);
-    const rest = changes.filter((change) => !this.#writeToLine(change));
+  #writePrefixes({ v4, v6 }: TableChange): void {
+    if (v4.keys.length + v6.keys.length === 0) return;
+    for (const { now } of [v4, v6]) this.#addClasses(now);
+    const rest = [...this.#writeToLines(v4), ...v6.keys.map((key, i) => [key, v6.now[i] ?? 0] as const)];
     const lengths: Record<4 | 6, Set<number>> = { 4: new Set(), 6: new Set() };
-    for (const { key, now } of rest)
-      if (now !== 0) lengths[typeof key === 'number' ? 4 : 6].add(lengthOf(key));
+    const set = rest.filter(([, now]) => now !== 0);
+    const gone = rest.filter(([, now]) => now === 0);
+    for (const [key] of set) lengths[typeof key === 'number' ? 4 : 6].add(lengthOf(key));
     for (const family of [4, 6] as const) this.#state.addLengths(family, lengths[family]);
     const { host_prefixes } = this.#maps;
-    const set = rest.filter(({ now }) => now !== 0);
-    const gone = rest.filter(({ now }) => now === 0);
-    if (set.length > 0) host_prefixes.setBatch(set.map(({ key, now }) => [this.#prefixKey(key), now]));
-    if (gone.length > 0) host_prefixes.deleteBatch(gone.map(({ key }) => this.#prefixKey(key)));
-    for (const { now } of changes) if (now !== 0) this.#classes.set(now, (this.#classes.get(now) ?? 0) + 1);
-    for (const { before } of changes) {
-      if (before === 0) continue;
-      const left = (this.#classes.get(before) ?? 0) - 1;
-      this.#classes.set(before, left);
-      if (left > 0) continue;
-      this.#classes.delete(before);
-      for (const live of this.#sets.values()) {
-        const entry = live.entries.get(before);
-        if (entry !== undefined) this.#dropEntry(live, before, entry);
-      }
-    }
+    if (set.length > 0) host_prefixes.setBatch(set.map(([key, now]) => [this.#prefixKey(key), now]));
+    if (gone.length > 0) host_prefixes.deleteBatch(gone.map(([key]) => this.#prefixKey(key)));
+    for (const changes of [v4, v6]) this.#dropClasses(changes);
     if (!this.#switched) return;
-    if (changes.some(({ now }) => now === 0)) this.#keepLengths();
+    if (v4.now.includes(0) || v6.now.includes(0)) this.#keepLengths();
     this.#state.nextEpoch();
   }
 
-  /** False: the change is one of `host_prefixes`. */
-  #writeToLine({ key, now }: ClassChange): boolean {
-    if (typeof key !== 'number') return false;
-    if (this.#spilled.has(key)) {
-      if (now !== 0) return false;
-      this.#spilled.delete(key);
-      this.#lines.spill(key, -1);
-      return false;
+  /** Every set has an entry for a class before the first prefix has it. */
+  #addClasses(now: readonly number[]): void {
+    let last = 0;
+    let count = 0;
+    const add = (): void => {
+      if (last !== 0) this.#classes.set(last, (this.#classes.get(last) ?? 0) + count);
+    };
+    for (const peerClass of now) {
+      if (peerClass === last) {
+        count++;
+        continue;
+      }
+      add();
+      [last, count] = [peerClass, 1];
+      if (peerClass === 0 || this.#classes.has(peerClass)) continue;
+      this.#classes.set(peerClass, 0);
+      for (const live of this.#sets.values()) this.#addEntry(live, peerClass);
     }
-    if (now === 0) return this.#lines.delete(key);
-    if (this.#lines.set(key, now)) return true;
-    this.#spilled.add(key);
-    this.#lines.spill(key, 1);
-    return false;
+    add();
+  }
+
+  /** Classes that prefixes had before, and perhaps none has now. */
+  #dropClasses({ before }: ClassChanges<PrefixKey>): void {
+    for (const peerClass of before) {
+      if (peerClass === 0) continue;
+      const left = (this.#classes.get(peerClass) ?? 0) - 1;
+      this.#classes.set(peerClass, left);
+      if (left > 0) continue;
+      this.#classes.delete(peerClass);
+      for (const live of this.#sets.values()) {
+        const entry = live.entries.get(peerClass);
+        if (entry !== undefined) this.#dropEntry(live, peerClass, entry);
+      }
+    }
+  }
+
+  /** Returns what has no room in its line, which `host_prefixes` has to have. */
+  #writeToLines({ keys, now }: ClassChanges<number>): (readonly [number, number])[] {
+    let anchors = 0;
+    for (const key of keys) anchors |= 1 << anchorOf(lengthOf(key));
+    this.#state.addAnchors(anchors);
+    const rest: [number, number][] = [];
+    for (let i = 0; i < keys.length; i++) {
+      const [key = 0, peerClass = 0] = [keys[i], now[i]];
+      if (this.#spilled.size > 0 && this.#spilled.has(key)) {
+        rest.push([key, peerClass]);
+        if (peerClass !== 0) continue;
+        this.#spilled.delete(key);
+        this.#lines.spill(key, -1);
+      } else if (peerClass === 0) {
+        this.#lines.delete(key);
+      } else if (!this.#lines.set(key, peerClass)) {
+        rest.push([key, peerClass]);
+        this.#spilled.add(key);
+        this.#lines.spill(key, 1);
+      }
+    }
+    return rest;
   }
 
   #prefixKey(key: PrefixKey) {

@@ -1,0 +1,26 @@
+/** A NumberMap by text. */
+export class TextMap {
+  readonly #numbers = new Map<string, number>();
+
+  get size(): number {
+    return this.#numbers.size;
+  }
+
+  /** 0: the key is not there. */
+  get(key: string): number {
+    return this.#numbers.get(key) ?? 0;
+  }
+
+  /** `value` 0 removes the key. */
+  set(key: string, value: number): void {
+    if (value === 0) this.#numbers.delete(key);
+    else this.#numbers.set(key, value);
+  }
+
+  keys(): IterableIterator<string> {
+    return this.#numbers.keys();
+  }
+
+  /** A map of the language grows by itself. */
+  reserve(_size: number): void {}
+}
