@@ -1,9 +1,6 @@
-import { u32Codec } from '../../loader/abi/codec.js';
-import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import type { BpfProgram } from '../../loader/program.js';
-import { parseAddress } from '../../policy/address.js';
 import type { PrefixKey } from '../../policy/host/prefix.js';
 import { HostRules } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';
@@ -26,18 +23,24 @@ export class HostBed {
   readonly maps: HostMaps;
   readonly tables: HostTables;
   readonly ingress: BpfProgram;
-  /** As `ingress`, but each packet is from the next peer of `setPeers`. */
+  /** As `ingress`, but each packet is from another one of `peers`. */
   readonly ingressOfPeers: BpfProgram;
   /** What the change of the peer alone costs. */
   readonly peersAlone: BpfProgram;
-  readonly #peers: BpfMap<number, number>;
   readonly #rules = new HostRules();
 
-  /** `prefixes`: capacity for addresses and CIDRs, as hostPrefixEntries in the settings. */
-  constructor(prefixes = 524_288) {
+  /**
+   * `peers`: of `ingressOfPeers`, the first addresses of so many /24 networks from 16.0.0.0 on. `prefixes`: capacity for
+   * addresses and CIDRs, as hostPrefixEntries in the settings.
+   */
+  constructor(peers = 1, prefixes = 524_288) {
     this.#object = BpfObject.open(objectPath('bench_host.bpf.o'));
     try {
-      this.#object.setRodata({ cfg_hz: 250, cfg_host_lines: linesFor(prefixes) });
+      this.#object.setRodata({
+        cfg_hz: 250,
+        cfg_host_lines: linesFor(prefixes),
+        cfg_bench_peers: peers,
+      });
       this.#object.setMaxEntries('host_prefixes', prefixes);
       this.#object.setMaxEntries('host_lines', 2 * linesFor(prefixes));
       this.#object.load();
@@ -49,7 +52,6 @@ export class HostBed {
     this.ingress = this.#object.program('sluice_host_ingress');
     this.ingressOfPeers = this.#object.program('bench_host_peers');
     this.peersAlone = this.#object.program('bench_host_none');
-    this.#peers = this.#object.map('bench_peers', u32Codec, u32Codec);
     this.tables = new HostTables(this.maps, new HostStateMemory(this.maps.host_state_map));
   }
 
@@ -70,23 +72,7 @@ export class HostBed {
     this.tables.change([{ peer: this.tables.peer(`list ${path}`), added, removed }]);
   }
 
-  /** IPv4 addresses of the peers whose packets `ingressOfPeers` gets, in their order, from the start again after the last. */
-  setPeers(addresses: readonly string[]): void {
-    const words = this.#peers.mmap();
-    for (let i = 0; i < this.#peers.maxEntries; i++) {
-      const bytes = parseAddress(addresses[i % addresses.length] ?? '').subarray(12);
-      // Values of an array are rounded up to 8 bytes.
-      words.set(bytes, i * 8);
-    }
-  }
-
-  /** How many peers `setPeers` has room for. */
-  get peerCount(): number {
-    return this.#peers.maxEntries;
-  }
-
   close(): void {
-    this.#peers.close();
     for (const map of Object.values(this.maps)) map.close();
     this.#object.close();
   }

@@ -13,7 +13,7 @@ const TOLERANCE = 0.05;
 
 let bed: HostBed;
 beforeEach(() => {
-  bed = new HostBed(1024);
+  bed = new HostBed(1, 1024);
 });
 afterEach(() => bed.close());
 
