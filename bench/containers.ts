@@ -6,6 +6,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { Agent } from './lib/agent.js';
 import { inside, Scratch, veth } from './lib/netns.js';
 import { report } from './lib/report.js';
@@ -85,6 +86,18 @@ function programs(agent: Agent): Set<number> {
   return new Set(all.filter(({ map_ids = [] }) => map_ids.some((id) => maps.has(id))).map(({ id }) => id));
 }
 
+/** Waits until the agent has loaded the programs that it loads when nothing else is going on, those of dry runs. */
+async function settled(agent: Agent): Promise<Set<number>> {
+  let last = programs(agent);
+  for (let quiet = 0; quiet < 3; ) {
+    await setTimeout(1000);
+    const now = programs(agent);
+    quiet = now.size === last.size ? quiet + 1 : 0;
+    last = now;
+  }
+  return last;
+}
+
 /** Resident memory of a process, MB. */
 function residentMb(pid: number): number {
   const line = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
@@ -121,7 +134,7 @@ async function main(scratch: Scratch): Promise<void> {
   const linksBefore = links();
   const first = names.slice(0, COUNT).map((netns, index) => definition(`c${index}`, netns, index));
   const bulk = await agent.apply([surroundings(), ...first].join('\n---\n'));
-  const loaded = programs(agent);
+  const loaded = await settled(agent);
   if (loaded.size === 0) throw new Error('no program uses a map of the agent');
   const times: number[] = [];
   for (let index = COUNT; index < names.length; index++) {
