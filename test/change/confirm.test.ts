@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { allowIngress, container, documents, network, World } from '../e2e/world.js';
+import { mustSluice } from '../lib/cli.js';
 
 let world: World;
 let db: string;
@@ -40,101 +41,108 @@ interface Listed {
   readonly revisions: readonly { readonly number: number; readonly what: string; readonly by: string }[];
   readonly pending?: object;
 }
-const history = (): Listed => JSON.parse(world.agent.cli('history', '-o', 'json')) as Listed;
+const cli = (...args: readonly string[]): Promise<string> => mustSluice(world.agent.socket, ...args);
+const history = async (): Promise<Listed> => JSON.parse(await cli('history', '-o', 'json')) as Listed;
 
 it('keeps every change as a revision and goes back to any of them', async () => {
   const { agent } = world;
   const open = file('open.yaml', allowIngress('db', 'db', ['app']));
   const closed = file('closed.yaml', allowIngress('db', 'db', []));
-  agent.cli('apply', '-f', open);
-  agent.cli('apply', '-f', closed);
-  agent.cli('apply', '-f', closed); // changes nothing, so it is no revision
+  await cli('apply', '-f', open);
+  await cli('apply', '-f', closed);
+  await cli('apply', '-f', closed); // changes nothing, so it is no revision
   expect(await reach()).toBe('timeout');
-  agent.cli('delete', 'netpol', 'default/db');
-  expect(history().revisions.map(({ number, what }) => [number, what.split('/').at(-1)])).toEqual([
+  await cli('delete', 'netpol', 'default/db');
+  expect((await history()).revisions.map(({ number, what }) => [number, what.split('/').at(-1)])).toEqual([
     [4, 'db'],
     [3, 'closed.yaml'],
     [2, 'open.yaml'],
     [1, 'apply'],
   ]);
-  expect(agent.cli('history', '3')).toContain('networkpolicy default/db configured');
-  const three = JSON.parse(agent.cli('history', '3', '-o', 'json')) as {
+  expect(await cli('history', '3')).toContain('networkpolicy default/db configured');
+  const three = JSON.parse(await cli('history', '3', '-o', 'json')) as {
     changes: { before: object; after: object }[];
   };
   expect(three.changes).toMatchObject([
     { before: { spec: { ingress: [{}] } }, after: { spec: { ingress: [] } } },
   ]);
 
-  expect(agent.cli('rollback', '3')).toBe('networkpolicy default/db created\n');
+  expect(await cli('rollback', '3')).toBe('networkpolicy default/db created\n');
   expect(await reach()).toBe('timeout');
-  agent.cli('rollback', '2');
+  await cli('rollback', '2');
   expect(await reach()).toBe('open');
-  expect(agent.cli('rollback', '2')).toBe('nothing to take back\n');
-  expect(() => agent.cli('rollback', '99')).toThrow('SLU7201');
+  expect(await cli('rollback', '2')).toBe('nothing to take back\n');
+  await expect(cli('rollback', '99')).rejects.toThrow('SLU7201');
 
   // All of it is there after a crash.
-  const before = history();
+  const before = await history();
   await agent.kill();
   await agent.start(world.scratch);
-  expect(history()).toEqual(before);
-  agent.cli('rollback', '3');
+  expect(await history()).toEqual(before);
+  await cli('rollback', '3');
   expect(await reach()).toBe('timeout');
-  expect(history().revisions[0]).toMatchObject({ number: 7, what: 'rollback to 3' });
-  agent.cli('rollback', '1');
-  expect(agent.cli('get', 'policies', '-o', 'json')).toContain('"items": []');
+  expect((await history()).revisions[0]).toMatchObject({ number: 7, what: 'rollback to 3' });
+  await cli('rollback', '1');
+  expect(await cli('get', 'policies', '-o', 'json')).toContain('"items": []');
 });
 
 it('takes a change back unless it is confirmed', async () => {
   const { agent } = world;
   const closed = file('closed.yaml', allowIngress('db', 'db', []));
-  expect(agent.cli('apply', '-f', closed, '--confirm-within', '2s')).toContain('revision 2 waits for');
+  expect(await cli('apply', '-f', closed, '--confirm-within', '2s')).toContain('revision 2 waits for');
   expect(await reach()).toBe('timeout');
-  expect(() => agent.cli('apply', '-f', file('more.yaml', allowIngress('app', 'app', [])))).toThrow(
+  await expect(cli('apply', '-f', file('more.yaml', allowIngress('app', 'app', [])))).rejects.toThrow(
     'SLU7204',
   );
-  expect(agent.cli('status')).toContain('Unconfirmed');
-  await expect.poll(() => history().pending, { timeout: 8000 }).toBeUndefined();
+  expect(await cli('status')).toContain('Unconfirmed');
+  await expect.poll(async () => (await history()).pending, { timeout: 8000 }).toBeUndefined();
   expect(await reach()).toBe('open');
-  expect(history().revisions[0]).toMatchObject({ by: 'agent', what: 'rollback to 1 (not confirmed)' });
-  expect(() => agent.cli('confirm')).toThrow('SLU7203');
+  expect((await history()).revisions[0]).toMatchObject({
+    by: 'agent',
+    what: 'rollback to 1 (not confirmed)',
+  });
+  await expect(cli('confirm')).rejects.toThrow('SLU7203');
 
-  agent.cli('apply', '-f', closed, '--confirm-within', '300s');
+  await cli('apply', '-f', closed, '--confirm-within', '300s');
   const { watchdog } = JSON.parse(readFileSync(join(agent.folder, 'state', 'confirm.json'), 'utf8')) as {
     watchdog: { pid: number };
   };
   expect(existsSync(`/proc/${watchdog.pid}`)).toBe(true);
-  expect(agent.cli('confirm')).toBe('revision 4 confirmed\n');
+  expect(await cli('confirm')).toBe('revision 4 confirmed\n');
   await expect.poll(() => existsSync(`/proc/${watchdog.pid}`) && isAlive(watchdog.pid)).toBe(false);
-  expect(history().pending).toBeUndefined();
+  expect((await history()).pending).toBeUndefined();
   expect(await reach()).toBe('timeout');
 });
 
 it('takes it back after SIGKILL of the agent, with nobody there', async () => {
   const { agent } = world;
-  agent.cli('apply', '-f', file('closed.yaml', allowIngress('db', 'db', [])), '--confirm-within', '2s');
+  await cli('apply', '-f', file('closed.yaml', allowIngress('db', 'db', [])), '--confirm-within', '2s');
   await agent.kill();
   expect(await reach()).toBe('timeout');
   await expect.poll(reach, { timeout: 15_000 }).toBe('open');
   await expect.poll(() => existsSync(join(agent.folder, 'state', 'confirm.json'))).toBe(false);
   expect(readdirSync(join(agent.folder, 'state', 'applied'))).not.toContain('networkpolicy.default.db.yaml');
   await expect.poll(() => startable()).toBe(true);
-  expect(history().revisions[0]).toMatchObject({ by: 'agent', what: 'rollback to 1 (not confirmed)' });
+  expect((await history()).revisions[0]).toMatchObject({
+    by: 'agent',
+    what: 'rollback to 1 (not confirmed)',
+  });
 });
 
 it('an agent that starts goes on waiting, and takes back what is overdue', async () => {
   const { agent } = world;
   const closed = file('closed.yaml', allowIngress('db', 'db', []));
-  agent.cli('apply', '-f', closed, '--confirm-within', '600s');
+  await cli('apply', '-f', closed, '--confirm-within', '600s');
   await agent.kill();
   await agent.start(world.scratch);
-  expect(history().pending).toMatchObject({ revision: 2, to: 1 });
+  expect((await history()).pending).toMatchObject({ revision: 2, to: 1 });
   expect(await reach()).toBe('timeout');
   await agent.kill();
   const path = join(agent.folder, 'state', 'confirm.json');
   const saved = JSON.parse(readFileSync(path, 'utf8')) as object;
   writeFileSync(path, JSON.stringify({ ...saved, until: 0, boot: 'another' })); // the machine was started again
   await agent.start(world.scratch);
-  expect(history().pending).toBeUndefined();
+  expect((await history()).pending).toBeUndefined();
   expect(await reach()).toBe('open');
 });
 

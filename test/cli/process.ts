@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { trafficTool } from '../e2e/world.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -137,26 +138,36 @@ export class Place {
     return new Agent(child);
   }
 
-  /** Starts a TCP server in a namespace that greets; resolves when it listens. */
+  /** Starts a TCP server in a namespace; resolves when it listens. */
   async serve(netns: string, port: number): Promise<ChildProcess> {
-    const script = `require('node:net').createServer((s) => s.end('hello')).listen(${port}, '::', () => console.log('up'))`;
-    const child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, '-e', script], {
+    const command = [trafficTool(), 'tcp-server', '::', String(port), '600'];
+    const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     this.#processes.add(child);
     child.once('exit', () => this.#processes.delete(child));
-    await new Promise((resolve) => child.stdout.once('data', resolve));
+    await new Promise((resolve, reject) => {
+      child.stdout.once('data', resolve);
+      child.once('exit', () => reject(new Error(`nobody can listen on port ${port} of ${netns}`)));
+    });
     return child;
   }
 
-  /** Whether a TCP server greets a client in a namespace within a second. */
+  /** Whether a TCP server answers a client in a namespace. */
   reaches(netns: string, address: string, port: number): boolean {
-    const script = `const s = require('node:net').connect({ host: '${address}', port: ${port} });
-      s.on('data', (d) => { console.log(String(d)); process.exit(0); });
-      s.on('error', () => process.exit(1));
-      setTimeout(() => process.exit(1), 1000);`;
-    const { out } = run(['nsenter', `--net=/run/netns/${netns}`, process.execPath, '-e', script]);
-    return out === 'hello\n';
+    const command = [trafficTool(), 'tcp-probe', address, String(port), '500'];
+    return must('nsenter', `--net=/run/netns/${netns}`, ...command) === 'open\n';
+  }
+
+  /** Asks the agent's API; an answer that is JSON. */
+  ask<T>(path: string): T {
+    return JSON.parse(must('curl', '-sS', '--unix-socket', this.socket, `http://agent${path}`)) as T;
+  }
+
+  /** Deletes what a document names over the API; what is not there is not missed. */
+  delete(text: string): void {
+    const body = JSON.stringify({ sources: [{ file: 'delete.yaml', text }] });
+    must('curl', '-sS', '--unix-socket', this.socket, '-d', body, 'http://agent/v1/delete');
   }
 
   /** Ends what still runs and removes everything, whatever state it is in. */

@@ -1,7 +1,7 @@
-import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { sluice } from '../lib/cli.js';
 import { allowIngress, container, documents, network, World } from './world.js';
 
 /**
@@ -220,6 +220,13 @@ const CASES: readonly (readonly [string, string | Buffer, RegExp])[] = [
 describe(`${CASES.length} broken definitions`, () => {
   it('is enough of them', () => expect(CASES.length).toBeGreaterThanOrEqual(60));
 
+  it('ends the process with status 1 and nothing but the line', async () => {
+    const file = join(world.agent.folder, 'bad.yaml');
+    writeFileSync(file, net('{ipv4: {cdir: 10.90.0.0/24}}'));
+    expect(() => world.agent.cli('apply', '-f', file)).toThrow(/bad\.yaml:4: [^\n]*cdir[^\n]*\(SLU\d{4}\)$/);
+    expect(await snapshot()).toBe(state);
+  });
+
   it.each(CASES)('%s', async (name, text, says) => {
     const file = join(world.agent.folder, 'bad.yaml');
     const first = `${world.host.replace(/host$/, '')}c1`;
@@ -228,12 +235,9 @@ describe(`${CASES.length} broken definitions`, () => {
       Buffer.isBuffer(text) ? text : text.replaceAll('SPARE', spare).replaceAll('FIRST', first),
     );
     const started = Date.now();
-    const { status, stderr, stdout } = spawnSync(process.execPath, ['bin/sluice', 'apply', '-f', file], {
-      encoding: 'utf8',
-      env: { ...process.env, SLUICE_SOCKET: world.agent.socket },
-    });
-    expect({ name, status, stdout }).toEqual({ name, status: 1, stdout: '' });
-    const lines = stderr.trim().split('\n');
+    const { code, out, err } = await sluice(world.agent.socket, ['apply', '-f', file]);
+    expect({ name, code, out }).toEqual({ name, code: 1, out: '' });
+    const lines = err.trim().split('\n');
     expect(lines).toHaveLength(1);
     // The line is where the mistake is: a change of a network can break a container of an older file.
     expect(lines[0]).toMatch(/\.yaml:\d+: /);

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { sh } from '../../bench/lib/command.js';
 import { inside, veth } from '../../bench/lib/netns.js';
-import { container, documents, HOST, network, OUTSIDE, World } from './world.js';
+import { container, documents, HOST, network, OUTSIDE, trafficTool, World } from './world.js';
 
 /** Networks of every mode with real sockets. */
 
@@ -37,7 +37,7 @@ const serve = (netns: string, port: number) => world.traffic(netns, 'tcp-server'
 
 /** A program that is in the cgroup of the host's processes before it begins. */
 async function fromHost(address: string, port: number): Promise<string> {
-  const script = `echo $$ > ${group}/cgroup.procs; exec build/test/traffic-${process.pid} tcp-probe ${address} ${port} 500`;
+  const script = `echo $$ > ${group}/cgroup.procs; exec ${trafficTool()} tcp-probe ${address} ${port} 500`;
   return (await world.start(world.host, 'sh', ['-c', script], false)).done;
 }
 

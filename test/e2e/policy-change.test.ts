@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { allowIngress, container, documents, network, World } from './world.js';
 
 interface Clients {
@@ -14,20 +14,10 @@ interface Clients {
 }
 
 let world: World;
-beforeEach(() => {
+let [db, api, stranger] = ['', '', ''];
+beforeAll(async () => {
   world = new World('slpc');
-});
-afterEach(() => world.close());
-
-it.each([
-  ['IPv4', { server: '10.61.0.10' }],
-  ['IPv6', { server: 'fd61::10' }],
-])('cuts the open connection that a change denies and leaves the other alone, %s', async (_, { server }) => {
-  const [db, api, stranger] = ['db', 'api', 'str'].map((role) => world.container(role)) as [
-    string,
-    string,
-    string,
-  ];
+  [db, api, stranger] = ['db', 'api', 'str'].map((role) => world.container(role)) as [string, string, string];
   await world.agent.start(world.scratch);
   const fixed = { name: 'net', ipv4: '10.61.0.10', ipv6: 'fd61::10' };
   await world.agent.apply(
@@ -36,10 +26,17 @@ it.each([
       container({ name: 'db', netns: db, networks: [fixed], labels: { app: 'db' } }),
       container({ name: 'api', netns: api, networks: ['net'], labels: { app: 'api' } }),
       container({ name: 'stranger', netns: stranger, networks: ['net'], labels: { app: 'stranger' } }),
-      allowIngress('db', 'db', ['api', 'stranger']),
     ),
   );
-  await world.traffic(db, 'tcp-server', '::', 5432, 30);
+  await world.traffic(db, 'tcp-server', '::', 5432, 120);
+});
+afterAll(() => world.close());
+
+it.each([
+  ['IPv4', { server: '10.61.0.10' }],
+  ['IPv6', { server: 'fd61::10' }],
+])('cuts the open connection that a change denies and leaves the other alone, %s', async (_, { server }) => {
+  await world.agent.apply(documents(allowIngress('db', 'db', ['api', 'stranger'])));
   const sink = await world.traffic(db, 'udp-sink', '::', 5433, 30);
   const allowed = await world.traffic(api, 'tcp-clients', server, 5432, 20, 1, 30);
   const denied = await world.traffic(stranger, 'tcp-clients', server, 5432, 20, 1, 30);

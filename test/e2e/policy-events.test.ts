@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { container, documents, network, type Running, World } from './world.js';
 
 /**
@@ -13,7 +13,7 @@ const SLACK = 250;
 
 let world: World;
 let netns: Record<'db' | 'a' | 'b', string>;
-beforeEach(async () => {
+beforeAll(async () => {
   world = new World('slev');
   const [db, a, b] = ['db', 'a', 'b'].map((role) => world.container(role)) as [string, string, string];
   netns = { db, a, b };
@@ -23,7 +23,15 @@ beforeEach(async () => {
   );
   await world.traffic(db, 'tcp-server', '::', PORT, 120);
 });
-afterEach(() => world.close());
+afterEach(async () => {
+  // Back to the database alone, in a namespace that is blue.
+  const there = JSON.parse(await world.agent.list('containers')) as { metadata: { name: string } }[];
+  const named = (name: string): boolean => there.some(({ metadata }) => metadata.name === name);
+  for (const name of (['a', 'b'] as const).filter(named))
+    await world.agent.delete(documents(onNet(name, netns[name], 'api', '20')));
+  await world.agent.apply(documents(lab('blue')));
+});
+afterAll(() => world.close());
 
 const lab = (team: string): object => ({
   apiVersion: 'v1',

@@ -3,10 +3,10 @@
  * removed by `close()`.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { Agent, type AgentSettings } from '../../bench/lib/agent.js';
-import { sh } from '../../bench/lib/command.js';
 import { inside, netnsPath, Scratch, veth } from '../../bench/lib/netns.js';
 
 export const HOST = { v4: '198.51.100.1', v6: '2001:db8:100::1' } as const;
@@ -187,14 +187,21 @@ export function documents(...objects: readonly object[]): string {
 
 let tool: string | undefined;
 
-/** Compiles test/tools/traffic.c once per machine and source. */
+/** test/tools/traffic.c, compiled once for each state of the source; side by side, whoever is last puts the same there. */
 export function trafficTool(): string {
   if (tool !== undefined) return tool;
+  const source = 'test/tools/traffic.c';
   const folder = join('build', 'test');
   mkdirSync(folder, { recursive: true });
-  const path = join(folder, `traffic-${process.pid}`);
-  if (!existsSync(path)) execFileSync('gcc', ['-O2', '-o', path, 'test/tools/traffic.c'], { stdio: 'pipe' });
-  process.once('exit', () => sh(`rm -f ${path}`));
+  const path = join(
+    folder,
+    `traffic-${createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 12)}`,
+  );
+  if (!existsSync(path)) {
+    const own = `${path}-${process.pid}`;
+    execFileSync('gcc', ['-O2', '-o', own, source], { stdio: 'pipe' });
+    renameSync(own, path);
+  }
   tool = path;
   return path;
 }

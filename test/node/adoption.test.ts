@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { sh } from '../../bench/lib/command.js';
 import { inside } from '../../bench/lib/netns.js';
 import { allowIngress, container, documents, network, OUTSIDE, World } from '../e2e/world.js';
@@ -11,10 +11,11 @@ import { containerDevices, listed, mapEntries, pinging, pins } from './kernel-st
 let world: World;
 let a: string;
 let b: string;
+let stranger: string;
 
-beforeEach(async () => {
+beforeAll(async () => {
   world = new World('sladopt');
-  [a, b] = [world.container('a'), world.container('b')];
+  [a, b, stranger] = ['a', 'b', 'c'].map((role) => world.container(role)) as [string, string, string];
   await world.agent.start(world.scratch);
   await world.agent.apply(
     documents(
@@ -31,7 +32,7 @@ beforeEach(async () => {
     ),
   );
 });
-afterEach(() => world.close());
+afterAll(() => world.close());
 
 const state = (...path: string[]): string => join(world.agent.folder, 'state', ...path);
 
@@ -67,16 +68,29 @@ it('with the same programs ends in the same maps and devices', async () => {
   });
 });
 
+it('does not need the namespace to have its name still', async () => {
+  // Its name may go only once the process is inside.
+  const { pid } = await world.start(b, 'sh', ['-c', 'echo ready; exec sleep 60'], true);
+  sh(`ip netns del ${b}`);
+  const devices = containerDevices(world);
+  await world.agent.kill();
+  const status = await world.agent.start(world.scratch);
+  expect(status).toMatchObject({ endpoints: 2 });
+  expect(containerDevices(world)).toEqual(devices);
+  expect(sh(`nsenter -t ${pid} -n -- ip -br link`)).toContain('eth0');
+  sh(`ip netns attach ${b} ${pid}`);
+});
+
 it('without the leases takes the addresses from the kernel', async () => {
   const devices = containerDevices(world);
-  const addresses = () =>
-    listed<{ ipv4: string; ipv6: string }>(world, 'leases').map((lease) => [lease.ipv4, lease.ipv6]);
-  const leases = addresses();
+  const addresses = async () =>
+    (await listed<{ ipv4: string; ipv6: string }>(world, 'leases')).map(({ ipv4, ipv6 }) => [ipv4, ipv6]);
+  const leases = await addresses();
   await world.agent.kill();
   rmSync(state('leases'), { recursive: true });
   await restart();
   expect(containerDevices(world)).toEqual(devices);
-  expect(addresses()).toEqual(leases);
+  expect(await addresses()).toEqual(leases);
 });
 
 it('with other programs moves the links to them, on the maps that are there', async () => {
@@ -100,36 +114,6 @@ it('with another layout of the maps fills new ones before it moves the links', a
   expect(await world.agent.status()).toMatchObject({ adopted: false });
 });
 
-it('removes what is no longer defined, and nothing of others', async () => {
-  inside(world.host, 'ip link add sl01234567 type veth peer name other');
-  inside(world.host, 'ip link set sl01234567 alias sluice:somebody:else');
-  await world.agent.kill();
-  rmSync(state('applied', 'container.default.b.yaml'));
-  const status = await world.agent.start(world.scratch);
-  expect(status).toMatchObject({ state: 'ready', containers: 1, endpoints: 1 });
-  expect(Object.keys(containerDevices(world))).toHaveLength(2);
-  expect(containerDevices(world)).toHaveProperty('sl01234567');
-  expect(inside(b, 'ip -br link')).not.toContain('eth0');
-  const maps = mapEntries(world);
-  expect(maps.hostports).toEqual([]);
-  expect(maps.endpoints).toHaveLength(1);
-  expect(pins(world).filter((name) => /links\/\d+-/.test(name))).toHaveLength(3);
-  expect(listed(world, 'leases')).toHaveLength(1);
-});
-
-it('does not need the namespace to have its name still', async () => {
-  // Its name may go only once the process is inside.
-  const { pid } = await world.start(b, 'sh', ['-c', 'echo ready; exec sleep 60'], true);
-  sh(`ip netns del ${b}`);
-  const devices = containerDevices(world);
-  await world.agent.kill();
-  const status = await world.agent.start(world.scratch);
-  expect(status).toMatchObject({ endpoints: 2 });
-  expect(containerDevices(world)).toEqual(devices);
-  expect(sh(`nsenter -t ${pid} -n -- ip -br link`)).toContain('eth0');
-  sh(`ip netns add ${b}`);
-});
-
 /** Opens one connection after the other for so long; prints how many were made and how many not. */
 const CONNECT = `import socket, sys, time
 address, port, seconds, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
@@ -150,12 +134,10 @@ it.each([
   ['the same or other programs', [{}, { programs: 'of another version' }, {}], 0.5],
   ['new maps', [{ layout: 'another' }, { layout: 'yet another' }], 3],
 ] as const)('judges new connections by the policy all the time, with %s', async (_, changes, patience) => {
-  const stranger = world.container('c');
-  await world.agent.apply(
-    documents(container({ name: 'c', netns: stranger, networks: ['net'], labels: { app: 'c' } })),
-  );
+  const third = documents(container({ name: 'c', netns: stranger, networks: ['net'], labels: { app: 'c' } }));
+  await world.agent.apply(third);
   const seconds = 8;
-  await world.traffic(b, 'tcp-server', '::', 80, seconds + 20);
+  const server = await world.traffic(b, 'tcp-server', '::', 80, seconds + 20);
   const connect = (netns: string, address: string, wait: number) =>
     world.start(netns, 'python3', ['-c', CONNECT, address, 80, seconds, wait], false);
   const running = await Promise.all([
@@ -179,4 +161,24 @@ it.each([
     expect(made).toBe(0);
     expect(failed).toBeGreaterThan(50);
   }
+  await server.stop();
+  await world.agent.delete(third);
+});
+
+it('removes what is no longer defined, and nothing of others', async () => {
+  inside(world.host, 'ip link add sl01234567 type veth peer name other');
+  inside(world.host, 'ip link set sl01234567 alias sluice:somebody:else');
+  await world.agent.kill();
+  rmSync(state('applied', 'container.default.b.yaml'));
+  const status = await world.agent.start(world.scratch);
+  expect(status).toMatchObject({ state: 'ready', containers: 1, endpoints: 1 });
+  expect(Object.keys(containerDevices(world))).toHaveLength(2);
+  expect(containerDevices(world)).toHaveProperty('sl01234567');
+  expect(inside(b, 'ip -br link')).not.toContain('eth0');
+  const maps = mapEntries(world);
+  expect(maps.hostports).toEqual([]);
+  expect(maps.endpoints).toHaveLength(1);
+  expect(pins(world).filter((name) => /links\/\d+-/.test(name))).toHaveLength(3);
+  expect(await listed(world, 'leases')).toHaveLength(1);
+  inside(world.host, 'ip link del sl01234567');
 });

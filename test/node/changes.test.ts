@@ -1,7 +1,7 @@
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import { allowIngress, container, documents, network, OUTSIDE, World } from '../e2e/world.js';
-import { change, containerDevices, hostState, listed, mapEntries, pins } from './kernel-state.js';
+import { change, clear, containerDevices, hostState, listed, mapEntries, pins } from './kernel-state.js';
 
 /** Definitions that change while they are in force. */
 
@@ -9,21 +9,24 @@ let world: World;
 let a: string;
 let b: string;
 
-beforeEach(async () => {
+beforeAll(async () => {
   world = new World('slchange');
   [a, b] = [world.container('a'), world.container('b')];
   await world.agent.start(world.scratch);
-  await world.agent.apply(documents(network('net', 87), ...both()));
 });
+beforeEach(() => world.agent.apply(documents(network('net', 87), ...both())));
 afterEach(async () => {
   // A start from nothing but the definitions ends in maps of the same size: nothing was left over.
+  const before = sizes();
+  const host = hostState(world);
+  await world.agent.kill();
+  await world.agent.start(world.scratch);
+  expect(sizes()).toEqual(before);
+  expect(hostState(world)).toEqual(host);
+  await clear(world);
+});
+afterAll(async () => {
   try {
-    const before = sizes();
-    const host = hostState(world);
-    await world.agent.kill();
-    await world.agent.start(world.scratch);
-    expect(sizes()).toEqual(before);
-    expect(hostState(world)).toEqual(host);
     await world.agent.down();
     expect(pins(world)).toEqual([]);
   } finally {
@@ -48,19 +51,17 @@ function reaches(from: string, address: string): boolean {
   }
 }
 
-function addresses(): { a: string[]; b: string[] } {
+async function addresses(): Promise<{ a: string[]; b: string[] }> {
   const found = { a: [] as string[], b: [] as string[] };
-  for (const { container: name, ipv4, ipv6 } of listed<{ container: string; ipv4: string; ipv6: string }>(
-    world,
-    'endpoints',
-  )) {
+  const endpoints = await listed<{ container: string; ipv4: string; ipv6: string }>(world, 'endpoints');
+  for (const { container: name, ipv4, ipv6 } of endpoints) {
     found[name === 'default/a' ? 'a' : 'b'].push(ipv4, ipv6);
   }
   return found;
 }
 
-function connected(): void {
-  const to = addresses();
+async function connected(): Promise<void> {
+  const to = await addresses();
   const results = [
     ...to.b.map((address) => reaches(a, address)),
     ...to.a.map((address) => reaches(b, address)),
@@ -89,7 +90,7 @@ it('labels, policies and ports leave the devices alone', async () => {
 });
 
 it('a network gets another range, gateway, mode and back', async () => {
-  connected();
+  await connected();
   for (const spec of [
     { ipv4: { cidr: '10.88.0.0/24' } },
     { ipv4: { cidr: '10.88.0.0/24', gateway: '10.88.0.254' } },
@@ -99,7 +100,7 @@ it('a network gets another range, gateway, mode and back', async () => {
     { masquerade: true },
   ]) {
     await world.agent.apply(documents(network('net', 87, spec)));
-    connected();
+    await connected();
     if ('mtu' in spec) expect(inside(a, 'ip link show eth0')).toContain('mtu 1300');
   }
   await world.agent.apply(documents(network('net', 87, { masquerade: false })));
@@ -113,32 +114,32 @@ it('a container gets another network, address, device name and namespace', async
   expect(reaches(b, '10.89.0.2')).toBe(false); // networks do not reach each other
   await world.agent.apply(documents(...both({ a: { networks: ['two'] }, b: { networks: ['two'] } })));
   expect(inside(a, 'ip -br link')).not.toContain('eth1');
-  connected();
+  await connected();
   const named = { networks: [{ name: 'net', device: 'lan', ipv4: '10.87.0.200', mac: '02:00:00:00:87:01' }] };
   await world.agent.apply(documents(...both({ a: named })));
   expect(inside(a, 'ip -br link show lan')).toContain('02:00:00:00:87:01');
-  connected();
+  await connected();
   const c = world.container('c');
   await world.agent.apply(documents(...both({ a: { netns: c, ...named } })));
   expect(inside(a, 'ip -br link').trim().split('\n')).toHaveLength(1);
-  expect(reaches(c, addresses().b[0] ?? '')).toBe(true);
+  expect(reaches(c, (await addresses()).b[0] ?? '')).toBe(true);
   await change(world, 'delete', documents(network('two', 89)));
-  expect(listed(world, 'networks')).toHaveLength(1);
+  expect(await listed(world, 'networks')).toHaveLength(1);
 });
 
 it('addresses change hands in one change', async () => {
   const fixed = (ipv4: string) => ({ networks: [{ name: 'net', ipv4 }] });
   await world.agent.apply(documents(...both({ a: fixed('10.87.0.50'), b: fixed('10.87.0.60') })));
-  connected();
+  await connected();
   await world.agent.apply(documents(...both({ a: fixed('10.87.0.60'), b: fixed('10.87.0.50') })));
   expect(inside(a, 'ip -br -4 address show eth0')).toContain('10.87.0.60');
-  connected();
+  await connected();
 });
 
 it('everything is deleted in one change', async () => {
   await change(world, 'delete', documents(network('net', 87), ...both()));
-  expect(listed(world, 'networks')).toEqual([]);
-  expect(listed(world, 'leases')).toEqual([]);
+  expect(await listed(world, 'networks')).toEqual([]);
+  expect(await listed(world, 'leases')).toEqual([]);
   expect(Object.keys(containerDevices(world))).toEqual([]);
   expect(inside(world.host, 'ip -br address show lo')).not.toContain('10.87.');
 });

@@ -56,10 +56,10 @@ describe('a change of the host is followed', () => {
     await world.agent.apply(
       documents(network('net', 84), container({ name: 'a', netns: a, networks: ['net'] })),
     );
-    const [endpoint] = listed<{ hostDevice: string; ipv4: string }>(world, 'endpoints');
+    const [endpoint] = await listed<{ hostDevice: string; ipv4: string }>(world, 'endpoints');
     inside(world.host, `ip link del ${endpoint?.hostDevice}`);
     await until('the device', () => answered(a, '10.84.0.1'));
-    expect(listed<{ ipv4: string }>(world, 'endpoints')[0]?.ipv4).toBe(endpoint?.ipv4);
+    expect((await listed<{ ipv4: string }>(world, 'endpoints'))[0]?.ipv4).toBe(endpoint?.ipv4);
     expect(mapEntries(world).endpoints).toHaveLength(1);
   });
 });

@@ -5,7 +5,8 @@ import { inside } from '../../bench/lib/netns.js';
 import type { Codec } from '../../loader/abi/codec.js';
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
 import { BpfMap } from '../../loader/map.js';
-import type { World } from '../e2e/world.js';
+import type { ListingName } from '../../src/engine.js';
+import { documents, type World } from '../e2e/world.js';
 
 const CONTROL = [
   'addrs',
@@ -128,6 +129,14 @@ export function change(world: World, what: 'apply' | 'delete', text: string): Pr
 }
 
 /** The objects of `sluice get NAME -o json`. */
-export function listed<T>(world: World, name: string): readonly T[] {
-  return (JSON.parse(world.agent.cli('get', name, '-o', 'json')) as { items: readonly T[] }).items;
+export async function listed<T>(world: World, name: ListingName): Promise<readonly T[]> {
+  return JSON.parse(await world.agent.list(name)) as readonly T[];
+}
+
+/** Deletes all that is defined, in one change. */
+export async function clear(world: World): Promise<void> {
+  const lists = await Promise.all(
+    (['policies', 'containers', 'networks'] as const).map((name) => listed<object>(world, name)),
+  );
+  if (lists.flat().length > 0) await world.agent.delete(documents(...lists.flat()));
 }
