@@ -237,7 +237,8 @@ export const ERRORS = {
     'the host is open, whatever its policies say, since {at} (sluice panic-open by {by}): end it with sluice panic-end',
   SLU7014:
     'the host is closed, but for the failsafe ports, since {at} (sluice panic-close by {by}): end it with sluice panic-end',
-  SLU7015: 'addresses of the name {name} are not learned yet: name its networks, or a list, instead',
+  SLU7015:
+    'the addresses of the name {name} cannot be learned without the name service and a cgroup2 file system: set dns and cgroupRoot, or name networks or a list instead',
 
   // 20xx: settings of the agent
   SLU2001: 'cannot read the configuration file: {reason}',

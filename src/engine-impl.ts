@@ -271,6 +271,7 @@ class AgentEngine implements RuntimeEngine {
       log,
       exclusive: (work) => this.#exclusive(work),
       change: (change, write) => this.#reconciler.changeInputs(change, write),
+      host: this.#host,
     });
     this.#kernel.attachments.marksOf = (spec) =>
       this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);

@@ -100,6 +100,24 @@ static __always_inline __u32 cgroup_number(struct __sk_buff *skb, __u32 generati
 	return number;
 }
 
+/* A question that goes to the agent's name service is judged as one to the server that the process asked. */
+static __always_inline void as_asked(struct __sk_buff *skb, struct packet *p, const __u32 direction)
+{
+	struct ip_addr *there = direction == DIR_INGRESS ? &p->key.saddr : &p->key.daddr;
+	__be16 *port = direction == DIR_INGRESS ? &p->key.sport : &p->key.dport;
+	struct socket_key k = {.addr = *there, .port = *port, .proto = p->key.proto};
+	struct socket_origin *so;
+
+	if (!is_loopback(there))
+		return;
+	k.cookie = bpf_get_socket_cookie(skb);
+	so = bpf_map_lookup_elem(&sockets, &k);
+	if (!so || so->service || so->port != bpf_htons(53))
+		return;
+	*there = so->addr;
+	*port = so->port;
+}
+
 static __always_inline int host_socket(struct __sk_buff *skb, const __u32 direction)
 {
 	struct host_state *st = host_state();
@@ -124,6 +142,7 @@ static __always_inline int host_socket(struct __sk_buff *skb, const __u32 direct
 	if (!reason) {
 		if (p.kind != PACKET_FLOW)
 			return PASS;
+		as_asked(skb, &p, direction);
 		q.key.scope = (__u16)q.subject;
 		host_ask(skb, &q, &p, direction);
 		reason = host_judge(skb, &p, &q, HOST_HOOK_SOCKET);

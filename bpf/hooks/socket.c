@@ -24,13 +24,6 @@ struct socket_owner {
 	bool host;
 };
 
-static __always_inline bool is_loopback(const struct ip_addr *a)
-{
-	if (addr_is_v4(a))
-		return (bpf_ntohl(a->w[3]) >> 24) == 127;
-	return !(a->w[0] | a->w[1] | a->w[2]) && a->w[3] == bpf_htonl(1);
-}
-
 static __always_inline bool owner_of(struct bpf_sock_addr *ctx, struct socket_owner *o)
 {
 	struct socket_netns *n;
@@ -200,6 +193,35 @@ static __always_inline int to_container(struct bpf_sock_addr *ctx, const struct 
 	return SOCKET_TRANSLATED;
 }
 
+/* A question of the host goes to the agent, which passes on what it has learned; without an agent, to the server. */
+static __always_inline int to_names(struct bpf_sock_addr *ctx, const struct socket_owner *o,
+				    struct ip_addr *addr, __be16 *port)
+{
+	struct name_server_key k = {.addr = *addr, .port = *port};
+	struct name_server *n;
+	struct ip_addr to = {};
+
+	if (!o->host || (k.port != bpf_htons(53) && k.port != bpf_htons(NAMES_DIRECT_PORT)))
+		return SOCKET_AS_IS;
+	n = bpf_map_lookup_elem(&name_servers, &k);
+	if (!n)
+		return SOCKET_AS_IS;
+	if (!n->local) {
+		*port = n->port;
+		return SOCKET_TRANSLATED;
+	}
+	if (addr_is_v4(addr))
+		addr_set_v4(&to, bpf_htonl(0x7f000001));
+	else
+		to.w[3] = bpf_htonl(1);
+	if ((ctx->sk && ctx->sk->bound_dev_if) || !host_listens(ctx, &to, n->port))
+		return SOCKET_AS_IS;
+	remember(bpf_get_socket_cookie(ctx), o, 0, (__u8)ctx->protocol, addr, *port, &to, n->port, false);
+	*addr = to;
+	*port = n->port;
+	return SOCKET_TRANSLATED;
+}
+
 static __always_inline int outgoing(struct bpf_sock_addr *ctx, struct ip_addr *addr, __be16 *port, bool sends)
 {
 	struct socket_owner o = {};
@@ -207,6 +229,8 @@ static __always_inline int outgoing(struct bpf_sock_addr *ctx, struct ip_addr *a
 
 	if (!owner_of(ctx, &o))
 		return SOCKET_AS_IS;
+	if (to_names(ctx, &o, addr, port) == SOCKET_TRANSLATED)
+		return SOCKET_TRANSLATED;
 	verdict = to_service(ctx, &o, addr, port, sends);
 	return verdict == SOCKET_AS_IS ? to_container(ctx, &o, addr, port) : verdict;
 }

@@ -357,6 +357,22 @@ enum socket_direction {
 	SOCKET_FORWARD = 1, /* UDP: key has what the program asked for, value the backend */
 };
 
+/* A name server that processes of the host ask, while HostPolicies have domain names. */
+struct name_server_key {
+	struct ip_addr addr;
+	__be16 port; /* 53, or NAMES_DIRECT_PORT: the agent's own questions */
+	__u8 pad[2];
+};
+
+/* Nobody serves anything there (TCPMUX): a question to this port goes to port 53, and not through the agent again. */
+#define NAMES_DIRECT_PORT 1
+
+struct name_server {
+	__be16 port; /* where the question goes */
+	__u8 local; /* 1: at the loopback address of the family, if somebody listens there; 0: at the server */
+	__u8 pad;
+};
+
 struct socket_key {
 	__u64 cookie;
 	struct ip_addr addr; /* as the socket would see it */

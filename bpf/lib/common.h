@@ -61,6 +61,13 @@ static __always_inline bool addr_is_v4(const struct ip_addr *a)
 	return a->w[2] == V4_MAPPED && !(a->w[0] | a->w[1]);
 }
 
+static __always_inline bool is_loopback(const struct ip_addr *a)
+{
+	if (addr_is_v4(a))
+		return (bpf_ntohl(a->w[3]) >> 24) == 127;
+	return !(a->w[0] | a->w[1] | a->w[2]) && a->w[3] == bpf_htonl(1);
+}
+
 static __always_inline void addr_set_v4(struct ip_addr *a, __be32 v4)
 {
 	a->w[0] = 0;

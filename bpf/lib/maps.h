@@ -43,6 +43,7 @@ MAP(service_counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct service_counter, 
 MAP(service_state_map, BPF_MAP_TYPE_ARRAY, __u32, struct service_state, 1, BPF_F_MMAPABLE);
 /* What sockets were translated: host ports and services. */
 MAP(sockets, BPF_MAP_TYPE_LRU_HASH, struct socket_key, struct socket_origin, 32768, 0);
+MAP(name_servers, BPF_MAP_TYPE_HASH, struct name_server_key, struct name_server, 64, BPF_F_NO_PREALLOC);
 MAP(socket_netns_map, BPF_MAP_TYPE_HASH, __u64, struct socket_netns, 65536, BPF_F_NO_PREALLOC);
 MAP(bandwidths, BPF_MAP_TYPE_HASH, __u32, struct bandwidth, 65536, BPF_F_NO_PREALLOC);
 MAP(node_map, BPF_MAP_TYPE_ARRAY, __u32, struct node, 1, BPF_F_MMAPABLE);

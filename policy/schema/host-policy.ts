@@ -8,6 +8,7 @@ import type { PortRange } from '../compile/ports.js';
 import { PROTOCOL } from '../compile/types.js';
 import { SluiceError } from '../errors.js';
 import type { HostPeer, HostPolicyResource, HostRule, HostSubject } from '../model/host-policy.js';
+import { canonicalDomain } from '../domains.js';
 import { badDomainPattern } from './domain-name.js';
 import {
   clusterMetadata,
@@ -185,7 +186,7 @@ function lowerPeer(value: PeerDocument): HostPeer[] {
   if (value.networks !== undefined) return [{ type: 'networks', cidrs: value.networks.map(formatCidr) }];
   if (value.list !== undefined) return [{ type: 'list', path: value.list }];
   if (value.domainNames !== undefined)
-    return value.domainNames.map((name) => ({ type: 'domain', name: name.toLowerCase() }));
+    return value.domainNames.map((name) => ({ type: 'domain', name: canonicalDomain(name) }));
   const namespaces = value.namespaces ?? value.pods?.namespaceSelector;
   return [
     {

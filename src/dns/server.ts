@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { createServer, isIPv6, type Server, type Socket as Stream } from 'node:net';
 import type { Answer } from 'dns-packet';
 import { canonicalAddress } from '../../policy/address.js';
-import type { Forwarder } from './forwarder.js';
+import type { Forwarder, Upstream } from './forwarder.js';
 import type { NameTable } from './names.js';
 import type { DnsAnswer, DnsQuestion } from './watch.js';
 import { addressesIn, answer, fitUdp, type Query, RCODE, readQuery, reverseAddress, TTL } from './wire.js';
@@ -22,6 +22,9 @@ export interface Listener {
   readonly network: string;
 }
 
+/** Instead of a network: questions come from processes of the host itself. */
+export const HOST_NETWORK = '';
+
 /** Counted since the start. */
 export interface DnsCounters {
   /** Answered from the names of containers. */
@@ -40,6 +43,8 @@ export interface Watch {
   /** Undefined: it was meant for the gateway. */
   readonly serverOf: (question: DnsQuestion) => Promise<string | undefined>;
   readonly learn: (answer: DnsAnswer) => Promise<void>;
+  /** The servers that processes of the host ask. */
+  readonly hostServers: () => readonly Upstream[];
 }
 
 /** A question and the name server that it came to. */
@@ -138,7 +143,8 @@ export class DnsServer {
       return 'reply' in read ? read.reply : undefined;
     }
     const { query } = read;
-    if (this.#watch?.watches(client) === true) return this.#watched(message, query, from, this.#watch);
+    if (this.#watch !== undefined && (network === HOST_NETWORK || this.#watch.watches(client)))
+      return this.#watched(message, query, from, this.#watch);
     const local = this.#local(query, network, client);
     if (local !== undefined) {
       this.counters.local++;
@@ -155,13 +161,15 @@ export class DnsServer {
   async #watched(message: Buffer, query: Query, from: From, watch: Watch): Promise<Buffer> {
     const { network, client, tcp, gateway, port } = from;
     const sized = (bytes: Buffer): Buffer => (tcp ? bytes : fitUdp(bytes, query));
-    const server = await watch.serverOf({ gateway, client, port, tcp });
-    const local = server === undefined ? this.#local(query, network, client) : undefined;
+    const isHost = network === HOST_NETWORK;
+    const server = isHost ? undefined : await watch.serverOf({ gateway, client, port, tcp });
+    const local = isHost || server !== undefined ? undefined : this.#local(query, network, client);
     if (local !== undefined) {
       this.counters.local++;
       return sized(local);
     }
-    const servers = server === undefined ? undefined : [{ address: server, port: DNS_PORT }];
+    const asked = server === undefined ? undefined : [{ address: server, port: DNS_PORT }];
+    const servers = isHost ? watch.hostServers() : asked;
     const reply = await watch.forwarder.ask(message, client, tcp, servers);
     if (reply === undefined) {
       this.counters.failed++;

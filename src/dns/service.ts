@@ -29,6 +29,7 @@ export class DnsService {
   #closed = false;
   #watcher: NameWatcher | undefined;
   #clients: readonly string[] = [];
+  #hostWanted = false;
 
   constructor(data: WorkerData, log: Logger) {
     this.#data = data;
@@ -63,6 +64,13 @@ export class DnsService {
       if (this.#worker === undefined) return Promise.resolve();
       this.#post({ type: 'watched', clients, sequence: ++this.#sequence });
       return this.#settled();
+    });
+    await watcher.onHost((wanted) => {
+      if (wanted === this.#hostWanted) return Promise.resolve();
+      this.#hostWanted = wanted;
+      if (this.#worker !== undefined) this.#postHost();
+      else if (wanted) this.#start();
+      return this.#worker === undefined ? Promise.resolve() : this.#settled();
     });
   }
 
@@ -105,6 +113,7 @@ export class DnsService {
       for (const done of [...this.#waiting.values()]) done();
       this.#worker = undefined;
       this.#problems.clear();
+      this.#watcher?.hostPorts({});
       if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
     });
     this.#post({ type: 'watched', clients: this.#clients, sequence: ++this.#sequence });
@@ -113,11 +122,17 @@ export class DnsService {
       objects: [...this.#objects],
       services: [...this.#services],
     });
+    if (this.#hostWanted) this.#postHost();
+  }
+
+  #postHost(): void {
+    this.#post({ type: 'host', wanted: this.#hostWanted, sequence: ++this.#sequence });
   }
 
   #hear(message: FromWorker): void {
     if (message.type === 'counters') this.#counters = message.counters;
     if (message.type === 'settled') this.#waiting.get(message.sequence)?.();
+    if (message.type === 'host') this.#watcher?.hostPorts(message.ports);
     if (message.type === 'whom') this.#whom(message);
     if (message.type === 'learn')
       void this.#watcher?.learn(message.answer).then(() => this.#post({ type: 'reply', id: message.id }));

@@ -17,7 +17,17 @@ export interface DnsAnswer {
   readonly addresses: readonly { readonly address: string; readonly ttl: number }[];
 }
 
+/** Where questions of the host's own processes are answered: at the loopback addresses. */
+export interface HostPorts {
+  readonly v4?: number;
+  readonly v6?: number;
+}
+
 export interface NameWatcher {
+  /** Calls with whether questions of the host's own processes are to be watched, now and when that changes. */
+  onHost(watch: (wanted: boolean) => Promise<void>): Promise<void>;
+  /** The name service answers the host there; nowhere, when it has ended. */
+  hostPorts(ports: HostPorts): void;
   /** Calls with the addresses of containers to be watched, now and when they change. */
   onClients(watch: (clients: readonly string[]) => Promise<void>): Promise<void>;
   /** The name server that a question was meant for; undefined: the one at the gateway. */

@@ -7,9 +7,12 @@ import { Forwarder, type Upstream } from './forwarder.js';
 import { NameTable } from './names.js';
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
 import { HostResolvers } from './resolv-conf.js';
-import { DnsServer, type Listener } from './server.js';
+import { DnsServer, HOST_NETWORK, type Listener } from './server.js';
 
 const PORT = 53;
+/** Of the host's name servers: the agent's own questions, which do not come back to it (NAMES_DIRECT_PORT). */
+const DIRECT_PORT = 1;
+const LOOPBACKS = { v4: '127.0.0.1', v6: '::1' } as const;
 /** Milliseconds after which an address that was taken is tried again. */
 const RETRY = 2000;
 const COUNT_EVERY = 1000;
@@ -21,7 +24,8 @@ const tell = (message: FromWorker): void => parentPort?.postMessage(message);
 const names = new NameTable();
 const host = new HostResolvers();
 const hosts = (): Upstream[] => {
-  const own = new Set(server.listeners());
+  const loopbacks: readonly string[] = Object.values(LOOPBACKS);
+  const own = new Set(server.listeners().filter((address) => !loopbacks.includes(address)));
   const servers = upstreams === 'auto' ? host.servers() : upstreams;
   return servers.filter((address) => !own.has(address)).map((address) => ({ address, port: PORT }));
 };
@@ -35,11 +39,13 @@ const askAgent = (make: (id: number) => FromWorker): Promise<string | undefined>
     tell(make(id));
   });
 let watched: ReadonlySet<string> = new Set();
+let hostWanted = false;
 const server: DnsServer = new DnsServer(names, new Forwarder(hosts), {
   // Its clients are few, and wait for nothing but their answers.
   forwarder: new Forwarder(hosts, WATCHED),
   watches: (client) => watched.has(client),
   serverOf: (question) => askAgent((id) => ({ type: 'whom', id, question })),
+  hostServers: () => host.servers().map((address) => ({ address, port: DIRECT_PORT })),
   learn: async (answer) => void (await askAgent((id) => ({ type: 'learn', id, answer }))),
 });
 const failing = new Map<string, string>();
@@ -52,6 +58,9 @@ async function settle(): Promise<void> {
     for (const range of [ipv4, ipv6])
       if (range !== undefined)
         wanted.set(range.gateway, { address: range.gateway, port: PORT, network: name });
+  if (hostWanted)
+    for (const address of Object.values(LOOPBACKS))
+      wanted.set(address, { address, port: 0, network: HOST_NETWORK });
   for (const address of server.listeners()) if (!wanted.has(address)) await server.unlisten(address);
   for (const [address, network] of [...failing]) {
     if (wanted.has(address)) continue;
@@ -64,7 +73,8 @@ async function settle(): Promise<void> {
       await server.listen(listener);
       if (failing.delete(address)) tell({ type: 'problem', address, network });
     } catch (error) {
-      if (failing.has(address)) continue;
+      // A host without IPv6 asks no server over it.
+      if (network === HOST_NETWORK || failing.has(address)) continue;
       failing.set(address, network);
       tell({ type: 'problem', address, network, reason: (error as Error).message });
     }
@@ -81,6 +91,16 @@ parentPort?.on('message', (message: ToWorker) => {
   if (message.type === 'watched') {
     watched = new Set(message.clients);
     queue = queue.then(() => tell({ type: 'settled', sequence: message.sequence }));
+    return;
+  }
+  if (message.type === 'host') {
+    hostWanted = message.wanted;
+    queue = queue.then(settle).then(() => {
+      const [v4, v6] = [server.portOf(LOOPBACKS.v4), server.portOf(LOOPBACKS.v6)];
+      const ports = { ...(v4 === undefined ? {} : { v4 }), ...(v6 === undefined ? {} : { v6 }) };
+      tell({ type: 'host', ports });
+      tell({ type: 'settled', sequence: message.sequence });
+    });
     return;
   }
   if (message.type === 'reply') {

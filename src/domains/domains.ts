@@ -10,15 +10,19 @@ import type {
 import { selects } from '../../policy/select.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { Rollback } from '../dataplane/rollback.js';
-import type { DnsAnswer, DnsQuestion, NameWatcher } from '../dns/watch.js';
+import type { DnsAnswer, DnsQuestion, HostPorts, NameWatcher } from '../dns/watch.js';
 import { FLOW_IF } from '../explain/flow-if.js';
 import { PROTOCOLS } from '../flows/protocols.js';
+import type { DomainChange } from '../host/peers.js';
 import type { Logger } from '../log.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { ObjectSet } from '../state/objects.js';
+import { HostServers } from './host-servers.js';
 import type { Learned } from './learned.js';
 
 const SWEEP_MS = 30_000;
+/** Between two looks at the host's resolv.conf, while its questions are watched. */
+const SERVERS_MS = 2000;
 const DNS_PORT = 53;
 const NAMESPACE_LABEL = 'kubernetes.io/metadata.name';
 
@@ -30,6 +34,13 @@ interface Parts {
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /** Brings inputs of the compiler into force, and what `write` does with them; all or nothing. */
   readonly change: (change: CompilerChange, write: (undo: Rollback) => void) => void;
+  /** The rules of the host itself. */
+  readonly host: {
+    /** Addresses that join and leave patterns; they are in force when this returns. */
+    changeDomains(changes: ReadonlyMap<string, DomainChange>): void;
+    /** Addresses that the host has open flows with. */
+    openPeers(): ReadonlySet<string>;
+  };
 }
 
 interface Waiting {
@@ -52,6 +63,12 @@ export class Domains implements NameWatcher {
   readonly #inForce = new Map<string, string>();
   /** Attachments whose questions go through the agent. */
   #marked: ReadonlySet<string> = new Set();
+  /** Patterns of HostPolicies, and those of each address that are in force there. */
+  #hostPatterns: ReadonlySet<string> = new Set();
+  readonly #onHost = new Map<string, string>();
+  #watchHost: (wanted: boolean) => Promise<void> = () => Promise.resolve();
+  readonly #servers: HostServers;
+  #serversTimer: NodeJS.Timeout | undefined;
   #watch: (clients: readonly string[]) => Promise<void> = () => Promise.resolve();
   #queue: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -59,6 +76,7 @@ export class Domains implements NameWatcher {
 
   constructor(parts: Parts) {
     this.#parts = parts;
+    this.#servers = new HostServers(parts.kernel.loaded.maps.name_servers);
   }
 
   /** What was learned before, in force before any policy is: the objects are staged. */
@@ -66,6 +84,7 @@ export class Domains implements NameWatcher {
     this.#readPolicies();
     try {
       this.#put(this.#parts.learned.addresses());
+      this.#putOnHost(this.#parts.learned.addresses());
     } catch (err) {
       this.#parts.log.error({ err }, 'addresses of names are not in force; names have to be asked for again');
     }
@@ -75,10 +94,15 @@ export class Domains implements NameWatcher {
     this.#timer = setInterval(() => {
       void this.#parts.exclusive(async () => this.#sweep()).catch(onError);
     }, SWEEP_MS).unref();
+    this.#serversTimer = setInterval(() => {
+      if (this.#hostPatterns.size === 0) return;
+      void this.#parts.exclusive(async () => this.#servers.refresh()).catch(onError);
+    }, SERVERS_MS).unref();
   }
 
   close(): void {
     clearInterval(this.#timer);
+    clearInterval(this.#serversTimer);
     for (const { done } of this.#queue.splice(0)) done();
     this.#parts.learned.close();
   }
@@ -109,7 +133,12 @@ export class Domains implements NameWatcher {
   /** Definitions changed and are in force: rules with other names, other subjects. */
   async changed(): Promise<void> {
     const before = this.#patterns;
+    const beforeOnHost = this.#hostPatterns;
     this.#readPolicies();
+    if (!sameSet(beforeOnHost, this.#hostPatterns)) {
+      this.#putOnHost(new Set([...this.#parts.learned.addresses(), ...this.#onHost.keys()]));
+      await this.#watchHost(this.#hostPatterns.size > 0);
+    }
     if (this.#policies.length === 0 && this.#marked.size === 0) return;
     const { attachments, node } = this.#parts.kernel;
     if (!sameSet(before, this.#patterns)) {
@@ -133,6 +162,17 @@ export class Domains implements NameWatcher {
     await watch(this.#clients());
   }
 
+  /** NameWatcher */
+  async onHost(watch: (wanted: boolean) => Promise<void>): Promise<void> {
+    this.#watchHost = watch;
+    await watch(this.#hostPatterns.size > 0);
+  }
+
+  /** NameWatcher */
+  hostPorts(ports: HostPorts): void {
+    this.#servers.ports = ports;
+  }
+
   /** NameWatcher: the flow's entry knows whom the container has asked. */
   serverOf({ gateway, client, port, tcp }: DnsQuestion): string | undefined {
     const entry = this.#parts.kernel.loaded.maps.flows.get({
@@ -150,7 +190,7 @@ export class Domains implements NameWatcher {
 
   /** NameWatcher: resolves when the addresses are in the maps, or cannot be. Never rejects. */
   learn(answer: DnsAnswer): Promise<void> {
-    const names = answer.names.filter((name) => matchingPatterns(this.#patterns, name).length > 0);
+    const names = answer.names.filter((name) => this.#wants(name));
     if (names.length === 0 || answer.addresses.length === 0 || this.#known(names, answer.addresses))
       return Promise.resolve();
     return new Promise((done) => {
@@ -168,8 +208,14 @@ export class Domains implements NameWatcher {
   /** Whether all of it is in force; then it is good for longer, and no change is needed. */
   #known(names: readonly string[], addresses: DnsAnswer['addresses']): boolean {
     const { learned, log } = this.#parts;
+    const isFor = (patterns: ReadonlySet<string>): boolean =>
+      names.some((name) => matchingPatterns(patterns, name).length > 0);
+    const [forContainers, forHost] = [isFor(this.#patterns), isFor(this.#hostPatterns)];
     const inForce = addresses.every(
-      ({ address }) => this.#inForce.has(address) && names.every((name) => learned.has(name, address)),
+      ({ address }) =>
+        (!forContainers || this.#inForce.has(address)) &&
+        (!forHost || this.#onHost.has(address)) &&
+        names.every((name) => learned.has(name, address)),
     );
     if (!inForce) return false;
     try {
@@ -194,6 +240,7 @@ export class Domains implements NameWatcher {
         for (const address of learned.learn(answer.names, addresses, now)) changed.add(address);
       }
       this.#put(changed);
+      this.#putOnHost(changed);
     } finally {
       for (const { done } of taken) done();
     }
@@ -201,6 +248,13 @@ export class Domains implements NameWatcher {
       this.#warned = true;
       log.warn(learned.sizes, 'no more addresses of names are kept: raise addressEntries');
     }
+  }
+
+  /** Whether some rule has the name. */
+  #wants(name: string): boolean {
+    return [this.#patterns, this.#hostPatterns].some(
+      (patterns) => matchingPatterns(patterns, name).length > 0,
+    );
   }
 
   /** Addresses of containers, pods, nodes and the host are known by what they are, and no name changes that. */
@@ -218,14 +272,16 @@ export class Domains implements NameWatcher {
   #sweep(): void {
     const { learned, kernel } = this.#parts;
     let used: Set<string> | undefined;
+    let usedByHost: ReadonlySet<string> | undefined;
     const inUse = (address: string): boolean => {
       used ??= openDestinations(kernel);
-      return used.has(address);
+      usedByHost ??= this.#parts.host.openPeers();
+      return used.has(address) || usedByHost.has(address);
     };
-    const wants = (name: string): boolean => matchingPatterns(this.#patterns, name).length > 0;
-    const changed = learned.sweep(Date.now(), inUse, wants);
+    const changed = learned.sweep(Date.now(), inUse, (name) => this.#wants(name));
     if (changed.size === 0) return;
     this.#put(changed);
+    this.#putOnHost(changed);
     kernel.node.nextEpoch();
   }
 
@@ -258,6 +314,31 @@ export class Domains implements NameWatcher {
     for (const address of gone) this.#inForce.delete(address);
   }
 
+  /** The same for the rules of the host, which have sets of addresses by pattern. */
+  #putOnHost(addresses: Iterable<string>): void {
+    const changes = new Map<string, { added: string[]; removed: string[] }>();
+    const changeOf = (pattern: string): { added: string[]; removed: string[] } => {
+      const change = changes.get(pattern) ?? { added: [], removed: [] };
+      changes.set(pattern, change);
+      return change;
+    };
+    const now = new Map<string, string>();
+    for (const address of addresses) {
+      const patterns = this.#labels(address, this.#hostPatterns) ?? [];
+      const before = this.#onHost.get(address)?.split(' ') ?? [];
+      for (const pattern of patterns)
+        if (!before.includes(pattern)) changeOf(pattern).added.push(address);
+      for (const pattern of before)
+        if (!patterns.includes(pattern)) changeOf(pattern).removed.push(address);
+      now.set(address, patterns.join(' '));
+    }
+    if (changes.size > 0) this.#parts.host.changeDomains(changes);
+    for (const [address, patterns] of now) {
+      if (patterns === '') this.#onHost.delete(address);
+      else this.#onHost.set(address, patterns);
+    }
+  }
+
   /** Patterns that the names of an address match; undefined: none. */
   #labels(address: string, patterns: ReadonlySet<string>): string[] | undefined {
     const found = new Set<string>();
@@ -269,6 +350,11 @@ export class Domains implements NameWatcher {
   #readPolicies(): void {
     this.#policies = this.#withNames();
     this.#patterns = patternsOf(this.#policies);
+    const patterns = new Set<string>();
+    for (const { ingress, egress } of this.#parts.objects.ofKind('HostPolicy'))
+      for (const { peers } of [...ingress, ...egress])
+        for (const peer of peers) if (peer.type === 'domain') patterns.add(peer.name);
+    this.#hostPatterns = patterns;
   }
 
   #withNames(): PolicyWithNames[] {

@@ -1,6 +1,7 @@
 import type { TcMethod } from '../../loader/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import type { RuleDescription } from '../../policy/compile/types.js';
+import { formatAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import { comparePolicies, FIRST_HOST_RULE, HostRules } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';
@@ -15,7 +16,7 @@ import { FailsafePorts } from './failsafe.js';
 import { FolderWatch } from './folder-watch.js';
 import { HostHooks } from './hooks.js';
 import { readPanic } from './panic.js';
-import { type Contents, type HostEndpoint, HostPeers } from './peers.js';
+import { type Contents, type DomainChange, type HostEndpoint, HostPeers } from './peers.js';
 import {
   closeHostPrograms,
   type HostLoaded,
@@ -128,11 +129,6 @@ export class HostFirewall {
     return this.#running?.rules.describe(rule);
   }
 
-  /** Names and patterns that rules have, for who learns their addresses. */
-  get domains(): readonly string[] {
-    return this.#peers.domains;
-  }
-
   /** Puts the HostPolicies of a change into force. Throws SluiceError; `undo` gets what takes it back. */
   prepare(edits: readonly Edit[], lenient: boolean, undo: Rollback): PendingHost {
     const touches = edits.some(({ before, after }) => (after ?? before)?.kind === 'HostPolicy');
@@ -181,9 +177,19 @@ export class HostFirewall {
     else if (this.#running !== undefined) this.#stop();
   }
 
-  /** The addresses that a name in a rule stands for now. They are in the kernel when this returns. */
-  setDomain(name: string, addresses: readonly string[]): void {
-    this.#write(this.#peers.setDomain(name, addresses));
+  /** Addresses join and leave names in rules. They are in the kernel when this returns. */
+  changeDomains(changes: ReadonlyMap<string, DomainChange>): void {
+    this.#write(this.#peers.changeDomains(changes));
+  }
+
+  /** Addresses that the host has open flows with. */
+  openPeers(): Set<string> {
+    const found = new Set<string>();
+    if (this.#running === undefined) return found;
+    const { host_flows, host_fresh } = this.#running.loaded.maps;
+    for (const map of [host_flows, host_fresh])
+      for (const [{ remote }] of map.entries()) found.add(formatAddress(remote));
+    return found;
   }
 
   /** Leaves the kernel as it is. */
@@ -203,7 +209,7 @@ export class HostFirewall {
       else if (type === 'user' && userId(subject.user) === undefined)
         problems.push(SluiceError.of('SLU7004', { user: subject.user }, origin));
       // A rule that never matches would look as if it were in force.
-      for (const rule of egress) {
+      for (const rule of this.#config.dns && this.#config.cgroupRoot !== '' ? [] : egress) {
         const name = rule.peers.find((peer) => peer.type === 'domain')?.name;
         if (name !== undefined) problems.push(SluiceError.of('SLU7015', { name }, rule.origin));
       }

@@ -22,14 +22,20 @@ export interface Contents {
   readonly removed: readonly PrefixKey[];
 }
 
+/** Addresses that join and leave a name or pattern, canonical text. */
+export interface DomainChange {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+}
+
 /** The addresses behind the peers of all rules, and how they change: definitions, list files, containers, names. */
 export class HostPeers {
   readonly #folder: string;
   readonly #peers = new Map<string, HostPeer>();
   readonly #lists = new Map<string, ListFile>();
-  /** Addresses of peers that are no lists. */
+  /** Addresses of peers that select containers. */
   readonly #contents = new Map<string, ReadonlySet<PrefixKey>>();
-  readonly #domains = new Map<string, readonly string[]>();
+  readonly #domains = new Map<string, Set<string>>();
   readonly problems = new Map<string, SluiceError>();
 
   constructor(folder: string) {
@@ -82,7 +88,8 @@ export class HostPeers {
     }
     for (const [key, peer] of peers) this.#peers.set(key, peer);
     for (const [key, list] of lists) this.#lists.set(key, list);
-    for (const { key, added } of contents) if (!lists.has(key)) this.#contents.set(key, new Set(added));
+    for (const { key, added } of contents)
+      if (peers.get(key)?.type === 'pods') this.#contents.set(key, new Set(added));
     return contents;
   }
 
@@ -135,17 +142,22 @@ export class HostPeers {
     );
   }
 
-  /** The addresses that a name or pattern stands for now, canonical text. */
-  setDomain(name: string, addresses: readonly string[]): Contents[] {
-    this.#domains.set(name, addresses);
-    return [...this.#peers].flatMap(([key, peer]) =>
-      peer.type === 'domain' && peer.name === name ? this.#replace(key, addresses.map(hostPrefix)) : [],
-    );
-  }
-
-  /** Names and patterns in rules. */
-  get domains(): readonly string[] {
-    return [...this.#peers.values()].flatMap((peer) => (peer.type === 'domain' ? [peer.name] : []));
+  /** What addresses that join and leave names or patterns mean for the peers that there are. */
+  changeDomains(changes: ReadonlyMap<string, DomainChange>): Contents[] {
+    const out: Contents[] = [];
+    for (const [name, { added, removed }] of changes) {
+      const addresses = this.#domains.get(name) ?? new Set<string>();
+      this.#domains.set(name, addresses);
+      const come = added.filter((address) => !addresses.has(address));
+      const gone = removed.filter((address) => addresses.has(address));
+      for (const address of come) addresses.add(address);
+      for (const address of gone) addresses.delete(address);
+      if (addresses.size === 0) this.#domains.delete(name);
+      const key = peerKey({ type: 'domain', name });
+      if (!this.#peers.has(key)) continue;
+      out.push({ key, added: come.map(hostPrefix), removed: gone.map(hostPrefix) });
+    }
+    return out;
   }
 
   #load(list: ListFile, lenient: boolean): { added: readonly PrefixKey[]; removed: readonly PrefixKey[] } {
@@ -172,7 +184,7 @@ export class HostPeers {
       case 'networks':
         return peer.cidrs.map((text) => prefixKey(parseCidr(text)));
       case 'domain':
-        return (this.#domains.get(peer.name) ?? []).map(hostPrefix);
+        return [...(this.#domains.get(peer.name) ?? [])].map(hostPrefix);
       case 'pods':
         return endpoints()
           .filter(

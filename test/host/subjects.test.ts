@@ -1,14 +1,11 @@
 /** HostPolicies of units, cgroups and users: real processes in cgroups below a folder of the test's own. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { waitUntil } from '../../bench/lib/netns.js';
 import { documents, HOST, OUTSIDE, type Running, trafficTool, World } from '../e2e/world.js';
+import { CGROUP, removeCgroups } from './cgroups.js';
 import { DENY, hostPolicy, tcp } from './policies.js';
 
-const CGROUP = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find((path) =>
-  existsSync(join(path, 'cgroup.procs')),
-);
 const FAMILIES = [
   ['IPv4', HOST.v4, OUTSIDE.v4],
   ['IPv6', HOST.v6, OUTSIDE.v6],
@@ -20,21 +17,6 @@ const UDP_PORT = 5353;
 
 let world: World;
 let root: string;
-
-function removeCgroups(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true }))
-    if (entry.isDirectory()) removeCgroups(join(path, entry.name));
-  // A process that was killed leaves its cgroup a moment later.
-  waitUntil(() => {
-    try {
-      rmdirSync(path);
-      return true;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false;
-      throw error;
-    }
-  });
-}
 
 /** Runs the traffic tool inside a cgroup of the test. */
 function inGroup(

@@ -101,10 +101,10 @@ def resolve(server, name, kind=A):
     with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect((server, 53))
-        sock.send(question(name, 7, kind))
         try:
+            sock.send(question(name, 7, kind))
             message = sock.recv(4096)
-        except (TimeoutError, ConnectionRefusedError):
+        except (TimeoutError, ConnectionRefusedError, PermissionError):
             return None
     size = 16 if kind == AAAA else 4
     if struct.unpack("!H", message[6:8])[0] == 0:

@@ -1,0 +1,42 @@
+import { parseAddress } from '../../policy/address.js';
+import type { KernelMaps } from '../dataplane/kernel-maps.js';
+import { HostResolvers } from '../dns/resolv-conf.js';
+import type { HostPorts } from '../dns/watch.js';
+
+const DNS_PORT = 53;
+/** NAMES_DIRECT_PORT (bpf/include/types.h). */
+const DIRECT_PORT = 1;
+
+/** `name_servers`: questions of the host to the servers in its resolv.conf go where the name service answers it. */
+export class HostServers {
+  readonly #map: KernelMaps['name_servers'];
+  readonly #resolvers = new HostResolvers();
+  #ports: HostPorts = {};
+
+  constructor(map: KernelMaps['name_servers']) {
+    this.#map = map;
+  }
+
+  set ports(ports: HostPorts) {
+    this.#ports = ports;
+    this.refresh();
+  }
+
+  /** Follows the file. */
+  refresh(): void {
+    const { v4, v6 } = this.#ports;
+    const wanted = new Set<string>();
+    for (const server of v4 === undefined && v6 === undefined ? [] : this.#resolvers.servers()) {
+      const [text = ''] = server.split('%');
+      const port = text.includes(':') ? v6 : v4;
+      if (port === undefined) continue;
+      const addr = parseAddress(text);
+      // First the way that the agent's own questions take.
+      this.#map.set({ addr, port: DIRECT_PORT }, { port: DNS_PORT, local: 0 });
+      this.#map.set({ addr, port: DNS_PORT }, { port, local: 1 });
+      wanted.add(Buffer.from(addr).toString('hex'));
+    }
+    for (const [key] of [...this.#map.entries()])
+      if (!wanted.has(Buffer.from(key.addr).toString('hex'))) this.#map.delete(key);
+  }
+}
