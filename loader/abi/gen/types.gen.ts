@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '4fe3ff775f20c005';
+export const LAYOUT_HASH = 'd0d18190af105d7d';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1038,6 +1038,46 @@ export const memberKeyCodec: Codec<MemberKey> = {
   },
 };
 
+/** struct name_server, 4 bytes. */
+export interface NameServer {
+  readonly port: number;
+  readonly local: number;
+}
+export const nameServerCodec: Codec<NameServer> = {
+  size: 4,
+  encode(value, into, offset) {
+    into.writeUInt16BE(value.port, offset);
+    into.writeUInt8(value.local, offset + 2);
+    into.fill(0, offset + 3, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      port: from.readUInt16BE(offset),
+      local: from.readUInt8(offset + 2),
+    };
+  },
+};
+
+/** struct name_server_key, 20 bytes. */
+export interface NameServerKey {
+  readonly addr: IpAddr;
+  readonly port: number;
+}
+export const nameServerKeyCodec: Codec<NameServerKey> = {
+  size: 20,
+  encode(value, into, offset) {
+    putBytes(value.addr, into, offset, 16, 'name_server_key.addr');
+    into.writeUInt16BE(value.port, offset + 16);
+    into.fill(0, offset + 18, offset + 20);
+  },
+  decode(from, offset) {
+    return {
+      addr: takeBytes(from, offset, 16),
+      port: from.readUInt16BE(offset + 16),
+    };
+  },
+};
+
 /** struct network, 40 bytes. */
 export interface Network {
   readonly flags: number;
@@ -1883,6 +1923,7 @@ export const MAPS = {
   hot_flows: { key: u32Codec, value: hotFlowCodec },
   identity_class: { key: u32Codec, value: u32Codec },
   metrics: { key: u32Codec, value: counterCodec },
+  name_servers: { key: nameServerKeyCodec, value: nameServerCodec },
   networks: { key: u32Codec, value: networkCodec },
   node_map: { key: u32Codec, value: nodeCodec },
   policy_peers: { key: policyPeerKeyCodec, value: policyPeerCodec },
