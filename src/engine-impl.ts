@@ -25,6 +25,7 @@ import { StaleSockets } from './dataplane/stale-sockets.js';
 import { Watcher } from './dataplane/watcher.js';
 import { PolicyDiffer } from './diff/diff.js';
 import { NameFeed } from './dns/feed.js';
+import { HostResolvers } from './dns/resolv-conf.js';
 import { Domains } from './domains/domains.js';
 import { Learned } from './domains/learned.js';
 import type {
@@ -272,6 +273,7 @@ class AgentEngine implements RuntimeEngine {
       exclusive: (work) => this.#exclusive(work),
       change: (change, write) => this.#reconciler.changeInputs(change, write),
       host: this.#host,
+      resolvers: new HostResolvers(),
     });
     this.#kernel.attachments.marksOf = (spec) =>
       this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);

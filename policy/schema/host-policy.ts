@@ -6,9 +6,9 @@ import { z } from 'zod';
 import { formatCidr } from '../address.js';
 import type { PortRange } from '../compile/ports.js';
 import { PROTOCOL } from '../compile/types.js';
+import { canonicalDomain } from '../domains.js';
 import { SluiceError } from '../errors.js';
 import type { HostPeer, HostPolicyResource, HostRule, HostSubject } from '../model/host-policy.js';
-import { canonicalDomain } from '../domains.js';
 import { badDomainPattern } from './domain-name.js';
 import {
   clusterMetadata,

@@ -10,6 +10,7 @@ import type {
 import { selects } from '../../policy/select.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { Rollback } from '../dataplane/rollback.js';
+import type { HostResolvers } from '../dns/resolv-conf.js';
 import type { DnsAnswer, DnsQuestion, HostPorts, NameWatcher } from '../dns/watch.js';
 import { FLOW_IF } from '../explain/flow-if.js';
 import { PROTOCOLS } from '../flows/protocols.js';
@@ -34,6 +35,8 @@ interface Parts {
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /** Brings inputs of the compiler into force, and what `write` does with them; all or nothing. */
   readonly change: (change: CompilerChange, write: (undo: Rollback) => void) => void;
+  /** The name servers that processes of the host ask. */
+  readonly resolvers: Pick<HostResolvers, 'servers'>;
   /** The rules of the host itself. */
   readonly host: {
     /** Addresses that join and leave patterns; they are in force when this returns. */
@@ -76,7 +79,7 @@ export class Domains implements NameWatcher {
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    this.#servers = new HostServers(parts.kernel.loaded.maps.name_servers);
+    this.#servers = new HostServers(parts.kernel.loaded.maps.name_servers, parts.resolvers);
   }
 
   /** What was learned before, in force before any policy is: the objects are staged. */
@@ -326,10 +329,8 @@ export class Domains implements NameWatcher {
     for (const address of addresses) {
       const patterns = this.#labels(address, this.#hostPatterns) ?? [];
       const before = this.#onHost.get(address)?.split(' ') ?? [];
-      for (const pattern of patterns)
-        if (!before.includes(pattern)) changeOf(pattern).added.push(address);
-      for (const pattern of before)
-        if (!patterns.includes(pattern)) changeOf(pattern).removed.push(address);
+      for (const pattern of patterns) if (!before.includes(pattern)) changeOf(pattern).added.push(address);
+      for (const pattern of before) if (!patterns.includes(pattern)) changeOf(pattern).removed.push(address);
       now.set(address, patterns.join(' '));
     }
     if (changes.size > 0) this.#parts.host.changeDomains(changes);

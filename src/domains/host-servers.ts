@@ -1,6 +1,6 @@
 import { parseAddress } from '../../policy/address.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
-import { HostResolvers } from '../dns/resolv-conf.js';
+import type { HostResolvers } from '../dns/resolv-conf.js';
 import type { HostPorts } from '../dns/watch.js';
 
 const DNS_PORT = 53;
@@ -10,11 +10,12 @@ const DIRECT_PORT = 1;
 /** `name_servers`: questions of the host to the servers in its resolv.conf go where the name service answers it. */
 export class HostServers {
   readonly #map: KernelMaps['name_servers'];
-  readonly #resolvers = new HostResolvers();
+  readonly #resolvers: Pick<HostResolvers, 'servers'>;
   #ports: HostPorts = {};
 
-  constructor(map: KernelMaps['name_servers']) {
+  constructor(map: KernelMaps['name_servers'], resolvers: Pick<HostResolvers, 'servers'>) {
     this.#map = map;
+    this.#resolvers = resolvers;
   }
 
   set ports(ports: HostPorts) {

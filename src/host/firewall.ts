@@ -1,7 +1,7 @@
 import type { TcMethod } from '../../loader/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
-import type { RuleDescription } from '../../policy/compile/types.js';
 import { formatAddress } from '../../policy/address.js';
+import type { RuleDescription } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
 import { comparePolicies, FIRST_HOST_RULE, HostRules } from '../../policy/host/rules.js';
 import type { HostPolicyResource } from '../../policy/model/host-policy.js';

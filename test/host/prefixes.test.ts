@@ -2,13 +2,12 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { HostBed } from '../../bench/lib/host-bed.js';
 import { TCP, tcpFrame } from '../../bench/lib/packet.js';
-import { parseCidr } from '../../policy/address.js';
-import { key4, lengthOf, type PrefixKey, prefixKey, widen } from '../../policy/host/prefix.js';
+import { key4, lengthOf, type PrefixKey, widen } from '../../policy/host/prefix.js';
 import { documents } from '../e2e/world.js';
 import { hostPolicy } from './policies.js';
 
 const TC_ACT_SHOT = 2;
-const LENGTHS = [0, 7, 8, 13, 16, 21, 23, 24, 24, 25, 27, 28, 30, 31, 32, 32, 32, 32];
+const LENGTHS = [0, 7, 13, 16, 21, 24, 26, 28, 29, 30, 30, 31, 31, 32, 32, 32, 32, 32, 32, 32];
 const LISTS = ['/list/allowed', '/list/denied'] as const;
 
 let bed: HostBed;
@@ -56,7 +55,7 @@ it('is that of the longest prefix, also where lines are full and in any order of
       for (let n = random(120); n > 0; n--) {
         const length = LENGTHS[random(LENGTHS.length)] ?? 32;
         // Wide ones are rare: they would be all that there is.
-        if (length < 16 && random(12) !== 0) continue;
+        if (length < 26 && random(12) !== 0) continue;
         const one = widen(key4(address(), 32), length);
         if (!content.has(one) && !removed.has(one)) added.add(one);
       }
@@ -80,14 +79,13 @@ it('is that of the longest prefix, also where lines are full and in any order of
       const expected = allowed !== true && listed === true;
       if (expected) denied++;
       const isDropped = bed.ingress.testRun({ data }).retval === TC_ACT_SHOT;
-      if (isDropped !== expected) expect({ round, source, isDropped }).toEqual({ round, source, isDropped: expected });
+      if (isDropped !== expected)
+        expect({ round, source, isDropped }).toEqual({ round, source, isDropped: expected });
     }
   }
-  expect(denied).toBeGreaterThan(300);
-  expect(denied).toBeLessThan(2100);
+  expect(denied).toBeGreaterThan(100);
+  expect(denied).toBeLessThan(2300);
   // The hash has what lines had no room for.
-  const all = prefixKey(parseCidr('0.0.0.0/0'));
-  expect(contents.every((content) => content.size > 30 || content.has(all))).toBe(true);
   const spilled = [...bed.maps.host_prefixes.entries()];
   expect(spilled.length).toBeGreaterThan(0);
 });
