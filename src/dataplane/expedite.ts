@@ -7,26 +7,30 @@ const SETTING = '/sys/kernel/rcu_expedited';
 /**
  * Attaching a TCX link waits for an RCU grace period, 5 to 16 ms, and removing a device for several.
  * While /sys/kernel/rcu_expedited is 1 the same waits take microseconds. So it is set for the moment of
- * such a call and set back; where it cannot be written everything works, only slower.
+ * such a call and set back; where it cannot be written everything works, only slower. Where it is 1 already it
+ * is left alone: that may be the moment of another agent, so it is looked at each time.
  * `<stateDir>/expedite.json` says that it was 0 before, in case the agent is killed in that moment.
  */
 export class Expedite {
   readonly #marker: string;
-  #usable: boolean;
+  readonly #setting: string;
+  #usable = true;
+  #marked = false;
   #depth = 0;
+  /** It is 1 because of this agent. */
+  #ours = false;
 
-  constructor(stateDir: string) {
-    this.#marker = join(stateDir, 'expedite.json');
-    Expedite.restore(stateDir);
-    this.#usable = read() === '0' && write('0');
-    if (this.#usable) writeJson(this.#marker, { before: '0' });
+  constructor(stateDir: string, setting = SETTING) {
+    this.#marker = markerIn(stateDir);
+    this.#setting = setting;
+    Expedite.restore(stateDir, setting);
   }
 
   /** Undoes what a killed agent left. */
-  static restore(stateDir: string): void {
-    const marker = join(stateDir, 'expedite.json');
+  static restore(stateDir: string, setting = SETTING): void {
+    const marker = markerIn(stateDir);
     if (readJson(marker) === undefined) return;
-    if (read() === '1') write('0');
+    if (read(setting) === '1') write(setting, '0');
     removeFile(marker);
   }
 
@@ -51,25 +55,35 @@ export class Expedite {
   }
 
   #begin(): void {
-    if (this.#usable && this.#depth++ === 0) this.#usable = write('1');
+    if (this.#depth++ > 0 || !this.#usable || read(this.#setting) !== '0') return;
+    if (!this.#marked) writeJson(this.#marker, { before: '0' });
+    this.#marked = true;
+    this.#usable = write(this.#setting, '1');
+    this.#ours = this.#usable;
   }
 
   #end(): void {
-    if (this.#depth > 0 && --this.#depth === 0) write('0');
+    if (--this.#depth > 0 || !this.#ours) return;
+    this.#ours = false;
+    write(this.#setting, '0');
   }
 }
 
-function read(): string | undefined {
+function markerIn(stateDir: string): string {
+  return join(stateDir, 'expedite.json');
+}
+
+function read(setting: string): string | undefined {
   try {
-    return readFileSync(SETTING, 'utf8').trim();
+    return readFileSync(setting, 'utf8').trim();
   } catch {
     return undefined;
   }
 }
 
-function write(value: '0' | '1'): boolean {
+function write(setting: string, value: '0' | '1'): boolean {
   try {
-    writeFileSync(SETTING, value);
+    writeFileSync(setting, value);
     return true;
   } catch {
     return false;

@@ -80,11 +80,8 @@ it.each(FAULT_STEPS.add)('killed at %s of ADD', async (step) => {
 /** Those after which there is something else than after the step before. */
 const LEAVING: readonly (typeof FAULT_STEPS)['add'][number][] = [
   'lease:committed',
-  'device:made',
   'device:inside',
-  'ports:written',
   'runtime:saved',
-  'add:made',
   'add:end',
 ];
 

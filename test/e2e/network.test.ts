@@ -1,8 +1,9 @@
 import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { sh } from '../../bench/lib/command.js';
 import { inside, veth } from '../../bench/lib/netns.js';
+import { clear } from '../node/kernel-state.js';
 import { container, documents, HOST, network, OUTSIDE, trafficTool, World } from './world.js';
 
 /** Networks of every mode with real sockets. */
@@ -12,26 +13,38 @@ const CGROUP = '/sys/fs/cgroup/unified';
 const group = join(CGROUP, `slt-net-${process.pid}`);
 const haveCgroup = existsSync(join(CGROUP, 'cgroup.procs'));
 
-beforeEach(() => {
+let count = 0;
+/** Namespaces of the containers of a test. */
+const containers = (...roles: readonly string[]): string[] => {
+  count++;
+  return roles.map((role) => world.container(`${role}${count}`));
+};
+
+beforeAll(async () => {
   if (haveCgroup) mkdirSync(group, { recursive: true });
   world = new World('slnet', haveCgroup ? { cgroupRoot: group } : {});
+  await world.agent.start(world.scratch);
+  await sayPeer(world.outside, 9000);
 });
 afterEach(async () => {
-  await world.agent.down();
+  await clear(world);
+  await expect.poll(devices, { timeout: 10_000 }).toEqual(['lo', 'uplink0']);
+  expect(inside(world.host, 'ip -br address show lo')).not.toContain('10.');
+});
+afterAll(async () => {
   try {
-    expect(
-      inside(world.host, 'ip -br link')
-        .trim()
-        .split('\n')
-        .map((line) => line.split(/[\s@]/)[0])
-        .sort(),
-    ).toEqual(['lo', 'uplink0']);
-    expect(inside(world.host, 'ip -br address show lo')).not.toContain('10.');
+    await world.agent.down();
+    expect(devices()).toEqual(['lo', 'uplink0']);
   } finally {
     world.close();
     if (haveCgroup) rmdirSync(group);
   }
 });
+
+function devices(): (string | undefined)[] {
+  const lines = inside(world.host, 'ip -br link').trim().split('\n');
+  return lines.map((line) => line.split(/[\s@]/)[0]).sort();
+}
 
 const serve = (netns: string, port: number) => world.traffic(netns, 'tcp-server', '::', port, 60);
 
@@ -66,8 +79,7 @@ function sayPeer(netns: string, port: number) {
 
 describe('routed', () => {
   it('connects containers, host and outside in both families, with published ports', async () => {
-    const [a, b, c] = ['a', 'b', 'c'].map((role) => world.container(role)) as [string, string, string];
-    await world.agent.start(world.scratch);
+    const [a, b, c] = containers('a', 'b', 'c') as [string, string, string];
     await world.agent.apply(
       documents(
         network('one', 71),
@@ -86,7 +98,6 @@ describe('routed', () => {
       ),
     );
     await serve(b, 80);
-    await sayPeer(world.outside, 9000);
     await serve(world.host, 7000);
     // Container to container, host and back.
     for (const address of ['10.71.0.20', 'fd71::20']) {
@@ -127,8 +138,7 @@ describe('routed', () => {
   });
 
   it('gives a container several networks', async () => {
-    const [a, b, c] = ['a', 'b', 'c'].map((role) => world.container(role)) as [string, string, string];
-    await world.agent.start(world.scratch);
+    const [a, b, c] = containers('a', 'b', 'c') as [string, string, string];
     await world.agent.apply(
       documents(
         network('one', 71),
@@ -165,7 +175,7 @@ describe('routed', () => {
   });
 
   it('finds the path MTU through the translation', async () => {
-    const a = world.container('a');
+    const [a] = containers('a') as [string];
     const far = world.scratch.netns('far');
     veth(world.outside, 'narrow', far, 'eth0');
     for (const [netns, device, address] of [
@@ -179,7 +189,6 @@ describe('routed', () => {
     inside(world.outside, 'sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1');
     inside(far, 'ip route add default via 203.0.113.1');
     inside(far, 'ip -6 route add default via 2001:db8:200::1');
-    await world.agent.start(world.scratch);
     await world.agent.apply(
       documents(network('one', 71), container({ name: 'a', netns: a, networks: ['one'] })),
     );
@@ -190,8 +199,7 @@ describe('routed', () => {
   });
 
   it('answers itself when a container sends more than the uplink carries', async () => {
-    const a = world.container('a');
-    await world.agent.start(world.scratch);
+    const [a] = containers('a') as [string];
     await world.agent.apply(
       documents(network('one', 71, { mtu: 4000 }), container({ name: 'a', netns: a, networks: ['one'] })),
     );
@@ -203,8 +211,7 @@ describe('routed', () => {
 
 describe('bridge', () => {
   it('has one segment with broadcast, and policy all the same', async () => {
-    const [a, b] = ['a', 'b'].map((role) => world.container(role)) as [string, string];
-    await world.agent.start(world.scratch);
+    const [a, b] = containers('a', 'b') as [string, string];
     await world.agent.apply(
       documents(
         network('seg', 73, { mode: 'bridge' }),
@@ -219,7 +226,6 @@ describe('bridge', () => {
       ),
     );
     await serve(b, 80);
-    await sayPeer(world.outside, 9000);
     expect(inside(a, 'ip route get 10.73.0.20')).not.toContain('via');
     expect(await world.probe(a, '10.73.0.20', 80)).toBe('open');
     expect(await world.probe(a, 'fd73::20', 80)).toBe('open');
@@ -243,8 +249,7 @@ describe('bridge', () => {
 
 describe('macvlan', () => {
   it('puts containers on the segment of the uplink, and judges there', async () => {
-    const [a, b] = ['a', 'b'].map((role) => world.container(role)) as [string, string];
-    await world.agent.start(world.scratch);
+    const [a, b] = containers('a', 'b') as [string, string];
     const spec = {
       mode: 'macvlan',
       parent: 'uplink0',
@@ -268,7 +273,6 @@ describe('macvlan', () => {
       ),
     );
     await serve(a, 80);
-    await sayPeer(world.outside, 9000);
     expect(await world.probe(world.outside, '198.51.100.50', 80)).toBe('open');
     expect(await world.probe(b, '2001:db8:100::50', 80)).toBe('open');
     expect(peerSeen(a, OUTSIDE.v4, 9000)).toBe('::ffff:198.51.100.50');
@@ -288,8 +292,7 @@ describe('macvlan', () => {
 
 describe('none and host', () => {
   it('leave the container without a device, and without its own namespace', async () => {
-    const a = world.container('a');
-    await world.agent.start(world.scratch);
+    const [a] = containers('a') as [string];
     const bare = (name: string, mode: string) => ({
       apiVersion: 'sluice.dev/v1alpha1',
       kind: 'Network',
@@ -316,8 +319,7 @@ describe('none and host', () => {
 
 describe('a namespace that goes and comes', () => {
   it('is told, and filled again', async () => {
-    const a = world.container('a');
-    await world.agent.start(world.scratch);
+    const [a] = containers('a') as [string];
     const file = join(world.agent.folder, 'defs.yaml');
     writeFileSync(
       file,
@@ -328,15 +330,12 @@ describe('a namespace that goes and comes', () => {
     );
     world.agent.cli('apply', '-f', file);
     sh(`ip netns del ${a}`);
-    const until = async (check: () => boolean) => {
-      for (const end = Date.now() + 10_000; !check() && Date.now() < end; )
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      expect(check()).toBe(true);
-    };
-    await until(() => world.agent.cli('status').includes('degraded'));
+    const becomes = (state: string) =>
+      expect.poll(async () => (await world.agent.status()).state, { timeout: 10_000 }).toBe(state);
+    await becomes('degraded');
     expect(world.agent.cli('status')).toContain(a);
     sh(`ip netns add ${a}`);
-    await until(() => world.agent.cli('status').includes('ready'));
+    await becomes('ready');
     expect(inside(a, 'ip -4 -br address show eth0')).toContain('10.71.0.9');
     expect(ping(a, '10.71.0.1')).toContain(' 0% packet loss');
   });
