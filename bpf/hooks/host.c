@@ -10,8 +10,7 @@ static __always_inline int host_drop(struct packet *p, struct host_query *q, int
 {
 	struct verdict_info info = {.rule = q->rule};
 
-	host_lose(p, &info, (__u32)reason, q->direction);
-	return TC_ACT_SHOT;
+	return drop(p, &info, (__u32)reason, q->direction);
 }
 
 /* An ICMP error belongs to the flow that it is about, else it is judged like any ICMP message. */

@@ -152,7 +152,7 @@ static __always_inline int host_socket(struct __sk_buff *skb, const __u32 direct
 	if (!reason)
 		return PASS;
 	info.rule = q.rule;
-	host_lose(&p, &info, (__u32)reason, direction);
+	drop(&p, &info, (__u32)reason, direction);
 	return DENY;
 }
 

@@ -63,6 +63,6 @@ int sluice_host_xdp(struct xdp_md *ctx)
 	size = (void *)(long)ctx->data_end - (void *)(long)ctx->data;
 	asm volatile("" : "+r"(size)); /* pointers have no 32 bit difference */
 	p.len = (__u32)size - L3_OFF; /* as at TC, with what pads a short frame */
-	host_lose(&p, &info, DROP_HOST_POLICY, DIR_INGRESS);
+	drop(&p, &info, DROP_HOST_POLICY, DIR_INGRESS);
 	return XDP_DROP;
 }

@@ -38,21 +38,6 @@ struct host_query {
 	__u8 stateless; /* ICMP that is no echo: has no flow */
 };
 
-/* Drops in a jiffy, on one CPU, that are reported one by one. All are counted. */
-#define HOST_EVENT_BURST 4
-
-static __always_inline void host_lose(struct packet *p, const struct verdict_info *info, __u32 reason,
-				      __u32 direction)
-{
-	__u32 zero = 0;
-	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);
-
-	if (budget && budget->jiffy == now() && budget->used >= HOST_EVENT_BURST)
-		count(direction, reason, p->len);
-	else
-		drop(p, info, reason, direction);
-}
-
 /* Where a TCP packet without a flow belongs. */
 enum host_opener {
 	OPENED_INGRESS = DIR_INGRESS,

@@ -52,6 +52,15 @@ describe.each(['native', 'generic'] as const)('%s XDP', (xdp) => {
     return { sent, seen: Number(text.trim().split(/\s/).at(-1)), counted };
   }
 
+  /** Packets to the port that the flow log has as denied. */
+  async function logged(to: string): Promise<number> {
+    const query = new URLSearchParams({ denied: '1', since: '600', to }).toString();
+    const { objects } = await world.agent.request<{
+      objects: readonly { readonly port: number; readonly packets: number; readonly verdict: string }[];
+    }>('GET', `/v1/flows?${query}`);
+    return objects.reduce((sum, { port, packets }) => sum + (port === PORT ? packets : 0), 0);
+  }
+
   const fromList = () => ({ from: [{ list }] });
 
   it('drops what a list denies before the kernel sees it, and counts and reports it as ever', async () => {
@@ -61,6 +70,7 @@ describe.each(['native', 'generic'] as const)('%s XDP', (xdp) => {
       const { sent, seen, counted } = await send(to);
       expect(sent).toBeGreaterThan(100);
       expect({ seen, counted }).toEqual({ seen: 0, counted: sent });
+      expect(await logged(to)).toBe(sent);
       expect(await world.probe(world.outside, to, 80)).toBe('timeout');
       // A failsafe port, and answers to what the host itself opens.
       expect(await world.probe(world.outside, to, 22)).toBe('open');
