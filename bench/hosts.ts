@@ -93,8 +93,8 @@ function container(name: string, netns: string, app: string): string {
 
 /** Its IPv4 address in the shared network. */
 async function addressOf({ agent }: NodeOfCluster, name: string): Promise<string> {
-  const leases = JSON.parse(await agent.list('leases')) as Record<string, string>[];
-  const lease = leases.find((one) => JSON.stringify(one).includes(`"default/${name}"`));
+  const leases = JSON.parse(await agent.list('leases')) as { id: string; ipv4?: string }[];
+  const lease = leases.find(({ id }) => id === `default/${name}:shop`);
   if (lease?.ipv4 === undefined) throw new Error(`no address for ${name}`);
   return lease.ipv4;
 }
@@ -207,3 +207,4 @@ try {
 } finally {
   cluster.close();
 }
+process.exit();
