@@ -26,6 +26,7 @@ import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import type { Member } from './etcd/member.js';
+import { settleHeap } from './heap.js';
 import type { Panic } from './host/panic.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
@@ -238,7 +239,9 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       log.info({ objects: known.length, uptime: process.uptime() }, 'what hosts share is known');
     }
     const running = await createEngine(config, log, members);
+    const count = members.length;
     members = [];
+    settleHeap(count);
     engine = running;
     busySince = () => running.busySince;
     closers.push(async () => {

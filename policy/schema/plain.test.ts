@@ -31,6 +31,9 @@ const address = fc.constantFrom(
 const or = <T>(value: fc.Arbitrary<T>) =>
   fc.oneof({ weight: 25, arbitrary: value }, { weight: 1, arbitrary: odd });
 
+const mostly = <T>(value: T, others: fc.Arbitrary<unknown>): fc.Arbitrary<unknown> =>
+  fc.oneof({ weight: 4, arbitrary: fc.constant(value) }, { weight: 1, arbitrary: others });
+
 const record = (model: Record<string, fc.Arbitrary<unknown>>, required: readonly string[]) =>
   fc.record({ ...model, extra: fc.constant(1) }, { requiredKeys: required as never[] }).chain((value) =>
     fc.boolean().map((keep) => {
@@ -80,6 +83,7 @@ const slice = record(
               nodeName: or(label),
               zone: or(label),
               hints: odd,
+              targetRef: or(fc.constant({ kind: 'Pod', name: 'web' })),
             },
             ['addresses'],
           ),
@@ -100,7 +104,10 @@ const service = record(
       record(
         {
           type: or(fc.constantFrom('ClusterIP', 'NodePort', 'ExternalName')),
-          clusterIP: or(address),
+          clusterIP: mostly('10.0.0.1', or(address)),
+          clusterIPs: mostly(['10.0.0.1'], or(fc.array(or(address), { maxLength: 2 }))),
+          ipFamilies: mostly(['IPv4'], or(fc.array(or(fc.constantFrom('IPv4', 'IPv6')), { maxLength: 2 }))),
+          ipFamilyPolicy: mostly('SingleStack', fc.constantFrom('PreferDualStack', 'RequireDualStack')),
           selector: or(fc.dictionary(label, or(label), { maxKeys: 2, noNullPrototype: true })),
           ports: or(
             fc.array(
@@ -125,6 +132,7 @@ const service = record(
         ['ports'],
       ),
     ),
+    status: or(record({ loadBalancer: or(fc.constantFrom({}, { ingress: [] })) }, [])),
   },
   ['apiVersion', 'kind', 'metadata', 'spec'],
 );
@@ -156,7 +164,15 @@ it('is what most of them are', () => {
       metadata: { name: 'web-1', namespace: 'shop', labels: { 'kubernetes.io/service-name': 'web' } },
       addressType: 'IPv4',
       ports: [{ name: '', protocol: 'TCP', port: 80 }],
-      endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: true }, nodeName: 'n', zone: 'z' }],
+      endpoints: [
+        {
+          addresses: ['10.0.0.1'],
+          conditions: { ready: true },
+          nodeName: 'n',
+          zone: 'z',
+          targetRef: { kind: 'Pod', name: 'web-1', namespace: 'shop' },
+        },
+      ],
     }),
   ).toBe(true);
   expect(
@@ -164,7 +180,15 @@ it('is what most of them are', () => {
       apiVersion: 'v1',
       kind: 'Service',
       metadata: { name: 'web', namespace: 'shop', labels: { app: 'web' } },
-      spec: { clusterIP: '10.96.0.1', selector: { app: 'web' }, ports: [{ port: 80, targetPort: 'http' }] },
+      spec: {
+        clusterIP: '10.96.0.1',
+        clusterIPs: ['10.96.0.1'],
+        ipFamilies: ['IPv4'],
+        ipFamilyPolicy: 'SingleStack',
+        selector: { app: 'web' },
+        ports: [{ port: 80, targetPort: 'http' }],
+      },
+      status: { loadBalancer: {} },
     }),
   ).toBe(true);
 });

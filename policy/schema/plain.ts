@@ -68,6 +68,7 @@ function endpoint(isAddress: Check): Check {
     conditions: (value: unknown) => fields(value, conditions),
     nodeName: isString,
     zone: isString,
+    targetRef: (value: unknown) => typeof value === 'object' && value !== null,
   };
   return (value) =>
     fields(value, checks) && Array.isArray(value.addresses) && (value.addresses as unknown[]).length > 0;
@@ -107,9 +108,15 @@ const servicePort = {
     isPort(value) || (typeof value === 'string' && badPortName(value) === undefined),
 };
 
+const clusterIp: Check = (value) =>
+  isIpv4(value) && !/^(?:0|127|169\.254|22[4-9]|23\d)\./.test(value as string);
+
 const serviceSpec = {
   type: oneOf('ClusterIP'),
-  clusterIP: (value: unknown) => isIpv4(value) && !/^(?:0|127|169\.254|22[4-9]|23\d)\./.test(value as string),
+  clusterIP: clusterIp,
+  clusterIPs: listOf(clusterIp, 1),
+  ipFamilies: listOf(oneOf('IPv4'), 1),
+  ipFamilyPolicy: oneOf('SingleStack'),
   selector: labels,
   ports: (value: unknown) =>
     Array.isArray(value) &&
@@ -125,7 +132,11 @@ const service = {
   apiVersion: isString,
   kind: isString,
   metadata: metadata(badDnsLabel),
-  spec: (value: unknown) => fields(value, serviceSpec) && 'ports' in value,
+  spec: (value: unknown) =>
+    fields(value, serviceSpec) &&
+    'ports' in value &&
+    ('clusterIPs' in value ? (value.clusterIPs as unknown[])[0] === value.clusterIP : true),
+  status: (value: unknown) => fields(value, { loadBalancer: (part) => fields(part, {}) }),
 };
 
 /** A Service with one port, at most one IPv4 cluster address, for this cluster alone. */

@@ -21,6 +21,8 @@ export const PASSING_LABELS: ReadonlySet<string> = new Set([
 /** What is shared is forgotten beyond this: then equal ones are two. */
 const MAX_KNOWN = 65_536;
 
+const NO_PORTS: readonly ContainerPort[] = Object.freeze([]);
+
 export class LabelInterner {
   readonly #labels = new Map<string, Labels>();
   readonly #ports = new Map<string, readonly ContainerPort[]>();
@@ -39,16 +41,20 @@ export class LabelInterner {
   }
 
   labels(given: Readonly<Record<string, string>>): Labels {
-    const kept: Record<string, string> = {};
-    for (const name of Object.keys(given).sort()) {
-      if (PASSING_LABELS.has(name) && !this.#wanted.has(name)) continue;
-      kept[this.word(name)] = this.word(given[name] ?? '');
-    }
-    return share(this.#labels, kept);
+    const names = Object.keys(given)
+      .filter((name) => !PASSING_LABELS.has(name) || this.#wanted.has(name))
+      .sort();
+    // Neither names nor values have line breaks.
+    const key = names.map((name) => `${name}\n${given[name] ?? ''}`).join('\n');
+    return shared(this.#labels, key, () =>
+      Object.fromEntries(names.map((name) => [this.word(name), this.word(given[name] ?? '')])),
+    );
   }
 
   ports(given: readonly ContainerPort[]): readonly ContainerPort[] {
-    return share(this.#ports, given);
+    if (given.length === 0) return NO_PORTS;
+    const key = given.map(({ name, protocol, port }) => `${name}/${protocol}=${port}`).join();
+    return shared(this.#ports, key, () => given);
   }
 
   /** One copy of a text that occurs often, such as a namespace or the name of a node. */
@@ -61,11 +67,11 @@ export class LabelInterner {
   }
 }
 
-function share<T extends object>(known: Map<string, T>, value: T): T {
-  const key = JSON.stringify(value);
+function shared<T extends object>(known: Map<string, T>, key: string, make: () => T): T {
   const same = known.get(key);
   if (same !== undefined) return same;
   if (known.size >= MAX_KNOWN) known.clear();
-  known.set(key, Object.freeze(value));
+  const value = Object.freeze(make());
+  known.set(key, value);
   return value;
 }

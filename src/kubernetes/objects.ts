@@ -129,21 +129,21 @@ export function readPod(object: ApiObject, interner: LabelInterner): PodFacts {
   const sidecars = ((spec.initContainers ?? []) as readonly PodContainer[]).filter(
     ({ restartPolicy }) => restartPolicy === 'Always',
   );
-  const addresses = [
-    ...((status.podIPs ?? []) as readonly { readonly ip?: string }[]).map(({ ip }) => ip),
-    status.podIP as string | undefined,
-  ].flatMap((text) => {
-    if (text === undefined || text === '') return [];
-    if (tryParseAddress(text) === undefined)
+  let ipv4: string | undefined;
+  let ipv6: string | undefined;
+  const listed = (status.podIPs ?? []) as readonly { readonly ip?: string }[];
+  for (const { ip } of [...listed, { ip: status.podIP as string | undefined }]) {
+    // The first of a family counts; podIP is the first of all.
+    if (ip === undefined || ip === '' || ip === ipv4) continue;
+    if (tryParseAddress(ip) === undefined)
       throw SluiceError.of('SLU6210', {
         kind: 'Pod',
         name: `${namespace}/${name}`,
-        reason: `"${text}" is not an address`,
+        reason: `"${ip}" is not an address`,
       });
-    return [canonicalAddress(text)];
-  });
-  const ipv4 = addresses.find((text) => !text.includes(':'));
-  const ipv6 = addresses.find((text) => text.includes(':'));
+    if (ip.includes(':')) ipv6 ??= canonicalAddress(ip);
+    else ipv4 ??= canonicalAddress(ip);
+  }
   return {
     namespace,
     name,

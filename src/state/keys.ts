@@ -4,14 +4,15 @@ import type { ContainerResource, Resource, ResourceKind } from '../../policy/mod
 export type ResourceKey = string;
 
 export function keyOf(resource: Resource): ResourceKey {
+  // There may be very many. A text that is put together by + keeps its parts as well; by join it does not.
   return 'namespace' in resource
-    ? `${resource.kind} ${resource.namespace}/${resource.name}`
-    : `${resource.kind} ${resource.name}`;
+    ? [resource.kind, ' ', resource.namespace, '/', resource.name].join('')
+    : [resource.kind, resource.name].join(' ');
 }
 
 /** The key of an object by its kind and its name as people write it. */
 export function keyText(kind: string, displayed: string): ResourceKey {
-  return `${kind} ${displayed}`;
+  return [kind, displayed].join(' ');
 }
 
 export function namespaceOf(resource: Resource): string | undefined {
