@@ -56,3 +56,8 @@ it('does without where it cannot be written', () => {
   expect(expedite.during(() => 'done')).toBe('done');
   expect(existsSync(join(folder, 'none'))).toBe(false);
 });
+
+it('does without where nobody could undo it', () => {
+  const expedite = new Expedite(join(folder, 'none'), setting);
+  expect(expedite.during(value)).toBe('0');
+});

@@ -56,10 +56,20 @@ export class Expedite {
 
   #begin(): void {
     if (this.#depth++ > 0 || !this.#usable || read(this.#setting) !== '0') return;
-    if (!this.#marked) writeJson(this.#marker, { before: '0' });
-    this.#marked = true;
-    this.#usable = write(this.#setting, '1');
+    this.#usable = this.#mark() && write(this.#setting, '1');
     this.#ours = this.#usable;
+  }
+
+  /** False: the folder is gone or cannot be written, and nobody could undo it for us. */
+  #mark(): boolean {
+    if (this.#marked) return true;
+    try {
+      writeJson(this.#marker, { before: '0' });
+      this.#marked = true;
+    } catch {
+      // The same waits are longer, that is all.
+    }
+    return this.#marked;
   }
 
   #end(): void {

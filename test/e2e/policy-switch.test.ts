@@ -1,4 +1,7 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { Agent as HttpAgent, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import type { ApplyResult } from '../../src/engine.js';
@@ -12,7 +15,17 @@ const SWITCHES = 10_000;
 const RATE = 400;
 
 let world: World;
-afterEach(() => world.close());
+let state = '';
+afterEach(() => {
+  world.close();
+  rmSync(state, { recursive: true, force: true });
+});
+
+/** A folder in memory where there is one: this is not about how fast a disk takes each state. */
+function stateDir(): string {
+  state = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'sluice-switch-'));
+  return state;
+}
 
 const pods = (matchLabels: object): object => ({ podSelector: { matchLabels } });
 
@@ -59,7 +72,7 @@ function switcher(socketPath: string): { apply(text: string): Promise<ApplyResul
 async function town(
   settings: Readonly<Record<string, unknown>> = {},
 ): Promise<Record<'db' | 'x' | 'y', string>> {
-  world = new World('slsw', settings);
+  world = new World('slsw', { ...settings, stateDir: stateDir() });
   const [db, x, y] = ['db', 'x', 'y'].map((role) => world.container(role)) as [string, string, string];
   await world.agent.start(world.scratch);
   const fixed = { name: 'net', ipv4: '10.84.0.10', ipv6: 'fd84::10' };
