@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSyn
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Expedite } from '../../src/dataplane/expedite.js';
 import type { ApplyResult, DropEvent, Explanation, Listing, ListingName, Status } from '../../src/engine.js';
 import { run, sh } from './command.js';
 import { killAndWait, netnsPath, type Scratch, unmount } from './netns.js';
@@ -20,6 +21,7 @@ export class Agent {
   readonly #netns: string;
   readonly configFile: string;
   readonly #logFile: string;
+  readonly #stateDir: string;
   #process: ChildProcess | undefined;
 
   constructor(scratch: Scratch, netns: string, settings: AgentSettings = {}) {
@@ -44,6 +46,7 @@ export class Agent {
       metricsAddress: '',
       ...settings,
     };
+    this.#stateDir = config.stateDir;
     // JSON is YAML.
     writeFileSync(this.configFile, JSON.stringify(config, null, 2));
   }
@@ -79,6 +82,7 @@ export class Agent {
     this.#process = agent;
     scratch.onClose(() => {
       if (agent.exitCode === null && agent.signalCode === null) killAndWait(agent.pid);
+      Expedite.restore(this.#stateDir); // nobody else comes after one that was killed
     });
     for (const deadline = Date.now() + seconds * 1000; ; ) {
       if (agent.exitCode !== null || Date.now() > deadline) {

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Expedite } from '../../src/dataplane/expedite.js';
 import { trafficTool } from '../e2e/world.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -173,6 +174,7 @@ export class Place {
   /** Ends what still runs and removes everything, whatever state it is in. */
   remove(): void {
     for (const child of this.#processes) child.kill('SIGKILL');
+    Expedite.restore(join(this.root, 'state'));
     for (const mount of this.#mounts.reverse()) run(['umount', '-l', mount]);
     for (const name of this.#namespaces) run(['ip', 'netns', 'del', name]);
     rmSync(this.root, { recursive: true, force: true });
