@@ -6,6 +6,7 @@
 #include "hooks/tunnel.c"
 #include "hooks/l2.c"
 #include "hooks/socket.c"
+#include "hooks/socket_end.c"
 #include "hooks/gc.c"
 #include "host_export.h"
 

@@ -165,13 +165,19 @@ export class BpfMap<K, V> {
 
   /** Writes many entries. On an error those before the failing one are written. */
   setBatch(entries: readonly (readonly [K, V])[]): void {
+    this.setEach(entries.length, entries);
+  }
+
+  /** As `setBatch`, for so many entries; they are taken one by one, so one object may stand for all of them. */
+  setEach(total: number, entries: Iterable<readonly [K, V]>): void {
     const size = this.#value.length;
-    const room = Math.min(entries.length, BATCH_ENTRIES);
+    const room = Math.min(total, BATCH_ENTRIES);
     const [keys, values] = [ownBuffer(room * this.info.keySize), ownBuffer(room * size)];
-    for (let start = 0; start < entries.length; start += room) {
-      const count = Math.min(room, entries.length - start);
+    const next = entries[Symbol.iterator]();
+    for (let start = 0; start < total; start += room) {
+      const count = Math.min(room, total - start);
       for (let i = 0; i < count; i++) {
-        const [key, value] = entries[start + i] as readonly [K, V];
+        const [key, value] = next.next().value as readonly [K, V];
         this.#keyCodec.encode(key, keys, i * this.info.keySize);
         this.#encodeValue(value, values, i * size);
       }

@@ -55,6 +55,7 @@ import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
 import { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
+import { releaseMemory } from './memory.js';
 import { checkEncryption } from './nodes/encryption.js';
 import { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses, reachOver } from './nodes/reach.js';
@@ -81,6 +82,11 @@ const PICKUP_MS = 300_000;
 
 /** Of the map of addresses, so much is for those of domain names. */
 const NAMES_SHARE = 0.8;
+
+/** Changes of so many objects leave much garbage. */
+const LARGE_CHANGE = 1000;
+/** The memory of a large change is given back when no other one has followed for this time. */
+const RELEASE_MS = 50;
 
 /** After the start and between two programs of the dry run. */
 const WARM_MS = 100;
@@ -149,6 +155,7 @@ class AgentEngine implements RuntimeEngine {
   #queue: Promise<unknown> = Promise.resolve();
   #problems: readonly SluiceError[] = [];
   #lastApply: Status['lastApply'];
+  #releasing: NodeJS.Timeout | undefined;
   #ready = false;
   #closed = false;
 
@@ -342,7 +349,7 @@ class AgentEngine implements RuntimeEngine {
       objects: this.#objects,
       compiler: this.#compiler,
       dryRun: this.#dryRun,
-      serviceAt: (address, port, proto) => this.#services.compiler.serviceAt(address, port, proto),
+      serviceAt: (address, port, proto) => this.#services.compiler.view.serviceAt(address, port, proto),
       problemOf: (container) => this.#reconciler.problems.get(`Container ${container}`)?.message,
     });
   }
@@ -409,6 +416,7 @@ class AgentEngine implements RuntimeEngine {
     this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
     this.#changes.start((key) => this.#objects.get(key));
     this.#ready = true;
+    this.#release();
     this.#log.info(
       {
         adopted: kernel.loaded.adopted,
@@ -492,7 +500,7 @@ class AgentEngine implements RuntimeEngine {
   snapshot(): MetricsSnapshot {
     return {
       ...this.#telemetry.snapshot(),
-      ...serviceFigures(this.#services.compiler, this.#kernel.loaded.maps),
+      ...serviceFigures(this.#services.compiler.view, this.#kernel.loaded.maps),
     };
   }
 
@@ -512,6 +520,7 @@ class AgentEngine implements RuntimeEngine {
     if (this.#closed) return;
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
+    clearTimeout(this.#releasing);
     this.#changes.close();
     await this.#queue.catch(() => undefined);
     this.#watcher.close();
@@ -654,6 +663,7 @@ class AgentEngine implements RuntimeEngine {
     await this.names.changed(edits);
     await this.domains.changed();
     this.#audit.refresh(false);
+    if (edits.length >= LARGE_CHANGE) this.#release();
     return () => pending.removed();
   }
 
@@ -668,6 +678,11 @@ class AgentEngine implements RuntimeEngine {
       });
     }, WARM_MS);
     return timer.unref();
+  }
+
+  #release(): void {
+    clearTimeout(this.#releasing);
+    this.#releasing = setTimeout(releaseMemory, RELEASE_MS).unref();
   }
 
   #endPickup(): void {

@@ -151,6 +151,9 @@ export interface MetricsSnapshot {
     readonly connections: number;
     /** Those that were not: no backend, or a source that is not allowed. */
     readonly refused: number;
+    /** Of those that have ended, both directions. */
+    readonly packets: number;
+    readonly bytes: number;
     readonly ready: number;
     readonly terminating: number;
   }[];

@@ -76,7 +76,6 @@ export class ServiceBed {
     addresses: [UPLINK.address],
     balancing: 'random',
     maglev: true,
-    dsr: false,
   });
   readonly #maps: ServiceMaps;
 

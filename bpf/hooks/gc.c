@@ -4,6 +4,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "flow_log.h"
+#include "service.h"
 
 struct gc_state {
 	__u32 skip;
@@ -100,6 +101,11 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 		s->half_gone++;
 		if (!(e->flags & FLOW_REPLY))
 			s->half--;
+	}
+	if (e->flags & FLOW_SERVICE) {
+		struct flow_key opener = e->flags & FLOW_REPLY ? ok : *k;
+
+		service_ends(&opener, e, other);
 	}
 	{
 		struct log_scratch *l = log_area(LOG_OF_EXPIRY);

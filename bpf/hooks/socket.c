@@ -7,6 +7,7 @@
 #pragma once
 #include "address.h"
 #include "service.h"
+#include "socket_load.h"
 
 #define ECONNREFUSED 111
 #define SOCK_DGRAM 2
@@ -121,8 +122,8 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	struct service *svc;
 	struct backend b;
 	__u64 cookie;
-	__u32 number;
-	bool node;
+	__u32 number, picked;
+	bool node, least;
 
 	if (!services_active())
 		return SOCKET_AS_IS;
@@ -136,6 +137,7 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	if (!svc) /* packets of containers are refused where they are seen, those of the host are not */
 		return o->host && !node && is_cluster_address(&k) ? SOCKET_REFUSED : SOCKET_AS_IS;
 	number = svc->number;
+	least = svc->flags & SVC_LEAST;
 	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
 		return SOCKET_AS_IS;
 	if ((svc->flags & SVC_NODEPORT) && !o->host)
@@ -150,7 +152,8 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	cookie = bpf_get_socket_cookie(ctx);
 	if (sends && same_backend(&keys, cookie, proto, svc, addr, port))
 		return SOCKET_TRANSLATED;
-	if (!service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b)) {
+	picked = service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b);
+	if (!picked) {
 		if (unable == SOCKET_REFUSED || proto == IPPROTO_TCP) {
 			count_service(number, true);
 			return SOCKET_REFUSED;
@@ -163,6 +166,8 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 			return SOCKET_AS_IS;
 	}
 	count_service(number, false);
+	if (least && !sends)
+		note_load(cookie, picked - 1);
 	remember(cookie, o, number, proto, addr, *port, &b.addr, b.port, sends);
 	*addr = b.addr;
 	*port = b.port;

@@ -268,9 +268,8 @@ enum service_flag {
 		32, /* externalTrafficPolicy Local: without a backend here dropped, not refused */
 	SVC_HOST_ALLOWED = 64, /* with SVC_RANGES: an address of this host is in them */
 	SVC_NODEPORT = 128, /* a node port: a process of the host that listens on it goes first */
-	SVC_LEAST = 256, /* of two backends the one with fewer connections */
+	SVC_LEAST = 256, /* for connections from here: the backend with the fewest */
 	SVC_ELSEWHERE = 1024, /* there are backends on other nodes */
-	SVC_DSR = 512, /* from outside: answers go straight to the client */
 };
 
 /*
@@ -294,6 +293,18 @@ struct backend {
 	__be16 port;
 	__u8 proto;
 	__u8 pad;
+};
+
+/* Sockets of this node that are connected to a backend, by its number. */
+struct backend_load {
+	__s32 sockets;
+	__u32 use; /* another one when the number is given to another backend */
+};
+
+/* What the socket with a cookie counts as, see backend_load. */
+struct socket_load {
+	__u32 backend; /* number */
+	__u32 use;
 };
 
 enum member_flag {
@@ -336,6 +347,8 @@ struct range_key {
 struct service_counter {
 	__u64 connections; /* and UDP flows */
 	__u64 refused; /* without a backend, or from a source that is not allowed */
+	__u64 packets; /* both directions, of flows and sockets that have ended */
+	__u64 bytes; /* of IP packets; of sockets, what they carried */
 };
 
 /* One entry, index 0; memory-mapped by the agent. */

@@ -147,6 +147,8 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		/* This packet is the last one. */
 		e->packets++;
 		e->bytes += p->len;
+		if (unlikely(e->flags & FLOW_SERVICE))
+			service_ends(e->flags & FLOW_REPLY ? &k : &p->key, e, other);
 		if (s && (e->flags & FLOW_REPLY))
 			log_end(s, &k.saddr, k.ifindex, other, e);
 		else if (s)

@@ -34,8 +34,9 @@ MAP(services, BPF_MAP_TYPE_HASH, struct service_key, struct service, 65536, BPF_
 /* Backend numbers: lists and Maglev tables, one behind the other. */
 MAP(service_slots, BPF_MAP_TYPE_ARRAY, __u32, __u32, 524288, 0);
 MAP(backends, BPF_MAP_TYPE_ARRAY, __u32, struct backend, 65536, 0);
-/* Connections of local sockets, by backend; for services that choose by it. */
-MAP(backend_loads, BPF_MAP_TYPE_ARRAY, __u32, __u32, 65536, 0);
+/* For services that choose by it: how many sockets are connected, and to which backend one is. */
+MAP(backend_loads, BPF_MAP_TYPE_ARRAY, __u32, struct backend_load, 65536, 0);
+MAP(socket_loads, BPF_MAP_TYPE_HASH, __u64, struct socket_load, 65536, BPF_F_NO_PREALLOC);
 MAP(service_members, BPF_MAP_TYPE_HASH, struct member_key, struct member, 262144, BPF_F_NO_PREALLOC);
 MAP(service_ranges, BPF_MAP_TYPE_LPM_TRIE, struct range_key, __u32, 16384, BPF_F_NO_PREALLOC);
 MAP(service_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity, 32768, 0);

@@ -39,6 +39,23 @@ static __always_inline __be16 snat_port(__u32 h, __u32 i)
 	return bpf_htons((__u16)(cfg_snat_min + port));
 }
 
+/* Fills t, which is zero, for sockets that packets like k reach. Returns how much of it counts. */
+static __always_inline __u32 socket_tuple(struct bpf_sock_tuple *t, const struct flow_key *k)
+{
+	if (addr_is_v4(&k->daddr)) {
+		t->ipv4.saddr = k->saddr.w[3];
+		t->ipv4.daddr = k->daddr.w[3];
+		t->ipv4.sport = k->sport;
+		t->ipv4.dport = k->dport;
+		return sizeof(t->ipv4);
+	}
+	memcpy(t->ipv6.saddr, &k->saddr, 16);
+	memcpy(t->ipv6.daddr, &k->daddr, 16);
+	t->ipv6.sport = k->sport;
+	t->ipv6.dport = k->dport;
+	return sizeof(t->ipv6);
+}
+
 /* A socket of the host has this tuple: its port is not ours to take. */
 __noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 {
@@ -48,19 +65,7 @@ __noinline int host_socket(struct __sk_buff *skb, const struct flow_key *rev)
 
 	if (!rev)
 		return 0;
-	if (addr_is_v4(&rev->daddr)) {
-		t.ipv4.saddr = rev->saddr.w[3];
-		t.ipv4.daddr = rev->daddr.w[3];
-		t.ipv4.sport = rev->sport;
-		t.ipv4.dport = rev->dport;
-		size = sizeof(t.ipv4);
-	} else {
-		memcpy(t.ipv6.saddr, &rev->saddr, 16);
-		memcpy(t.ipv6.daddr, &rev->daddr, 16);
-		t.ipv6.sport = rev->sport;
-		t.ipv6.dport = rev->dport;
-		size = sizeof(t.ipv6);
-	}
+	size = socket_tuple(&t, rev);
 	if (rev->proto == IPPROTO_TCP)
 		sk = bpf_skc_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
 	else if (rev->proto == IPPROTO_UDP)

@@ -18,6 +18,7 @@
 #include "maps.h"
 
 #define SERVICE_TRIES 3
+#define LEAST_LOOKS 8
 
 /* One of n numbers for a hash, without a division. */
 static __always_inline __u32 scaled(__u32 hash, __u32 n)
@@ -123,6 +124,35 @@ static __always_inline void count_service(__u32 number, bool refused)
 		c->connections++;
 }
 
+static __always_inline void count_traffic(__u32 number, __u64 packets, __u64 bytes)
+{
+	struct service_counter *c = bpf_map_lookup_elem(&service_counters, &number);
+
+	if (!c)
+		return;
+	/* Expiry runs in a process, which packets interrupt. */
+	__sync_fetch_and_add(&c->packets, packets);
+	__sync_fetch_and_add(&c->bytes, bytes);
+}
+
+/*
+ * The flow of opener, which went to a service, ends: e and other are its entries. Node ports have a frontend without
+ * an address.
+ */
+__noinline int service_ends(const struct flow_key *opener, const struct flow *e, const struct flow *other)
+{
+	struct service_key k = {};
+	struct service *svc;
+
+	if (!opener || !e)
+		return 0;
+	svc = service_find(&k, &opener->daddr, opener->dport, opener->proto, true);
+	if (svc)
+		count_traffic(svc->number, e->packets + (other ? other->packets : 0),
+			      e->bytes + (other ? other->bytes : 0));
+	return 0;
+}
+
 /* The backend that this client had last, if it is still one and not too long ago: its number + 1. */
 static __noinline __u32 affine_backend(struct service_keys *keys, const struct service *svc, __u32 wanted,
 				       struct backend *out)
@@ -147,12 +177,36 @@ static __noinline __u32 affine_backend(struct service_keys *keys, const struct s
 	return number + 1;
 }
 
-/* Connections that a backend has from here, as far as they are counted. */
-static __always_inline __u32 backend_load(__u32 number)
+/*
+ * Of a list the backend with the fewest sockets; the first one from a place that the hash decides. Of a long list
+ * LEAST_LOOKS are looked at, which does nearly as well (Mitzenmacher, "The power of two choices", 2001). Returns its
+ * number + 1.
+ */
+__noinline int least_loaded(__u32 first, __u32 count, __u32 hash)
 {
-	__u32 *load = bpf_map_lookup_elem(&backend_loads, &number);
+	__s32 fewest = 0x7fffffff;
+	__u32 at, best = 0;
 
-	return load ? *load : 0;
+	if (!count)
+		return 0;
+	at = scaled(hash, count);
+	for (__u32 i = 0; i < LEAST_LOOKS && i < count; i++) {
+		__u32 slot = first + at;
+		__u32 *number = bpf_map_lookup_elem(&service_slots, &slot);
+		struct backend_load *load;
+		__u32 n;
+
+		if (!number)
+			return 0;
+		n = *number;
+		load = bpf_map_lookup_elem(&backend_loads, &n);
+		if (load && load->sockets < fewest) {
+			fewest = load->sockets;
+			best = n + 1;
+		}
+		at = at + 1 < count ? at + 1 : 0;
+	}
+	return (int)best;
 }
 
 /*
@@ -199,11 +253,10 @@ static __always_inline __u32 service_pick(struct service_keys *keys, const struc
 			return 0;
 		n = *number;
 		if ((svc->flags & SVC_LEAST) && !external) {
-			/* The better of two (Mitzenmacher, "The power of two choices", 2001). */
-			slot = first + (hash >> 16) % count;
-			number = bpf_map_lookup_elem(&service_slots, &slot);
-			if (number && backend_load(*number) < backend_load(n))
-				n = *number;
+			n = (__u32)least_loaded(first, count, hash);
+			if (!n)
+				return 0;
+			n--;
 		}
 		b = bpf_map_lookup_elem(&backends, &n);
 		if (!b)

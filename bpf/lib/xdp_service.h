@@ -81,27 +81,14 @@ enum xdp_socket {
 /* What socket the host has for a packet with this tuple. */
 __noinline int xdp_socket(struct xdp_md *ctx, const struct flow_key *k)
 {
-	int found = XDP_CONNECTED;
-
 	struct bpf_sock_tuple t = {};
+	int found = XDP_CONNECTED;
 	struct bpf_sock *sk;
 	__u32 size;
 
 	if (!k)
 		return 0;
-	if (addr_is_v4(&k->daddr)) {
-		t.ipv4.saddr = k->saddr.w[3];
-		t.ipv4.daddr = k->daddr.w[3];
-		t.ipv4.sport = k->sport;
-		t.ipv4.dport = k->dport;
-		size = sizeof(t.ipv4);
-	} else {
-		memcpy(t.ipv6.saddr, &k->saddr, 16);
-		memcpy(t.ipv6.daddr, &k->daddr, 16);
-		t.ipv6.sport = k->sport;
-		t.ipv6.dport = k->dport;
-		size = sizeof(t.ipv6);
-	}
+	size = socket_tuple(&t, k);
 	if (k->proto == IPPROTO_TCP) {
 		sk = bpf_skc_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
 		if (!sk)

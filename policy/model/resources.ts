@@ -18,7 +18,7 @@ export type Labels = Readonly<Record<string, string>>;
 export interface ResourceBase {
   readonly name: string;
   readonly origin: Origin;
-  /** The document as it was given, for `get -o yaml|json`. */
+  /** The document as it was given, or its text: see `definitionOf` (policy/schema/kept-text.ts). */
   readonly source: unknown;
 }
 

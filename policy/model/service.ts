@@ -53,8 +53,6 @@ export interface ServiceResource extends ResourceBase {
   readonly balancing?: Balancing;
   /** Consistent hashing for traffic from outside; `undefined` leaves it to the node's setting. */
   readonly maglev?: boolean;
-  /** Answers to clients outside go straight to them (XDP); `undefined` leaves it to the node's setting. */
-  readonly dsr?: boolean;
 }
 
 export interface SlicePort {

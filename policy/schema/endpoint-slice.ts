@@ -77,13 +77,20 @@ type EndpointDocument = NonNullable<SliceDocument['endpoints']>[number];
 
 function lowerEndpoint(value: EndpointDocument, weight: number | undefined): SliceEndpoint {
   const { conditions, hints } = value;
+  const address = canonicalAddress(value.addresses[0] ?? '');
   const ready = conditions?.ready ?? true;
+  // An unknown serving is as ready; an unknown terminating is false (EndpointConditions).
+  const serving = conditions?.serving ?? ready;
+  const terminating = conditions?.terminating ?? false;
+  const { nodeName } = value;
+  // There are very many of these, and they are to be small.
+  if (nodeName !== undefined && value.zone === undefined && hints === undefined && weight === undefined)
+    return { address, ready, serving, terminating, nodeName };
   return {
-    address: canonicalAddress(value.addresses[0] ?? ''),
+    address,
     ready,
-    // An unknown serving is as ready; an unknown terminating is false (EndpointConditions).
-    serving: conditions?.serving ?? ready,
-    terminating: conditions?.terminating ?? false,
+    serving,
+    terminating,
     ...(value.nodeName === undefined ? {} : { nodeName: value.nodeName }),
     ...(value.zone === undefined ? {} : { zone: value.zone }),
     ...(hints?.forZones === undefined || hints.forZones.length === 0

@@ -35,7 +35,8 @@ export function readJsonDocument(file: string, text: string, firstLine = 1): Yam
       file,
       line: line(start),
       value,
-      lineAt: (path) => line(parser.offsetAt(value, start, path)),
+      lineAt: (path) => (parser.isOneLine ? firstLine : line(parser.offsetAt(value, start, path))),
+      textAt: (path) => parser.textAt(value, start, path),
     };
   } catch (error) {
     if (error instanceof NotJson) return undefined;
@@ -72,13 +73,18 @@ class Parser {
   #at = 0;
   /** Where the entries of a mapping (their keys) and the items of a list begin, in their order. */
   readonly #offsets = new Map<object, readonly number[]>();
+  /** Where the items of a list end. */
+  readonly #ends = new Map<object, readonly number[]>();
   /** By their text. */
   readonly #values = new Map<string, object>();
   /** Offsets of the first characters of lines; made when the first line is asked for. */
   #lines: number[] | undefined;
 
+  readonly isOneLine: boolean;
+
   constructor(text: string) {
     this.#text = text;
+    this.isOneLine = !text.trimEnd().includes('\n');
   }
 
   document(): { readonly value: object; readonly start: number } {
@@ -104,6 +110,21 @@ class Parser {
       value = (value as Record<string | number, unknown>)[segment];
     }
     return offset;
+  }
+
+  /** The text of the document, or of an item of a list that is not deep inside. */
+  textAt(root: object, start: number, path: FieldPath): string | undefined {
+    if (path.length === 0) return this.#text.slice(start, this.#at).trimEnd();
+    let list: unknown = root;
+    for (const segment of path.slice(0, -1)) {
+      if (typeof list !== 'object' || list === null) return undefined;
+      list = (list as Record<string | number, unknown>)[segment];
+    }
+    if (!Array.isArray(list)) return undefined;
+    const index = Number(path.at(-1));
+    const end = this.#ends.get(list)?.[index];
+    const first = this.#offsets.get(list)?.[index];
+    return first === undefined || end === undefined ? undefined : this.#text.slice(first, end);
   }
 
   lineOf(offset: number): number {
@@ -182,8 +203,10 @@ class Parser {
       const isMapping = first === OPEN_MAPPING;
       if (depth > KNOWN_DEPTH) return this.#shared(isMapping, depth);
       const offsets: number[] = [];
-      const out = isMapping ? this.#mapping(depth, offsets) : this.#list(depth, offsets);
+      const ends: number[] = [];
+      const out = isMapping ? this.#mapping(depth, offsets) : this.#list(depth, offsets, ends);
       this.#offsets.set(out, offsets);
+      if (!isMapping) this.#ends.set(out, ends);
       return out;
     }
     for (const [word, value] of WORDS) {
@@ -259,7 +282,7 @@ class Parser {
     return out;
   }
 
-  #list(depth: number, offsets?: number[]): object {
+  #list(depth: number, offsets?: number[], ends?: number[]): object {
     const out: unknown[] = [];
     this.#at++;
     this.#space();
@@ -269,6 +292,7 @@ class Parser {
         this.#space();
         offsets?.push(this.#at);
         out.push(this.#value(depth + 1));
+        ends?.push(this.#at);
         this.#space();
         const next = this.#text[this.#at++];
         if (next === ']') break;

@@ -6,6 +6,7 @@ import { clusterNetworkPolicySchema, lowerClusterNetworkPolicy } from './cluster
 import { containerSchema, lowerContainer } from './container.js';
 import { endpointSliceSchema, lowerEndpointSlice } from './endpoint-slice.js';
 import { hostPolicySchema, lowerHostPolicy } from './host-policy.js';
+import { DefinitionText } from './kept-text.js';
 import type { Lowering } from './lowering.js';
 import { lowerNamespace, namespaceSchema } from './namespace.js';
 import { lowerNetwork, networkSchema } from './network.js';
@@ -36,7 +37,15 @@ function kind<S extends z.ZodType, R extends TestResource>(
     kind: name,
     status,
     read: (value, lowering) => {
-      if (plain?.(value) === true) return lower(value as z.output<S>, lowering);
+      if (plain?.(value) === true) {
+        const text = lowering.text?.();
+        if (text === undefined) return lower(value as z.output<S>, lowering);
+        return lower(value as z.output<S>, {
+          source: new DefinitionText(text),
+          at: (path) => lowering.at(path),
+          origin: (fields) => lowering.origin(fields),
+        });
+      }
       const result = schema.safeParse(value);
       return result.success ? lower(result.data, lowering) : result.error.issues;
     },

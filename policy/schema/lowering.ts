@@ -9,6 +9,8 @@ export interface Lowering {
   origin(fields?: readonly string[]): Origin;
   /** Position of a part of the document. */
   at(path: FieldPath): Origin;
+  /** The document as JSON text, if it was read from that. */
+  text?(): string | undefined;
 }
 
 /** `spec.networks[0].ipv4` -> ['spec', 'networks', 0, 'ipv4']; for plain field names only. */

@@ -65,6 +65,7 @@ class Reader<R extends TestResource> {
   readonly resources: R[] = [];
   readonly errors: SluiceError[] = [];
   readonly #kinds: readonly Kind<R>[];
+  #last: Origin | undefined;
 
   constructor(kinds: readonly Kind<R>[]) {
     this.#kinds = kinds;
@@ -75,12 +76,19 @@ class Reader<R extends TestResource> {
     return { resources: this.resources, errors: this.errors };
   }
 
+  /** One object for all that stand in a line. */
+  #origin(file: string, line: number): Origin {
+    if (this.#last?.file !== file || this.#last.line !== line) this.#last = { file, line };
+    return this.#last;
+  }
+
   /** `prefix` leads to the object inside the document. */
   object(value: unknown, document: YamlDocument, prefix: FieldPath): void {
-    const at = (path: FieldPath): Origin => ({
-      file: document.file,
-      line: prefix.length + path.length === 0 ? document.line : document.lineAt([...prefix, ...path]),
-    });
+    const at = (path: FieldPath): Origin =>
+      this.#origin(
+        document.file,
+        prefix.length + path.length === 0 ? document.line : document.lineAt([...prefix, ...path]),
+      );
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       this.errors.push(SluiceError.of('SLU1101', { got: describeValue(value) }, at([])));
       return;
@@ -111,17 +119,20 @@ class Reader<R extends TestResource> {
     }
     // What a system observed (`sluice get -o yaml`, `kubectl get -o yaml`) is no part of a definition.
     // Of kinds whose status is read it belongs to what the object means.
-    const { status: observed, ...definition } = object;
-    const whole = found.status && observed != null ? { ...definition, status: observed } : definition;
+    const whole = 'status' in object ? withoutStatus(object, found.status) : object;
     const result = found.read(whole, {
-      source: deepFreeze(whole),
+      get source() {
+        return deepFreeze(whole);
+      },
       at,
-      origin: (fields = []) => ({
-        ...at([]),
-        ...(fields.length === 0
-          ? {}
-          : { fields: Object.fromEntries(fields.map((field) => [field, at(splitFieldPath(field)).line])) }),
-      }),
+      text: () => (whole === object ? document.textAt?.(prefix) : undefined),
+      origin: (fields = []) =>
+        fields.length === 0
+          ? at([])
+          : {
+              ...at([]),
+              fields: Object.fromEntries(fields.map((field) => [field, at(splitFieldPath(field)).line])),
+            },
     });
     if ('kind' in result) this.resources.push(deepFreeze(result));
     else this.errors.push(...issuesToErrors(result, value, document, prefix));
@@ -153,4 +164,9 @@ function deepFreeze<T>(value: T): T {
     for (const key in value) deepFreeze(value[key]);
   }
   return value;
+}
+
+function withoutStatus(object: Readonly<Record<string, unknown>>, isRead: boolean) {
+  const { status: observed, ...definition } = object;
+  return isRead && observed != null ? { ...definition, status: observed } : definition;
 }

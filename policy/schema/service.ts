@@ -29,9 +29,16 @@ export const SERVICE_ANNOTATIONS = {
   balancing: 'sluice.dev/balancing',
   /** `maglev` or `random`, for connections from outside. */
   externalBalancing: 'sluice.dev/external-balancing',
-  /** `snat` or `dsr`. */
+  /** `snat`: answers come back through the node that the client asked. */
   externalMode: 'sluice.dev/external-mode',
 } as const;
+
+/** What the annotations may say. */
+const ANNOTATION_VALUES: Readonly<Record<string, readonly string[]>> = {
+  [SERVICE_ANNOTATIONS.balancing]: ['random', 'least-connections'],
+  [SERVICE_ANNOTATIONS.externalBalancing]: ['maglev', 'random'],
+  [SERVICE_ANNOTATIONS.externalMode]: ['snat'],
+};
 
 const UNUSABLE = [
   '0.0.0.0/8',
@@ -138,7 +145,17 @@ type SpecDocument = z.output<typeof spec>;
 export const serviceSchema = mapping({
   apiVersion: z.string(),
   kind: z.string(),
-  metadata: namespacedMetadata(badDnsLabel),
+  metadata: namespacedMetadata(badDnsLabel).superRefine(({ annotations = {} }, ctx) => {
+    for (const [key, values] of Object.entries(ANNOTATION_VALUES)) {
+      const value = annotations[key];
+      if (value === undefined || values.includes(value)) continue;
+      const hint = value === 'dsr' ? ': there is no direct server return' : '';
+      refuse(ctx, `must be ${values.map((one) => `"${one}"`).join(' or ')}, not "${value}"${hint}`, [
+        'annotations',
+        key,
+      ]);
+    }
+  }),
   spec: optional(spec.superRefine(checkSpec)),
   status: optional(
     z.looseObject({ loadBalancer: optional(z.looseObject({ ingress: optional(z.array(ingress)) })) }),
@@ -267,23 +284,12 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
   const annotations = metadata.annotations ?? {};
   const balancing = annotations[SERVICE_ANNOTATIONS.balancing];
   const external = annotations[SERVICE_ANNOTATIONS.externalBalancing];
-  const mode = annotations[SERVICE_ANNOTATIONS.externalMode];
-  const sourceRanges = value.loadBalancerSourceRanges ?? legacyRanges(annotations);
-  const fields = [
-    'spec.clusterIP',
-    ...(value.ports ?? []).flatMap((port, i) => [
-      `spec.ports[${i}]`,
-      ...(port.nodePort ? [`spec.ports[${i}].nodePort`] : []),
-    ]),
-    ...(value.externalIPs ?? []).map((_, i) => `spec.externalIPs[${i}]`),
-    ...(value.healthCheckNodePort ? ['spec.healthCheckNodePort'] : []),
-  ];
   return {
     kind: 'Service',
     name: metadata.name,
     namespace: metadata.namespace ?? 'default',
     labels: metadata.labels ?? {},
-    origin: lowering.origin(fields),
+    origin: lowering.origin(),
     source: lowering.source,
     type,
     ...(value.selector === undefined || Object.keys(value.selector).length === 0
@@ -297,7 +303,10 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     loadBalancer: (type === 'LoadBalancer' ? (document.status?.loadBalancer?.ingress ?? []) : []).flatMap(
       ({ ip, ipMode }) => (ip === undefined ? [] : [{ address: ip, mode: ipMode ?? 'VIP' }]),
     ),
-    sourceRanges: type === 'LoadBalancer' ? sourceRanges.map(formatCidr) : [],
+    sourceRanges:
+      type === 'LoadBalancer'
+        ? (value.loadBalancerSourceRanges ?? legacyRanges(annotations)).map(formatCidr)
+        : [],
     affinitySeconds:
       value.sessionAffinity === 'ClientIP'
         ? (value.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? DEFAULT_AFFINITY)
@@ -307,11 +316,8 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     healthCheckNodePort: value.healthCheckNodePort ?? 0,
     publishNotReady: value.publishNotReadyAddresses ?? false,
     ...(value.trafficDistribution === undefined ? {} : { trafficDistribution: value.trafficDistribution }),
-    ...(balancing === 'random' || balancing === 'least-connections'
-      ? { balancing: balancing satisfies Balancing }
-      : {}),
+    ...(balancing === undefined ? {} : { balancing: balancing as Balancing }),
     ...(external === undefined ? {} : { maglev: external === 'maglev' }),
-    ...(mode === undefined ? {} : { dsr: mode === 'dsr' }),
   };
 }
 

@@ -1,4 +1,5 @@
 /** Checks of a file's raw content before anything looks at its meaning. */
+import { isUtf8 } from 'node:buffer';
 import { SluiceError } from '../errors.js';
 
 /** A definitions file as it was read. Bytes are preferred: only they tell whether it is UTF-8. */
@@ -55,7 +56,7 @@ export function decodeText(source: SourceFile, limit = MAX_FILE_BYTES): string |
       return notUtf8(source.file, Buffer.byteLength(source.text.slice(0, at)), lineOf(source.text, at));
     text = source.text.startsWith('\ufeff') ? source.text.slice(1) : source.text;
   } else {
-    const offset = invalidUtf8At(source.text);
+    const offset = isUtf8(source.text) ? -1 : invalidUtf8At(source.text);
     if (offset >= 0) return notUtf8(source.file, offset, lineOf(source.text.subarray(0, offset), offset));
     text = new TextDecoder('utf-8', { fatal: true }).decode(source.text);
   }

@@ -19,6 +19,8 @@ export interface YamlDocument {
   readonly value: unknown;
   /** Line of the value at a path; of the nearest part that exists if there is none. */
   lineAt(path: FieldPath): number;
+  /** The text of the whole or of an item of a list in it, if that is JSON; undefined: not known. */
+  textAt?(path: FieldPath): string | undefined;
 }
 
 const MAX_DOCUMENTS = 20_000;

@@ -1,21 +1,31 @@
 /** From services, slices and workloads to rows of the kernel's maps, incrementally. Pure. */
 import { cidrContains, formatAddress, parseAddress, parseCidr } from '../address.js';
 import { SluiceError } from '../errors.js';
-import type { PortProtocol } from '../model/resources.js';
-import type { IpFamily, ServicePort } from '../model/service.js';
+import type { IpFamily } from '../model/service.js';
+import { Draft } from './draft.js';
 import { type Categories, categorize, type Target } from './endpoints.js';
 import { MemberFlag, ServiceFlag } from './flags.js';
+import {
+  endpointText,
+  type Frontend,
+  type FrontendKind,
+  frontendsOf,
+  isExternal,
+  isOurs,
+  listsInUse,
+  PROTOCOL_NUMBERS,
+} from './frontends.js';
 import { type MaglevBackend, maglevSize, maglevTable, maglevTableNow } from './maglev.js';
-import { NumberPool } from './numbers.js';
+import { NumberPool, SharedNumbers } from './numbers.js';
 import { SlotSpace } from './slots.js';
 import { EndpointSources } from './sources.js';
+import { backendOf, flagsOf, indexOf, memberOf, type PortState, type Range } from './state.js';
 import type {
   AssignedService,
   BackendRow,
+  EndpointText,
   FrontendKey,
   FrontendRow,
-  ListedBackend,
-  ListedPort,
   MemberKey,
   MemberRow,
   NodeContext,
@@ -24,16 +34,10 @@ import type {
   ServiceDelta,
   ServiceInput,
 } from './types.js';
-
-/** A service with one of these labels is somebody else's (kube-proxy ignores it too). */
-const NOT_OURS = ['service.kubernetes.io/service-proxy-name', 'service.kubernetes.io/headless'] as const;
-
-const PROTOCOL_NUMBERS: Readonly<Record<PortProtocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
-const ANY_ADDRESS = { 4: '0.0.0.0', 6: '::' } as const;
+import { ServiceView } from './view.js';
 
 /** Tables up to this size are built with the change, as long as the change has not built too many. */
 const TABLE_NOW = 4096;
-const TABLES_NOW = 65_536;
 
 /** Rows to write; with an error, which is why the change was not taken in, those that put back what was before. */
 export interface ServiceUpdate {
@@ -55,78 +59,26 @@ export interface PreviousServices {
   readonly members: readonly (readonly [MemberKey, MemberRow])[];
 }
 
-interface Range {
-  readonly first: number;
-  readonly count: number;
-}
-
-interface List extends Range {
-  /** Numbers, in the order of the backends' texts. */
-  readonly backends: readonly number[];
-}
-
-interface Table extends Range {
-  /** Its backends with their weights. */
-  readonly content: string;
-}
-
-/**
- * One port of a service in one family. There may be very many: what follows from the definitions is not kept but
- * found again, and keys of the maps are made from their texts.
- */
-interface PortState {
-  readonly id: string;
-  readonly number: number;
-  cluster: List | undefined;
-  local: List | undefined;
-  table: Table | undefined;
-  /** Backend number -> flags. */
-  readonly members: Map<number, number>;
-  /** CIDR -> key; absent: everybody may use it. */
-  ranges: Map<string, RangeKey> | undefined;
-  readonly frontends: Map<string, FrontendRow>;
-  /** Some node has an endpoint. */
-  anywhere: boolean;
-}
-
-/** A table that is still to be built. */
-interface Waiting {
-  readonly service: string;
-  readonly port: string;
-}
-
-interface Draft {
-  readonly backends: Map<number, BackendRow>;
-  readonly slots: { readonly first: number; readonly backends: ArrayLike<number> }[];
-  readonly members: (readonly [MemberKey, MemberRow])[];
-  readonly ranges: RangeKey[];
-  readonly counters: number[];
-  readonly frontends: Map<string, readonly [FrontendKey, FrontendRow]>;
-  readonly gone: { frontends: Map<string, FrontendKey>; members: MemberKey[]; ranges: RangeKey[] };
-  reevaluate: boolean;
-  tables: number;
-}
-
 /** Keeps the state of all services and turns each change into the rows that differ. */
 export class ServiceCompiler {
   readonly #sources = new EndpointSources();
-  readonly #ports = new Map<string, Map<string, PortState>>();
+  /** By service; ports that are in force. */
+  readonly #ports = new Map<string, PortState[]>();
   /** Frontend -> the port that holds it: of two services that claim one address and port, the first one has it. */
-  readonly #owners = new Map<string, PortState>();
+  readonly #owners = new Map<EndpointText, PortState>();
   /** Frontend -> services that claim it too. */
-  readonly #losers = new Map<string, Set<string>>();
+  readonly #losers = new Map<EndpointText, Set<string>>();
   readonly #capacity: ServiceCapacity;
   readonly #slots: SlotSpace;
   readonly #numbers: NumberPool;
-  readonly #backends: NumberPool;
-  /** By number. */
-  readonly #backendTexts: string[] = [];
-  readonly #hints: ReadonlyMap<string, number>;
-  readonly #backendHints: ReadonlyMap<string, number>;
-  readonly #waiting = new Map<string, Waiting>();
+  readonly #backends: SharedNumbers;
+  readonly #hints: ReadonlyMap<EndpointText, number>;
+  /** Ports whose table is still to be built. */
+  readonly #waiting = new Set<PortState>();
   #node: NodeContext;
   #memberCount = 0;
   #rangeCount = 0;
+  readonly view: ServiceView;
 
   constructor(capacity: ServiceCapacity, node: NodeContext, previous?: PreviousServices) {
     this.#capacity = capacity;
@@ -146,8 +98,15 @@ export class ServiceCompiler {
     );
     this.#hints = new Map(rows.map(([key, row]) => [textOf(key), row.number]));
     this.#numbers = new NumberPool(capacity.ports, 1, this.#hints.values());
-    this.#backendHints = new Map((previous?.members ?? []).map(([key, row]) => [textOf(key), row.backend]));
-    this.#backends = new NumberPool(capacity.backends, 0, this.#backendHints.values());
+    const backends = (previous?.members ?? []).map(([key, row]) => [textOf(key), row.backend] as const);
+    this.#backends = new SharedNumbers(capacity.backends, new Map(backends));
+    this.view = new ServiceView({
+      sources: this.#sources,
+      ports: this.#ports,
+      owners: this.#owners,
+      losers: this.#losers,
+      node: () => this.#node,
+    });
   }
 
   /** Frontends in force. */
@@ -196,7 +155,7 @@ export class ServiceCompiler {
     };
     for (const { kind, key } of change.remove) set(kind, key, undefined);
     for (const input of change.upsert) set(input.kind, inputKey(input), input);
-    const draft = newDraft();
+    const draft = new Draft();
     try {
       this.#compileAll(touched, draft);
       this.#checkCapacity();
@@ -207,11 +166,11 @@ export class ServiceCompiler {
       for (const input of inverse)
         for (const one of this.#set(input.kind, inputKey(input), input)) touched.add(one);
       this.settle();
-      const back = newDraft();
+      const back = new Draft();
       this.#compileAll(touched, back);
-      return { delta: this.#finish(back), inverse: { upsert: [], remove: [] }, error };
+      return { delta: back.finish(this.size), inverse: { upsert: [], remove: [] }, error };
     }
-    return { delta: this.#finish(draft), inverse: { upsert: inverse, remove: added } };
+    return { delta: draft.finish(this.size), inverse: { upsert: inverse, remove: added } };
   }
 
   /**
@@ -232,152 +191,37 @@ export class ServiceCompiler {
 
   /** Builds the next Maglev table in slices. The last value is what it changes, if it is still wanted. */
   *nextTable(): Generator<undefined, ServiceDelta | undefined, undefined> {
-    const [entry] = this.#waiting;
-    if (entry === undefined) return undefined;
-    const [id, waiting] = entry;
-    this.#waiting.delete(id);
-    const state = this.#ports.get(waiting.service)?.get(waiting.port);
-    const assigned = this.#sources.service(waiting.service);
-    if (state === undefined || assigned === undefined) return undefined;
-    const { port, family, index } = partsOf(assigned, state.id);
-    const { categories } = this.#endpoints(waiting.service, assigned, index, family);
-    const wanted = this.#tableContent(assigned, categories);
+    const [state] = this.#waiting;
+    if (state === undefined) return undefined;
+    this.#waiting.delete(state);
+    const assigned = this.#sources.service(state.service);
+    const index = assigned === undefined ? -1 : indexOf(assigned, state);
+    if (assigned === undefined || index < 0) return undefined;
+    const wanted = this.#tableContent(
+      assigned,
+      this.#endpoints(assigned, state.service, index, state.family),
+    );
     if (wanted === undefined) return undefined;
-    const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[port.protocol]);
+    const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol]);
     const size = maglevSize(backends, state.table?.count);
     const table = yield* maglevTable(backends, size);
     // A change may have come between: then that change has put this table on the list again, or it is not wanted.
-    if (this.#ports.get(waiting.service)?.get(waiting.port) !== state || this.#waiting.has(id))
-      return undefined;
+    const inForce = this.#ports.get(state.service)?.includes(state) === true;
+    if (!inForce || this.#waiting.has(state)) return undefined;
     this.settle();
-    const draft = newDraft();
+    const draft = new Draft();
     this.#putTable(state, table, contentOf(wanted), draft);
-    this.#frontends(waiting.service, assigned, state, draft);
-    return this.#finish(draft);
-  }
-
-  /** Services in force. */
-  get serviceCount(): number {
-    return this.#ports.size;
-  }
-
-  /** Every port of every service that is in force: its service, and the number that its frontends have. */
-  *portNumbers(): IterableIterator<{
-    readonly service: string;
-    readonly id: string;
-    readonly number: number;
-  }> {
-    for (const [service, states] of this.#ports)
-      for (const { id, number } of states.values()) yield { service, id, number };
-  }
-
-  /** A port of `portNumbers`, with what is behind it. */
-  listPort(service: string, id: string): ListedPort | undefined {
-    const assigned = this.#sources.service(service);
-    const state = this.#ports.get(service)?.get(id);
-    if (assigned === undefined || state === undefined) return undefined;
-    const { port, family, index } = partsOf(assigned, id);
-    const { targets, categories } = this.#endpoints(service, assigned, index, family);
-    return {
-      namespace: assigned.service.namespace,
-      service: assigned.service.name,
-      port: port.name === '' ? String(port.port) : port.name,
-      protocol: port.protocol,
-      family,
-      number: state.number,
-      ready: count(targets, (target) => target.ready),
-      terminating: count(targets, (target) => target.terminating),
-      local: categories.local.length,
-    };
-  }
-
-  /** Every port of every service that is in force, with what is behind it. */
-  *listPorts(): IterableIterator<ListedPort> {
-    for (const { service, id } of this.portNumbers()) {
-      const listed = this.listPort(service, id);
-      if (listed !== undefined) yield listed;
-    }
-  }
-
-  /** `namespace/name` of the service that has the address and port; of the node port if the address has none. */
-  serviceAt(address: string, port: number, proto: number): string | undefined {
-    const family = familyOfText(address);
-    const state =
-      this.#owners.get(`${address} ${port} ${proto}`) ??
-      this.#owners.get(`${ANY_ADDRESS[family]} ${port} ${proto}`);
-    return state === undefined ? undefined : this.#serviceOf(state);
-  }
-
-  /** Every backend of every service. */
-  *listBackends(): IterableIterator<ListedBackend> {
-    for (const [key, states] of this.#ports) {
-      const assigned = this.#sources.service(key);
-      if (assigned === undefined) continue;
-      for (const state of states.values()) {
-        const { port, family, index } = partsOf(assigned, state.id);
-        for (const target of this.#sources.targets(key, index, family, this.#node)) {
-          yield {
-            namespace: assigned.service.namespace,
-            service: assigned.service.name,
-            port: port.name === '' ? String(port.port) : port.name,
-            protocol: port.protocol,
-            address: target.address,
-            targetPort: target.port,
-            state: target.terminating ? 'terminating' : target.ready ? 'ready' : 'not ready',
-            local: target.local,
-            weight: target.weight,
-            ...(target.zone === undefined ? {} : { zone: target.zone }),
-          };
-        }
-      }
-    }
-  }
-
-  /** Addresses and ports that a service claims and another one has. */
-  *conflicts(): IterableIterator<{
-    readonly frontend: string;
-    readonly service: string;
-    readonly owner: string;
-  }> {
-    for (const [text, keys] of this.#losers) {
-      const state = this.#owners.get(text);
-      const owner = state === undefined ? undefined : this.#serviceOf(state);
-      if (owner === undefined) continue;
-      const [address, port] = text.split(' ');
-      for (const service of keys) yield { frontend: `${address} port ${port}`, service, owner };
-    }
-  }
-
-  /** Ready endpoints of a service on this node, each address once: what its health check says. */
-  localReady(key: string): number {
-    const addresses = new Set<string>();
-    const assigned = this.#sources.service(key);
-    if (assigned === undefined) return 0;
-    for (const { id } of this.#ports.get(key)?.values() ?? []) {
-      const { family, index } = partsOf(assigned, id);
-      for (const target of this.#sources.targets(key, index, family, this.#node))
-        if (target.local && target.ready) addresses.add(target.address);
-    }
-    return addresses.size;
+    this.#putFrontends(assigned, state, frontendsOf(assigned, indexOf(assigned, state), state.family), draft);
+    return draft.finish(this.size);
   }
 
   assigned(key: string): AssignedService | undefined {
     return this.#sources.service(key);
   }
 
-  #serviceOf(state: PortState): string | undefined {
-    for (const [key, states] of this.#ports) if (states.get(state.id) === state) return key;
-    return undefined;
-  }
-
-  #endpoints(
-    key: string,
-    { service }: AssignedService,
-    index: number,
-    family: IpFamily,
-  ): { readonly targets: readonly Target[]; readonly categories: Categories } {
+  #endpoints(assigned: AssignedService, key: string, index: number, family: IpFamily): Categories {
     const targets = this.#sources.targets(key, index, family, this.#node);
-    return { targets, categories: categorize(service, targets, this.#node) };
+    return categorize(assigned.service, targets, this.#node);
   }
 
   #get(kind: ServiceInput['kind'], key: string): ServiceInput | undefined {
@@ -399,9 +243,8 @@ export class ServiceCompiler {
 
   /** First gives up what is not wanted any more, so that another port or service can have it in the same change. */
   #compileAll(touched: Set<string>, draft: Draft): void {
-    for (const key of [...touched]) this.#giveUp(key, draft);
-    for (const text of draft.gone.frontends.keys())
-      for (const key of this.#losers.get(text) ?? []) touched.add(key);
+    for (const key of touched) this.#giveUp(key, draft);
+    for (const text of [...draft.free]) for (const key of this.#losers.get(text) ?? []) touched.add(key);
     for (const key of touched) this.#compile(key, draft);
   }
 
@@ -410,20 +253,19 @@ export class ServiceCompiler {
     if (states === undefined) return;
     const assigned = this.#sources.service(key);
     const ours = assigned !== undefined && isOurs(assigned) ? assigned : undefined;
-    for (const [id, state] of [...states]) {
-      const parts = ours === undefined ? undefined : findParts(ours, id);
-      const wanted = new Set<string>();
-      if (ours !== undefined && parts !== undefined)
-        for (const { text } of frontendsOf(ours, parts.index, parts.family)) wanted.add(text);
-      if (wanted.size === 0) {
-        this.#removePort(key, state, draft);
-        states.delete(id);
-        continue;
+    const left = states.filter((state) => {
+      const index = ours === undefined ? -1 : indexOf(ours, state);
+      const wanted = ours === undefined || index < 0 ? [] : frontendsOf(ours, index, state.family);
+      if (wanted.length === 0) {
+        this.#removePort(state, draft);
+        return false;
       }
-      for (const text of [...state.frontends.keys()])
-        if (!wanted.has(text)) this.#dropFrontend(state, text, draft);
-    }
-    if (states.size === 0) this.#ports.delete(key);
+      for (const text of [...state.texts])
+        if (!wanted.some((frontend) => frontend.text === text)) this.#dropFrontend(state, text, draft);
+      return true;
+    });
+    if (left.length === 0) this.#ports.delete(key);
+    else if (left.length < states.length) this.#ports.set(key, left);
   }
 
   #forgetClaims(key: string): void {
@@ -436,141 +278,149 @@ export class ServiceCompiler {
     this.#forgetClaims(key);
     const assigned = this.#sources.service(key);
     if (assigned === undefined || !isOurs(assigned)) return;
-    const states = this.#ports.get(key) ?? new Map<string, PortState>();
-    for (const [i, port] of assigned.service.ports.entries()) {
+    for (const [index, { name, protocol, port }] of assigned.service.ports.entries()) {
       for (const family of assigned.service.families) {
-        if (!hasFrontend(assigned, i, family)) continue;
-        const id = portId(port, family);
-        const state = states.get(id) ?? this.#newPort(key, id, assigned, i, family, draft);
-        states.set(id, state);
-        this.#ports.set(key, states);
-        this.#compilePort(key, assigned, i, family, state, draft);
+        const frontends = frontendsOf(assigned, index, family);
+        if (frontends.length === 0) continue;
+        const states = this.#ports.get(key);
+        let state = states?.find((one) => one.family === family && indexOf(assigned, one) === index);
+        if (state === undefined) {
+          const number = this.#takeNumber(frontends, draft);
+          state = {
+            service: key,
+            name,
+            protocol,
+            port,
+            family,
+            number,
+            cluster: undefined,
+            local: undefined,
+            table: undefined,
+            members: [],
+            ranges: undefined,
+            texts: [],
+            rows: [],
+            anywhere: false,
+          };
+          if (states === undefined) this.#ports.set(key, [state]);
+          else states.push(state);
+        }
+        this.#compilePort(assigned, index, state, frontends, draft);
       }
     }
   }
 
-  #newPort(
-    key: string,
-    id: string,
-    assigned: AssignedService,
-    index: number,
-    family: IpFamily,
-    draft: Draft,
-  ): PortState {
-    const hint =
-      this.#hints.size === 0
-        ? undefined
-        : frontendsOf(assigned, index, family)
-            .map(({ text }) => this.#hints.get(text))
-            .find((number) => number !== undefined);
-    const taken = this.#numbers.take(`${key} ${id}`, hint);
+  #takeNumber(frontends: readonly Frontend[], draft: Draft): number {
+    let hint: number | undefined;
+    if (this.#hints.size > 0) for (const { text } of frontends) hint ??= this.#hints.get(text);
+    const taken = this.#numbers.take(hint);
     if (taken === undefined) throw full('service ports', this.#capacity.ports, 'servicePortEntries');
-    if (taken.again) draft.counters.push(taken.number);
-    return {
-      id,
-      number: taken.number,
-      cluster: undefined,
-      local: undefined,
-      table: undefined,
-      members: new Map(),
-      ranges: undefined,
-      frontends: new Map(),
-      anywhere: false,
-    };
+    draft.port(taken.number, taken.again);
+    return taken.number;
   }
 
-  #removePort(key: string, state: PortState, draft: Draft): void {
-    for (const text of [...state.frontends.keys()]) this.#dropFrontend(state, text, draft);
-    for (const backend of [...state.members.keys()]) this.#dropMember(state, backend, draft);
+  #removePort(state: PortState, draft: Draft): void {
+    for (const text of [...state.texts]) this.#dropFrontend(state, text, draft);
+    for (const member of state.members) this.#dropMember(state, member, draft);
     for (const [text, range] of [...(state.ranges ?? [])]) this.#dropRange(state, text, range, draft);
     for (const list of [state.cluster, state.local, state.table])
       if (list !== undefined) this.#slots.free(list.first, list.count);
-    this.#numbers.drop(`${key} ${state.id}`);
-    this.#waiting.delete(`${key} ${state.id}`);
+    this.#numbers.give(state.number);
+    this.#waiting.delete(state);
     draft.reevaluate = true;
   }
 
   #compilePort(
-    key: string,
     assigned: AssignedService,
     index: number,
-    family: IpFamily,
     state: PortState,
+    frontends: readonly Frontend[],
     draft: Draft,
   ): void {
-    const { service } = assigned;
-    const port = service.ports[index] as ServicePort;
-    const proto = PROTOCOL_NUMBERS[port.protocol];
-    const { categories } = this.#endpoints(key, assigned, index, family);
+    const proto = PROTOCOL_NUMBERS[state.protocol];
+    const categories = this.#endpoints(assigned, state.service, index, state.family);
     const { cluster, local } = categories;
     state.anywhere = categories.any;
-    const flags = new Map<string, number>();
-    const mark = (targets: readonly Target[], flag: number): void => {
-      for (const target of targets) {
-        const text = targetText(target, proto);
-        flags.set(text, (flags.get(text) ?? 0) | flag);
-      }
-    };
-    mark(cluster, MemberFlag.Cluster);
-    mark(local, MemberFlag.Local);
-    const wanted = new Set<number>();
-    for (const [text, flag] of flags) wanted.add(this.#putMember(state, text, flag, draft));
-    const uses = policies(assigned);
-    state.cluster = this.#putList(state.cluster, uses.cluster ? cluster : [], proto, draft);
-    state.local = this.#putList(state.local, uses.local ? local : [], proto, draft);
-    this.#table(key, assigned, state, categories, draft);
-    this.#putRanges(state, service.sourceRanges, family, draft);
-    this.#frontends(key, assigned, state, draft);
-    for (const backend of [...state.members.keys()])
-      if (!wanted.has(backend)) this.#dropMember(state, backend, draft);
-  }
-
-  /** Returns the backend's number. */
-  #putMember(state: PortState, text: string, flags: number, draft: Draft): number {
-    let backend = this.#backends.get(text);
-    const known = backend === undefined ? undefined : state.members.get(backend);
-    if (backend !== undefined && known === flags) return backend;
-    if (backend === undefined || known === undefined) {
-      const taken = this.#backends.take(text, this.#backendHints.get(text));
-      if (taken === undefined) throw full('backends', this.#capacity.backends, 'backendEntries');
-      backend = taken.number;
-      this.#backendTexts[backend] = text;
-      if (taken.fresh) draft.backends.set(backend, rowOf(text));
-      this.#memberCount++;
+    const flags = new Map<EndpointText, number>();
+    for (const target of cluster) flags.set(targetText(target, proto), MemberFlag.Cluster);
+    for (const target of local) {
+      const text = targetText(target, proto);
+      flags.set(text, (flags.get(text) ?? 0) | MemberFlag.Local);
     }
-    state.members.set(backend, flags);
-    draft.members.push([
-      { service: state.number, ...rowOf(text) },
-      { backend, flags },
-    ]);
-    draft.reevaluate = true;
-    return backend;
+    const before = state.members;
+    const gone = this.#putMembers(state, flags, draft);
+    const uses = listsInUse(assigned);
+    state.cluster = this.#putList(
+      state.cluster,
+      before,
+      state.members,
+      uses.cluster,
+      MemberFlag.Cluster,
+      draft,
+    );
+    state.local = this.#putList(state.local, before, state.members, uses.local, MemberFlag.Local, draft);
+    this.#table(assigned, state, categories, draft);
+    this.#putRanges(state, assigned.service.sourceRanges, draft);
+    this.#putFrontends(assigned, state, frontends, draft);
+    for (const member of gone) this.#dropMember(state, member, draft);
   }
 
-  #dropMember(state: PortState, backend: number, draft: Draft): void {
-    const text = this.#backendTexts[backend] ?? '';
-    state.members.delete(backend);
+  /** Sets the members; returns those before that are none any more, for `dropMember`. */
+  #putMembers(state: PortState, wanted: ReadonlyMap<EndpointText, number>, draft: Draft): number[] {
+    const before = state.members;
+    const members: number[] = [];
+    const gone: number[] = [];
+    let at = 0;
+    // Both are in the order of their texts.
+    for (const text of [...wanted.keys()].sort()) {
+      const flags = wanted.get(text) ?? 0;
+      while (at < before.length && this.#textAt(before, at) < text) gone.push(before[at++] ?? 0);
+      const known = at < before.length && this.#textAt(before, at) === text ? before[at++] : undefined;
+      const backend = known === undefined ? this.#takeBackend(text, draft) : backendOf(known);
+      members.push(memberOf(backend, flags));
+      if (known === undefined || flagsOf(known) !== flags)
+        draft.member({ service: state.number, text, backend, flags });
+    }
+    for (; at < before.length; at++) gone.push(before[at] ?? 0);
+    state.members = members.slice(); // a copy has no room to grow
+    return gone;
+  }
+
+  #textAt(members: readonly number[], at: number): EndpointText {
+    return this.#backends.text(backendOf(members[at] ?? 0));
+  }
+
+  #takeBackend(text: EndpointText, draft: Draft): number {
+    const taken = this.#backends.take(text);
+    if (taken === undefined) throw full('backends', this.#capacity.backends, 'backendEntries');
+    if (taken.fresh) draft.backend(taken.number, text, taken.again);
+    this.#memberCount++;
+    return taken.number;
+  }
+
+  #dropMember(state: PortState, member: number, draft: Draft): void {
+    const backend = backendOf(member);
+    draft.memberGone({ service: state.number, text: this.#backends.text(backend) });
     this.#memberCount--;
-    this.#backends.drop(text);
-    draft.gone.members.push({ service: state.number, ...rowOf(text) });
-    draft.reevaluate = true;
+    this.#backends.drop(backend);
   }
 
+  /** The list of the members with a flag, if it is used; where it was when it is the same. */
   #putList(
-    before: List | undefined,
-    targets: readonly Target[],
-    proto: number,
+    range: Range | undefined,
+    before: readonly number[],
+    members: readonly number[],
+    used: boolean,
+    flag: number,
     draft: Draft,
-  ): List | undefined {
-    const texts = targets.map((target) => targetText(target, proto)).sort();
-    const backends = texts.map((text) => this.#backends.get(text) ?? 0);
-    if (before?.count === backends.length && backends.every((number, i) => number === before.backends[i]))
-      return before;
+  ): Range | undefined {
+    const backends = used ? withFlag(members, flag) : [];
+    if (range !== undefined && sameNumbers(withFlag(before, flag), backends)) return range;
     const first = backends.length === 0 ? undefined : this.#take(backends.length);
-    if (before !== undefined) this.#slots.free(before.first, before.count);
+    if (range !== undefined) this.#slots.free(range.first, range.count);
     if (first === undefined) return undefined;
-    draft.slots.push({ first, backends });
-    return { first, count: backends.length, backends };
+    draft.slots(first, backends);
+    return { first, count: backends.length };
   }
 
   #take(size: number): number {
@@ -587,29 +437,20 @@ export class ServiceCompiler {
     return targets.length < 2 ? undefined : targets;
   }
 
-  #table(
-    key: string,
-    assigned: AssignedService,
-    state: PortState,
-    categories: Categories,
-    draft: Draft,
-  ): void {
+  #table(assigned: AssignedService, state: PortState, categories: Categories, draft: Draft): void {
     const wanted = this.#tableContent(assigned, categories);
     const before = state.table;
-    const id = `${key} ${state.id}`;
-    this.#waiting.delete(id);
+    this.#waiting.delete(state);
     const content = wanted === undefined ? undefined : contentOf(wanted);
     if (content === before?.content) return;
     if (wanted !== undefined && content !== undefined) {
-      const { port } = partsOf(assigned, state.id);
-      const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[port.protocol]);
+      const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol]);
       const size = maglevSize(backends, before?.count);
-      if (size <= TABLE_NOW && draft.tables + size <= TABLES_NOW) {
-        draft.tables += size;
+      if (size <= TABLE_NOW && draft.hasTime(size)) {
         this.#putTable(state, maglevTableNow(backends, size), content, draft);
         return;
       }
-      this.#waiting.set(id, { service: key, port: state.id });
+      this.#waiting.add(state);
     }
     if (before !== undefined) this.#slots.free(before.first, before.count);
     state.table = undefined;
@@ -617,25 +458,25 @@ export class ServiceCompiler {
 
   #putTable(state: PortState, table: Uint32Array, content: string, draft: Draft): void {
     const first = this.#take(table.length);
-    draft.slots.push({ first, backends: table });
+    draft.slots(first, table);
     if (state.table !== undefined) this.#slots.free(state.table.first, state.table.count);
     state.table = { first, count: table.length, content };
   }
 
   #maglevBackends(targets: readonly Target[], proto: number): MaglevBackend[] {
     return targets.map((target) => ({
-      name: `${target.address} ${target.port}`,
+      name: `${target.endpoint.address} ${target.port}`,
       number: this.#backends.get(targetText(target, proto)) ?? 0,
-      weight: target.weight,
+      weight: target.endpoint.weight ?? 1,
     }));
   }
 
-  #putRanges(state: PortState, ranges: readonly string[], family: IpFamily, draft: Draft): void {
+  #putRanges(state: PortState, ranges: readonly string[], draft: Draft): void {
     if (ranges.length === 0 && state.ranges === undefined) return;
     const wanted = new Map<string, RangeKey>();
     for (const text of ranges) {
       const cidr = parseCidr(text);
-      if (cidr.family === family)
+      if (cidr.family === state.family)
         wanted.set(text, { service: state.number, addr: cidr.address, prefixLength: cidr.prefixLength });
     }
     const held = state.ranges ?? new Map<string, RangeKey>();
@@ -644,7 +485,7 @@ export class ServiceCompiler {
       if (held.has(text)) continue;
       held.set(text, range);
       this.#rangeCount++;
-      draft.ranges.push(range);
+      draft.range(range);
     }
     for (const [text, range] of [...held]) {
       if (!wanted.has(text)) this.#dropRange(state, text, range, draft);
@@ -654,36 +495,44 @@ export class ServiceCompiler {
   #dropRange(state: PortState, text: string, range: RangeKey, draft: Draft): void {
     state.ranges?.delete(text);
     this.#rangeCount--;
-    draft.gone.ranges.push(range);
+    draft.rangeGone(range);
   }
 
-  #frontends(key: string, assigned: AssignedService, state: PortState, draft: Draft): void {
-    const { family, index } = partsOf(assigned, state.id);
-    for (const { text, kind } of frontendsOf(assigned, index, family)) {
+  #putFrontends(
+    assigned: AssignedService,
+    state: PortState,
+    frontends: readonly Frontend[],
+    draft: Draft,
+  ): void {
+    const texts: EndpointText[] = [];
+    const rows: FrontendRow[] = [];
+    for (const { text, kind } of frontends) {
       const owner = this.#owners.get(text);
       if (owner !== undefined && owner !== state) {
         const losers = this.#losers.get(text);
-        if (losers === undefined) this.#losers.set(text, new Set([key]));
-        else losers.add(key);
+        if (losers === undefined) this.#losers.set(text, new Set([state.service]));
+        else losers.add(state.service);
         continue;
       }
       const row = this.#row(assigned, state, kind);
-      const before = state.frontends.get(text);
-      this.#owners.set(text, state);
-      draft.gone.frontends.delete(text);
-      if (before !== undefined && sameRow(before, row)) continue;
-      state.frontends.set(text, row);
-      draft.frontends.set(text, [rowOf(text), row]);
-      draft.reevaluate = true;
+      const before = owner === undefined ? undefined : state.rows[state.texts.indexOf(text)];
+      const same = before !== undefined && sameRow(before, row);
+      if (owner === undefined) this.#owners.set(text, state);
+      draft.frontend(text, same ? undefined : row);
+      texts.push(text);
+      rows.push(same ? before : row);
     }
+    // What it held before and does not want any more was dropped by `giveUp`.
+    state.texts = texts.slice();
+    state.rows = rows.slice();
   }
 
-  #dropFrontend(state: PortState, text: string, draft: Draft): void {
-    state.frontends.delete(text);
+  #dropFrontend(state: PortState, text: EndpointText, draft: Draft): void {
+    const at = state.texts.indexOf(text);
+    state.texts.splice(at, 1);
+    state.rows.splice(at, 1);
     this.#owners.delete(text);
-    draft.frontends.delete(text);
-    draft.gone.frontends.set(text, rowOf(text));
-    draft.reevaluate = true;
+    draft.frontendGone(text);
   }
 
   #row(assigned: AssignedService, state: PortState, kind: FrontendKind): FrontendRow {
@@ -711,8 +560,7 @@ export class ServiceCompiler {
         flag(externalLocal, ServiceFlag.LocalExternal) |
         flag(state.anywhere, ServiceFlag.Elsewhere) |
         flag(kind === 'node', ServiceFlag.Nodeport) |
-        flag(balancing === 'least-connections', ServiceFlag.Least) |
-        flag(!cluster && (service.dsr ?? this.#node.dsr), ServiceFlag.Dsr),
+        flag(balancing === 'least-connections', ServiceFlag.Least),
       firstInternal: internal?.first ?? 0,
       countInternal: internal?.count ?? 0,
       firstExternal: external?.first ?? 0,
@@ -735,28 +583,7 @@ export class ServiceCompiler {
     if (this.#memberCount > members) throw full('service_members', members, 'backendEntries');
     if (this.#rangeCount > ranges) throw full('service_ranges', ranges, 'serviceEntries');
   }
-
-  #finish(draft: Draft): ServiceDelta {
-    return {
-      backends: [...draft.backends],
-      slots: draft.slots,
-      members: draft.members,
-      ranges: draft.ranges,
-      counters: draft.counters,
-      frontends: [...draft.frontends.values()],
-      gone: {
-        frontends: [...draft.gone.frontends.values()],
-        members: draft.gone.members,
-        ranges: draft.gone.ranges,
-      },
-      total: this.#owners.size,
-      mustReevaluate: draft.reevaluate,
-    };
-  }
 }
-
-/** `address`: a cluster address as such, port and protocol 0; what no other frontend takes is refused there. */
-type FrontendKind = 'cluster' | 'external' | 'loadBalancer' | 'node' | 'address';
 
 const NOTHING: FrontendRow = {
   number: 0,
@@ -768,20 +595,6 @@ const NOTHING: FrontendRow = {
   affinity: 0,
 };
 
-function newDraft(): Draft {
-  return {
-    backends: new Map(),
-    slots: [],
-    members: [],
-    ranges: [],
-    counters: [],
-    frontends: new Map(),
-    gone: { frontends: new Map(), members: [], ranges: [] },
-    reevaluate: false,
-    tables: 0,
-  };
-}
-
 /** Key of an input among those of its kind. */
 export function inputKey(input: ServiceInput): string {
   if (input.kind === 'Workload') return input.id;
@@ -789,97 +602,23 @@ export function inputKey(input: ServiceInput): string {
   return `${namespace}/${name}`;
 }
 
-/** Whether this node serves the service at all: not headless, not ExternalName, not somebody else's. */
-function isOurs({ service, clusterIps }: AssignedService): boolean {
-  if (service.type === 'ExternalName' || service.clusterIps === 'None' || clusterIps.length === 0)
-    return false;
-  return !NOT_OURS.some((label) => label in service.labels);
+function textOf({ addr, port, proto }: BackendRow): EndpointText {
+  return endpointText(formatAddress(addr), port, proto);
 }
 
-function isExternal({ service }: AssignedService): boolean {
-  return service.type !== 'ClusterIP' || service.externalIps.length > 0;
+function targetText({ endpoint, port }: Target, proto: number): EndpointText {
+  return endpointText(endpoint.address, port, proto);
 }
 
-/** Which lists some frontend of the service refers to. */
-function policies(assigned: AssignedService): { readonly cluster: boolean; readonly local: boolean } {
-  const { service } = assigned;
-  const external = isExternal(assigned);
-  return {
-    // From inside, external addresses lead to all endpoints whatever the external policy.
-    cluster: service.internalTrafficPolicy === 'Cluster' || external,
-    local:
-      service.internalTrafficPolicy === 'Local' || (external && service.externalTrafficPolicy === 'Local'),
-  };
+/** Numbers of the backends among the members that have the flag. */
+function withFlag(members: readonly number[], flag: number): number[] {
+  const backends: number[] = [];
+  for (const member of members) if ((flagsOf(member) & flag) !== 0) backends.push(backendOf(member));
+  return backends;
 }
 
-function portId(port: ServicePort, family: IpFamily): string {
-  return `${port.name}/${port.protocol}/${port.port}/${family}`;
-}
-
-interface PortParts {
-  readonly port: ServicePort;
-  readonly index: number;
-  readonly family: IpFamily;
-}
-
-function findParts({ service }: AssignedService, id: string): PortParts | undefined {
-  for (const [index, port] of service.ports.entries()) {
-    for (const family of [4, 6] as const) if (portId(port, family) === id) return { port, index, family };
-  }
-  return undefined;
-}
-
-function partsOf(assigned: AssignedService, id: string): PortParts {
-  const parts = findParts(assigned, id);
-  if (parts !== undefined) return parts;
-  throw new Error(`no port ${id} in ${assigned.service.namespace}/${assigned.service.name}`);
-}
-
-function familyOfText(address: string): IpFamily {
-  return address.includes(':') ? 6 : 4;
-}
-
-/** Frontends of a port as texts, see `textOf`. */
-function frontendsOf(
-  { service, clusterIps, nodePorts }: AssignedService,
-  index: number,
-  family: IpFamily,
-): { readonly text: string; readonly kind: FrontendKind }[] {
-  const port = service.ports[index] as ServicePort;
-  const proto = PROTOCOL_NUMBERS[port.protocol];
-  const node = nodePorts[index] ?? 0;
-  const found: { text: string; kind: FrontendKind }[] = [];
-  const put = (kind: FrontendKind, address: string, number: number): void => {
-    if (familyOfText(address) === family) found.push({ kind, text: `${address} ${number} ${proto}` });
-  };
-  for (const address of clusterIps) put('cluster', address, port.port);
-  for (const address of service.externalIps) put('external', address, port.port);
-  for (const { address, mode } of service.loadBalancer)
-    if (mode === 'VIP') put('loadBalancer', address, port.port);
-  if (node > 0) put('node', ANY_ADDRESS[family], node);
-  if (index === 0) {
-    for (const address of clusterIps)
-      if (familyOfText(address) === family) found.push({ kind: 'address', text: `${address} 0 0` });
-  }
-  return found;
-}
-
-function hasFrontend(assigned: AssignedService, index: number, family: IpFamily): boolean {
-  return frontendsOf(assigned, index, family).length > 0;
-}
-
-/** Address, port and protocol number as one text; addresses are canonical. */
-function textOf({ addr, port, proto }: BackendRow): string {
-  return `${formatAddress(addr)} ${port} ${proto}`;
-}
-
-function rowOf(text: string): BackendRow {
-  const [address = '', port, proto] = text.split(' ');
-  return { addr: parseAddress(address), port: Number(port), proto: Number(proto) };
-}
-
-function targetText({ address, port }: Target, proto: number): string {
-  return `${address} ${port} ${proto}`;
+function sameNumbers(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((number, i) => number === b[i]);
 }
 
 function sameRow(a: FrontendRow, b: FrontendRow): boolean {
@@ -896,15 +635,9 @@ function sameRow(a: FrontendRow, b: FrontendRow): boolean {
 
 function contentOf(targets: readonly Target[]): string {
   return targets
-    .map(({ address, port, weight }) => `${address} ${port} ${weight}`)
+    .map(({ endpoint, port }) => `${endpoint.address} ${port} ${endpoint.weight ?? 1}`)
     .sort()
     .join(',');
-}
-
-function count(targets: readonly Target[], test: (target: Target) => boolean): number {
-  let total = 0;
-  for (const target of targets) if (test(target)) total++;
-  return total;
 }
 
 function full(map: string, capacity: number, setting: string): SluiceError {

@@ -2,22 +2,15 @@
  * Which endpoints of a service port get connections: readiness, termination, this node, topology. The rules are those
  * of kube-proxy (pkg/proxy/topology.go, CategorizeEndpoints).
  */
-import type { ServiceResource } from '../model/service.js';
+import type { ServiceResource, SliceEndpoint } from '../model/service.js';
 import type { NodeContext } from './types.js';
 
 /** One address and port behind a service port. */
 export interface Target {
-  readonly address: string;
+  readonly endpoint: SliceEndpoint;
   readonly port: number;
-  readonly ready: boolean;
-  readonly serving: boolean;
-  readonly terminating: boolean;
+  /** On this node. */
   readonly local: boolean;
-  readonly zone?: string;
-  readonly nodeName?: string;
-  readonly hintZones?: readonly string[];
-  readonly hintNodes?: readonly string[];
-  readonly weight: number;
 }
 
 export interface Categories {
@@ -29,7 +22,7 @@ export interface Categories {
   readonly any: boolean;
 }
 
-const draining = (target: Target): boolean => target.serving && target.terminating;
+const draining = ({ endpoint }: Target): boolean => endpoint.serving && endpoint.terminating;
 
 /** Splits the endpoints of one service port. Terminating ones that still serve are used when none is ready. */
 export function categorize(
@@ -38,7 +31,7 @@ export function categorize(
   node: Pick<NodeContext, 'name' | 'zone'>,
 ): Categories {
   const hinted = withHints(service, targets);
-  const ready = hinted.filter((target) => target.ready);
+  const ready = hinted.filter(({ endpoint }) => endpoint.ready);
   let cluster: readonly Target[] = nearest(ready, node);
   if (cluster.length === 0) cluster = hinted.filter(draining);
   let local: readonly Target[] = ready.filter((target) => target.local);
@@ -55,25 +48,32 @@ function withHints(
   targets: readonly Target[],
 ): readonly Target[] {
   if (trafficDistribution === undefined) return targets;
-  if (targets.some(({ hintZones, hintNodes }) => hintZones !== undefined || hintNodes !== undefined))
+  if (
+    targets.some(
+      ({ endpoint: { hintZones, hintNodes } }) => hintZones !== undefined || hintNodes !== undefined,
+    )
+  )
     return targets;
-  return targets.map((target) => ({
+  return targets.map(({ endpoint, ...target }) => ({
     ...target,
-    ...(target.zone === undefined ? {} : { hintZones: [target.zone] }),
-    ...(trafficDistribution === 'PreferSameNode' && target.nodeName !== undefined
-      ? { hintNodes: [target.nodeName] }
-      : {}),
+    endpoint: {
+      ...endpoint,
+      ...(endpoint.zone === undefined ? {} : { hintZones: [endpoint.zone] }),
+      ...(trafficDistribution === 'PreferSameNode' && endpoint.nodeName !== undefined
+        ? { hintNodes: [endpoint.nodeName] }
+        : {}),
+    },
   }));
 }
 
 /** The ready endpoints that are meant for this node or zone, if every one has a hint and some has this one. */
 function nearest(ready: readonly Target[], node: Pick<NodeContext, 'name' | 'zone'>): readonly Target[] {
-  if (ready.every(({ hintNodes }) => hintNodes !== undefined)) {
-    const here = ready.filter(({ hintNodes }) => hintNodes?.includes(node.name) === true);
+  if (ready.every(({ endpoint }) => endpoint.hintNodes !== undefined)) {
+    const here = ready.filter(({ endpoint }) => endpoint.hintNodes?.includes(node.name) === true);
     if (here.length > 0) return here;
   }
-  if (ready.every(({ hintZones }) => hintZones !== undefined)) {
-    const here = ready.filter(({ hintZones }) => hintZones?.includes(node.zone) === true);
+  if (ready.every(({ endpoint }) => endpoint.hintZones !== undefined)) {
+    const here = ready.filter(({ endpoint }) => endpoint.hintZones?.includes(node.zone) === true);
     if (here.length > 0) return here;
   }
   return ready;

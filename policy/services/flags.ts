@@ -15,7 +15,6 @@ export const ServiceFlag = {
   Nodeport: 128,
   Least: 256,
   Elsewhere: 1024,
-  Dsr: 512,
 } as const satisfies typeof ServiceFlags;
 
 export const MemberFlag = { Cluster: 1, Local: 2 } as const satisfies typeof MemberFlags;

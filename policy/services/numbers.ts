@@ -1,6 +1,5 @@
-/** Numbers for keys, counted by use: stable while a key is used, given to others only after `settle`. */
+/** Numbers that are given out, and again only after `settle`. */
 export class NumberPool {
-  readonly #numbers = new Map<string, { readonly number: number; uses: number }>();
   readonly #capacity: number;
   /** Numbers in an earlier agent's rows that nobody has taken over yet. */
   readonly #reserved: Set<number>;
@@ -17,53 +16,30 @@ export class NumberPool {
     this.#next = first;
   }
 
-  get size(): number {
-    return this.#numbers.size;
-  }
-
-  get(key: string): number | undefined {
-    return this.#numbers.get(key)?.number;
-  }
-
   /**
-   * The key's number, one use more; `fresh`: nobody used the key; `again`: another key had the number before.
-   * `hint`: the number that an earlier agent gave it. undefined: there are no more numbers.
+   * A number that nobody has. `again`: somebody may have had it before. `hint`: the number that an earlier agent gave,
+   * for the same. undefined: there are no more numbers.
    */
-  take(
-    key: string,
-    hint?: number,
-  ): { readonly number: number; readonly fresh: boolean; readonly again: boolean } | undefined {
-    const known = this.#numbers.get(key);
-    if (known !== undefined) {
-      known.uses++;
-      return { number: known.number, fresh: false, again: false };
-    }
+  take(hint?: number): { readonly number: number; readonly again: boolean } | undefined {
     const inherited = hint !== undefined && this.#reserved.delete(hint) ? hint : undefined;
-    const again = inherited === undefined && this.#free.length > 0;
+    const again = inherited === undefined && (this.#free.length > 0 || this.#met.size > 0);
     const number = inherited ?? this.#free.pop() ?? this.#count();
-    if (number === undefined) return undefined;
-    this.#numbers.set(key, { number, uses: 1 });
-    return { number, fresh: true, again };
+    return number === undefined ? undefined : { number, again };
   }
 
-  /** One use less. Returns whether it was the last. */
-  drop(key: string): boolean {
-    const known = this.#numbers.get(key);
-    if (known === undefined || --known.uses > 0) return false;
-    this.#numbers.delete(key);
-    this.#leaving.push(known.number);
-    return true;
+  give(number: number): void {
+    this.#leaving.push(number);
   }
 
-  /** From now on numbers that were given up before can be given to other keys. */
+  /** From now on numbers that were given back before can be given to others. */
   settle(): void {
     for (const number of this.#leaving) this.#free.push(number);
     this.#leaving = [];
   }
 
-  /** Numbers of an earlier agent that nobody took over are given up. */
+  /** Numbers of an earlier agent that nobody took over are given back. */
   release(): void {
-    this.#leaving.push(...this.#reserved);
+    for (const number of this.#reserved) this.#leaving.push(number);
     this.#reserved.clear();
   }
 
@@ -73,5 +49,68 @@ export class NumberPool {
       if (!this.#met.has(number)) return number;
     }
     return undefined;
+  }
+}
+
+/** Numbers for texts, shared by all who use one: stable while somebody does. */
+export class SharedNumbers {
+  readonly #pool: NumberPool;
+  readonly #numbers = new Map<string, number>();
+  /** By number. */
+  readonly #texts: string[] = [];
+  readonly #uses: number[] = [];
+  readonly #hints: ReadonlyMap<string, number>;
+
+  /** `hints`: the numbers that an earlier agent gave. */
+  constructor(capacity: number, hints: ReadonlyMap<string, number>) {
+    this.#pool = new NumberPool(capacity, 0, hints.values());
+    this.#hints = hints;
+  }
+
+  get size(): number {
+    return this.#numbers.size;
+  }
+
+  get(text: string): number | undefined {
+    return this.#numbers.get(text);
+  }
+
+  /** What the number stands for, or stood for last. */
+  text(number: number): string {
+    return this.#texts[number] ?? '';
+  }
+
+  /** The text's number, one use more; `fresh`: nobody used it. undefined: there are no more numbers. */
+  take(
+    text: string,
+  ): { readonly number: number; readonly fresh: boolean; readonly again: boolean } | undefined {
+    const known = this.#numbers.get(text);
+    if (known !== undefined) {
+      this.#uses[known] = (this.#uses[known] ?? 0) + 1;
+      return { number: known, fresh: false, again: false };
+    }
+    const taken = this.#pool.take(this.#hints.size === 0 ? undefined : this.#hints.get(text));
+    if (taken === undefined) return undefined;
+    this.#numbers.set(text, taken.number);
+    this.#texts[taken.number] = text;
+    this.#uses[taken.number] = 1;
+    return { number: taken.number, fresh: true, again: taken.again };
+  }
+
+  /** One use less. */
+  drop(number: number): void {
+    const left = (this.#uses[number] ?? 0) - 1;
+    this.#uses[number] = left;
+    if (left > 0) return;
+    this.#numbers.delete(this.text(number));
+    this.#pool.give(number);
+  }
+
+  settle(): void {
+    this.#pool.settle();
+  }
+
+  release(): void {
+    this.#pool.release();
   }
 }

@@ -9,12 +9,12 @@ export const ENDPOINT_CONTROLLER_LABEL = 'service.kubernetes.io/endpoint-control
 export class EndpointSources {
   readonly #services = new Map<string, AssignedService>();
   readonly #slices = new Map<string, EndpointSliceResource>();
-  readonly #slicesOf = new Map<string, Set<string>>();
+  readonly #slicesOf: Index = new Map();
   readonly #workloads = new Map<string, Workload>();
   /** `namespace key=value` -> services with that pair first in their selector. */
-  readonly #selecting = new Map<string, Set<string>>();
+  readonly #selecting: Index = new Map();
   /** `namespace key=value` -> workloads with that label. */
-  readonly #labelled = new Map<string, Set<string>>();
+  readonly #labelled: Index = new Map();
 
   service(key: string): AssignedService | undefined {
     return this.#services.get(key);
@@ -65,7 +65,7 @@ export class EndpointSources {
     for (const one of [before, workload]) {
       if (one === undefined) continue;
       for (const pair of labelPairs(one)) {
-        for (const key of this.#selecting.get(pair) ?? []) {
+        for (const key of membersOf(this.#selecting.get(pair))) {
           if (selects(this.#services.get(key), one)) touched.add(key);
         }
       }
@@ -84,33 +84,14 @@ export class EndpointSources {
     const assigned = this.#services.get(key);
     const port = assigned?.service.ports[portIndex];
     if (assigned === undefined || port === undefined) return [];
-    const found = new Map<string, Target>();
-    const put = (target: Target): void => {
-      const id = `${target.address} ${target.port}`;
-      const other = found.get(id);
-      // The same endpoint may be in two slices for a moment: the better state counts.
-      if (other === undefined || rank(target) > rank(other)) found.set(id, target);
-    };
-    for (const sliceKey of this.#slicesOf.get(key) ?? []) {
+    const found: Target[] = [];
+    for (const sliceKey of membersOf(this.#slicesOf.get(key))) {
       const slice = this.#slices.get(sliceKey);
       if (slice?.family !== family) continue;
       const match = slice.ports.find((one) => one.name === port.name && one.protocol === port.protocol);
       if (match === undefined) continue;
-      for (const endpoint of slice.endpoints) {
-        put({
-          address: endpoint.address,
-          port: match.port,
-          ready: endpoint.ready,
-          serving: endpoint.serving,
-          terminating: endpoint.terminating,
-          local: endpoint.nodeName === node.name,
-          weight: endpoint.weight ?? 1,
-          ...(endpoint.zone === undefined ? {} : { zone: endpoint.zone }),
-          ...(endpoint.nodeName === undefined ? {} : { nodeName: endpoint.nodeName }),
-          ...(endpoint.hintZones === undefined ? {} : { hintZones: endpoint.hintZones }),
-          ...(endpoint.hintNodes === undefined ? {} : { hintNodes: endpoint.hintNodes }),
-        });
-      }
+      for (const endpoint of slice.endpoints)
+        found.push({ endpoint, port: match.port, local: endpoint.nodeName === node.name });
     }
     const { targetPort, protocol } = port;
     for (const workload of this.#selected(assigned)) {
@@ -120,33 +101,46 @@ export class EndpointSources {
           ? targetPort
           : workload.ports.find((one) => one.name === targetPort && one.protocol === protocol)?.port;
       if (address === undefined || number === undefined) continue;
-      put({
-        address,
+      found.push({
+        endpoint: {
+          address,
+          ready: true,
+          serving: true,
+          terminating: false,
+          nodeName: node.name,
+          ...(node.zone === '' ? {} : { zone: node.zone }),
+        },
         port: number,
-        ready: true,
-        serving: true,
-        terminating: false,
         local: true,
-        nodeName: node.name,
-        ...(node.zone === '' ? {} : { zone: node.zone }),
-        weight: 1,
       });
     }
-    return [...found.values()];
+    return distinct(found);
   }
 
   #selected(assigned: AssignedService): Workload[] {
     const { service } = assigned;
     if (service.selector === undefined || ENDPOINT_CONTROLLER_LABEL in service.labels) return [];
     const pair = selectorPair(assigned);
-    return [...(pair === undefined ? [] : (this.#labelled.get(pair) ?? []))]
+    return [...(pair === undefined ? [] : membersOf(this.#labelled.get(pair)))]
       .map((id) => this.#workloads.get(id))
       .filter((workload) => workload !== undefined && selects(assigned, workload)) as Workload[];
   }
 }
 
-function rank(target: Target): number {
-  return target.ready ? 2 : target.serving ? 1 : 0;
+/** The same endpoint may be in two slices for a moment: the better state counts. */
+function distinct(targets: Target[]): Target[] {
+  if (targets.length < 2) return targets;
+  const best = new Map<string, Target>();
+  for (const target of targets) {
+    const id = `${target.endpoint.address} ${target.port}`;
+    const other = best.get(id);
+    if (other === undefined || rank(target) > rank(other)) best.set(id, target);
+  }
+  return best.size === targets.length ? targets : [...best.values()];
+}
+
+function rank({ endpoint }: Target): number {
+  return endpoint.ready ? 2 : endpoint.serving ? 1 : 0;
 }
 
 function selectorPair({ service }: AssignedService): string | undefined {
@@ -164,16 +158,30 @@ function selects(assigned: AssignedService | undefined, workload: Workload): boo
   return Object.entries(selector).every(([key, value]) => workload.labels[key] === value);
 }
 
-function add(index: Map<string, Set<string>>, key: string | undefined, value: string): void {
-  if (key === undefined) return;
-  const set = index.get(key);
-  if (set === undefined) index.set(key, new Set([value]));
-  else set.add(value);
+/** Key -> values; most keys have one, which then needs no set. */
+type Index = Map<string, string | Set<string>>;
+
+const NOBODY: readonly string[] = [];
+
+function membersOf(entry: string | Set<string> | undefined): Iterable<string> {
+  if (entry === undefined) return NOBODY;
+  return typeof entry === 'string' ? [entry] : entry;
 }
 
-function drop(index: Map<string, Set<string>>, key: string | undefined, value: string): void {
+function add(index: Index, key: string | undefined, value: string): void {
   if (key === undefined) return;
-  const set = index.get(key);
-  set?.delete(value);
-  if (set?.size === 0) index.delete(key);
+  const entry = index.get(key);
+  if (entry === undefined) index.set(key, value);
+  else if (typeof entry !== 'string') entry.add(value);
+  else if (entry !== value) index.set(key, new Set([entry, value]));
+}
+
+function drop(index: Index, key: string | undefined, value: string): void {
+  if (key === undefined) return;
+  const entry = index.get(key);
+  if (entry === value) index.delete(key);
+  else if (entry instanceof Set) {
+    entry.delete(value);
+    if (entry.size === 0) index.delete(key);
+  }
 }

@@ -38,7 +38,6 @@ export interface NodeContext {
   readonly addresses: readonly string[];
   readonly balancing: Balancing;
   readonly maglev: boolean;
-  readonly dsr: boolean;
 }
 
 /** Address, port and protocol number; node ports have the family's address 0. */
@@ -74,6 +73,17 @@ export interface MemberRow {
   readonly flags: number;
 }
 
+/** `ADDRESS PORT PROTOCOL`, the address canonical, the protocol a number: a frontend or a backend. */
+export type EndpointText = string;
+
+/** A backend of the service port with this number. */
+export interface GoneMember {
+  readonly service: number;
+  readonly text: EndpointText;
+}
+
+export interface MemberEntry extends GoneMember, MemberRow {}
+
 /** Longest-prefix entry; `prefixLength` is that of the 16 byte address. */
 export interface RangeKey {
   readonly service: number;
@@ -86,16 +96,18 @@ export interface RangeKey {
  * that are gone; then let open flows be judged again; then remove the rest.
  */
 export interface ServiceDelta {
-  readonly backends: readonly (readonly [number: number, row: BackendRow])[];
+  readonly backends: readonly (readonly [number: number, text: EndpointText])[];
+  /** Numbers of backends that another one had before: what counts for them goes. */
+  readonly loads: readonly number[];
   readonly slots: readonly { readonly first: number; readonly backends: ArrayLike<number> }[];
-  readonly members: readonly (readonly [MemberKey, MemberRow])[];
+  readonly members: readonly MemberEntry[];
   readonly ranges: readonly RangeKey[];
   /** Numbers of service ports that another one had before: what it counted goes. */
   readonly counters: readonly number[];
-  readonly frontends: readonly (readonly [FrontendKey, FrontendRow])[];
+  readonly frontends: ReadonlyMap<EndpointText, FrontendRow>;
   readonly gone: {
-    readonly frontends: readonly FrontendKey[];
-    readonly members: readonly MemberKey[];
+    readonly frontends: ReadonlySet<EndpointText>;
+    readonly members: readonly GoneMember[];
     readonly ranges: readonly RangeKey[];
   };
   /** How many frontends there are after it. */

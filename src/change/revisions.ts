@@ -2,6 +2,7 @@ import { readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
 import type { Resource } from '../../policy/model/resources.js';
+import { definitionOf, definitionText, sameDefinition } from '../../policy/schema/kept-text.js';
 import type { Journal } from '../ipam/journal.js';
 import { readJson, removeFile } from '../state/files.js';
 import { namespaceOf, type ResourceKey } from '../state/keys.js';
@@ -68,10 +69,16 @@ export class Revisions {
 
   /** Writes the revision of a change that is about to be made; `commit` makes it one that was. */
   prepare(about: NewRevision, edits: readonly Edit[]): (() => RevisionSummary) | undefined {
-    const changes = edits.flatMap(describe);
+    const heads: Head[] = [];
+    const changes: string[] = [];
+    for (const edit of edits) {
+      const head = headOf(edit);
+      if (head === undefined) continue;
+      heads.push(head);
+      changes.push(changeText(head, edit));
+    }
     if (changes.length === 0) return undefined;
-    const count = (action: RevisionObject['action']): number =>
-      changes.filter((change) => change.action === action).length;
+    const count = (action: Head['action']): number => heads.filter((head) => head.action === action).length;
     const summary: RevisionSummary = {
       number: this.latest + 1,
       at: new Date().toISOString(),
@@ -79,9 +86,9 @@ export class Revisions {
       created: count('created'),
       configured: count('configured'),
       deleted: count('deleted'),
-      objects: changes.slice(0, NAMED).map(objectText),
+      objects: heads.slice(0, NAMED).map(objectText),
     };
-    const text = JSON.stringify({ ...summary, changes } satisfies Revision);
+    const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${changes.join(',')}]}`;
     const path = this.#path(summary.number);
     writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
     renameSync(`${path}.tmp`, path);
@@ -99,9 +106,11 @@ export class Revisions {
     const number = this.latest + 1;
     const revision = readJson<Revision>(this.#path(number));
     if (revision === undefined) return;
-    const inForce = revision.changes.every(
-      (change) => JSON.stringify(current(keyText(change))?.source) === JSON.stringify(change.after),
-    );
+    const inForce = revision.changes.every((change) => {
+      const object = current(keyText(change));
+      const definition = object === undefined ? undefined : definitionOf(object);
+      return JSON.stringify(definition) === JSON.stringify(change.after);
+    });
     if (!inForce) {
       removeFile(this.#path(number));
       return;
@@ -182,29 +191,31 @@ function keyText({
   return namespace === undefined ? `${kind} ${name}` : `${kind} ${namespace}/${name}`;
 }
 
-/** An edit that changes what an object means; one that only moved in its file is none. */
-function describe({ before, after }: Edit): RevisionObject[] {
+type Head = Omit<RevisionObject, 'before' | 'after'>;
+
+/** What is said of an edit that changes what an object means; one that only moved in its file is none. */
+function headOf({ before, after }: Edit): Head | undefined {
   const object = after ?? before;
-  if (object === undefined) return [];
-  if (before !== undefined && after !== undefined && same(before.source, after.source)) return [];
+  if (object === undefined) return undefined;
+  if (before !== undefined && after !== undefined && sameDefinition(before, after)) return undefined;
   const namespace = namespaceOf(object);
-  return [
-    {
-      kind: object.kind,
-      ...(namespace === undefined ? {} : { namespace }),
-      name: object.name,
-      action: before === undefined ? 'created' : after === undefined ? 'deleted' : 'configured',
-      ...(before === undefined ? {} : { before: before.source }),
-      ...(after === undefined ? {} : { after: after.source }),
-    },
-  ];
+  return {
+    kind: object.kind,
+    ...(namespace === undefined ? {} : { namespace }),
+    name: object.name,
+    action: before === undefined ? 'created' : after === undefined ? 'deleted' : 'configured',
+  };
 }
 
-function same(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
+/** A RevisionObject as JSON. Definitions are texts already, as a rule. */
+function changeText(head: Head, { before, after }: Edit): string {
+  const parts = [JSON.stringify(head).slice(0, -1)];
+  if (before !== undefined) parts.push(`"before":${definitionText(before)}`);
+  if (after !== undefined) parts.push(`"after":${definitionText(after)}`);
+  return `${parts.join(',')}}`;
 }
 
 /** `networkpolicy shop/db configured`. */
-export function objectText({ kind, namespace, name, action }: RevisionObject): string {
+export function objectText({ kind, namespace, name, action }: Head): string {
   return `${kind.toLowerCase()} ${namespace === undefined ? name : `${namespace}/${name}`} ${action}`;
 }

@@ -33,6 +33,8 @@ const CGROUP: Readonly<Record<string, CgroupAttachType>> = {
   sluice_recvmsg6: 'CgroupUdp6Recvmsg',
   sluice_getpeername4: 'CgroupInet4Getpeername',
   sluice_getpeername6: 'CgroupInet6Getpeername',
+  sluice_sock_release: 'CgroupInetSockRelease',
+  sluice_sockops: 'CgroupSockOps',
 };
 
 /**

@@ -1,6 +1,8 @@
 import { SockDiag } from '../../loader/netlink/sock-diag.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
-import type { MemberKey } from '../../policy/services/types.js';
+import { formatAddress } from '../../policy/address.js';
+import { endpointText } from '../../policy/services/frontends.js';
+import type { GoneMember } from '../../policy/services/types.js';
 import type { Logger } from '../log.js';
 import { netnsCookie } from './constants.js';
 import type { Kernel } from './kernel.js';
@@ -24,13 +26,14 @@ export class StaleSockets {
   }
 
   /** Destroys the sockets that were given one of these UDP backends. */
-  leave(gone: readonly MemberKey[]): void {
+  leave(gone: readonly GoneMember[]): void {
     const { sockets } = this.#kernel.loaded.maps;
-    const backends = new Set(gone.map((member) => `${member.service} ${text(member)}`));
+    const backends = new Set(gone.map(({ service, text }) => `${service} ${text}`));
     const byNetns = new Map<bigint, Set<bigint>>();
     for (const [key, origin] of sockets.entries()) {
-      if (key.proto !== UDP || key.direction !== 0 || !backends.has(`${origin.service} ${text(key)}`))
-        continue;
+      if (key.proto !== UDP || key.direction !== 0) continue;
+      const backend = endpointText(formatAddress(key.addr), key.port, UDP);
+      if (!backends.has(`${origin.service} ${backend}`)) continue;
       const cookies = byNetns.get(origin.netns) ?? new Set();
       byNetns.set(origin.netns, cookies.add(key.cookie));
     }
@@ -61,8 +64,4 @@ export class StaleSockets {
       netns?.close();
     }
   }
-}
-
-function text({ addr, port }: { readonly addr: Uint8Array; readonly port: number }): string {
-  return `${Buffer.from(addr).toString('latin1')} ${port}`;
 }

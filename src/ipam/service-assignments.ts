@@ -44,6 +44,8 @@ export class Assignments {
   readonly #ports: { readonly min: number; readonly max: number };
   readonly #journal: Journal<Entry>;
   readonly #chosen = new Map<string, Chosen>();
+  /** Services with a choice in the journal. */
+  readonly #kept = new Set<string>();
   /** Address, or protocol and node port -> service. */
   readonly #taken = new Map<string, string>();
   readonly #inForce = new Map<string, Assigned>();
@@ -56,6 +58,7 @@ export class Assignments {
       if ('gone' in record) this.#chosen.delete(record.key);
       else this.#chosen.set(record.key, record);
     }
+    for (const key of this.#chosen.keys()) this.#kept.add(key);
   }
 
   static open(stateDir: string, settings: AssignmentSettings): Assignments {
@@ -85,7 +88,9 @@ export class Assignments {
     try {
       const assigned = this.#complete(key, service, known);
       this.#remember(key, assigned);
-      this.#chosen.set(key, chosenOf(key, assigned));
+      const chosen = chosenOf(key, assigned);
+      if (chosen === undefined) this.#chosen.delete(key);
+      else this.#chosen.set(key, chosen);
       return { assigned, undo };
     } catch (error) {
       undo();
@@ -107,7 +112,15 @@ export class Assignments {
 
   /** Makes the choices for these services last. */
   commit(keys: Iterable<string>): void {
-    this.#journal.append([...keys].map((key) => this.#chosen.get(key) ?? { key, gone: true }));
+    const entries: Entry[] = [];
+    for (const key of keys) {
+      const chosen = this.#chosen.get(key);
+      if (chosen !== undefined) {
+        entries.push(chosen);
+        this.#kept.add(key);
+      } else if (this.#kept.delete(key)) entries.push({ key, gone: true });
+    }
+    this.#journal.append(entries);
     if (this.#journal.lines > 4 * this.#chosen.size + 1024) this.#journal.compact([...this.#chosen.values()]);
   }
 
@@ -244,7 +257,10 @@ export class Assignments {
   }
 }
 
-function chosenOf(key: string, { service, clusterIps, nodePorts, healthPort }: Assigned): Chosen {
+/** Undefined: the definition leaves nothing open. */
+function chosenOf(key: string, { service, clusterIps, nodePorts, healthPort }: Assigned): Chosen | undefined {
+  const given = service.clusterIps === 'None' || service.clusterIps.length === clusterIps.length;
+  if (given && healthPort === 0 && nodePorts.every((port) => port === 0)) return undefined;
   return {
     key,
     clusterIps,

@@ -82,6 +82,8 @@ describe('Metrics', () => {
       'sluice_services 1',
       'sluice_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"} 12',
       'sluice_service_refused_total{namespace="shop",service="web",port="http",protocol="TCP"} 1',
+      'sluice_service_packets_total{namespace="shop",service="web",port="http",protocol="TCP"} 240',
+      'sluice_service_bytes_total{namespace="shop",service="web",port="http",protocol="TCP"} 36000',
       'sluice_service_backends{namespace="shop",service="web",port="http",protocol="TCP",state="ready"} 3',
       'sluice_service_backends{namespace="shop",service="web",port="http",protocol="TCP",state="terminating"} 2',
       'sluice_last_apply_success 1',

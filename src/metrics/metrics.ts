@@ -79,6 +79,16 @@ export class Metrics {
     'Connections to a service that were refused: no backend, or a source that is not allowed.',
     SERVICE_LABELS,
   );
+  readonly #servicePackets = this.#counter(
+    'sluice_service_packets_total',
+    'Packets of connections to a service that have ended, both directions.',
+    SERVICE_LABELS,
+  );
+  readonly #serviceBytes = this.#counter(
+    'sluice_service_bytes_total',
+    'Bytes of connections to a service that have ended, both directions: of IP packets, or what sockets carried.',
+    SERVICE_LABELS,
+  );
   readonly #serviceBackends = this.#gauge('sluice_service_backends', 'Backends of a service, by state.', [
     ...SERVICE_LABELS,
     'state',
@@ -179,12 +189,20 @@ export class Metrics {
     this.#epoch.set(snapshot.epoch);
     setCounter(this.#lostEvents, snapshot.lostEvents);
     this.#services.set(snapshot.services);
-    for (const metric of [this.#serviceConnections, this.#serviceRefused, this.#serviceBackends])
+    for (const metric of [
+      this.#serviceConnections,
+      this.#serviceRefused,
+      this.#servicePackets,
+      this.#serviceBytes,
+      this.#serviceBackends,
+    ])
       metric.reset();
     for (const { namespace, service, port, protocol, ...figures } of snapshot.servicePorts) {
       const labels = { namespace, service, port, protocol };
       this.#serviceConnections.inc(labels, figures.connections);
       this.#serviceRefused.inc(labels, figures.refused);
+      this.#servicePackets.inc(labels, figures.packets);
+      this.#serviceBytes.inc(labels, figures.bytes);
       this.#serviceBackends.set({ ...labels, state: 'ready' }, figures.ready);
       this.#serviceBackends.set({ ...labels, state: 'terminating' }, figures.terminating);
     }

@@ -40,7 +40,7 @@ export class ServiceConflicts {
 
   /** SLU1803, SLU1808, SLU1809. */
   problems(): SluiceError[] {
-    const problems = [...this.#compiler.conflicts()].map(({ frontend, service, owner }) => {
+    const problems = [...this.#compiler.view.conflicts()].map(({ frontend, service, owner }) => {
       const problem = SluiceError.of('SLU1809', { frontend, owner });
       const origin = this.#compiler.assigned(service)?.service.origin;
       return origin === undefined ? problem : problem.at(origin);

@@ -1,4 +1,5 @@
 import type { ServiceResource } from '../../policy/model/service.js';
+import { definitionOf } from '../../policy/schema/kept-text.js';
 import type { ListedPort } from '../../policy/services/types.js';
 import type { Services } from './services.js';
 
@@ -10,7 +11,7 @@ interface Row {
 /** `sluice get services`: what was defined, completed with what was chosen, and how many backends there are. */
 export function serviceRows(services: readonly ServiceResource[], state: Services): Row[] {
   const byService = new Map<string, ListedPort[]>();
-  for (const port of state.compiler.listPorts()) {
+  for (const port of state.compiler.view.listPorts()) {
     const key = `${port.namespace}/${port.service}`;
     byService.set(key, [...(byService.get(key) ?? []), port]);
   }
@@ -44,7 +45,7 @@ export function serviceRows(services: readonly ServiceResource[], state: Service
 
 /** `sluice get backends`. */
 export function backendRows(state: Services): Row[] {
-  return [...state.compiler.listBackends()]
+  return [...state.compiler.view.listBackends()]
     .map((backend) => ({
       cells: [
         backend.namespace,
@@ -67,7 +68,7 @@ function completed(
   nodePorts: readonly number[],
   healthPort: number,
 ): unknown {
-  const source = service.source as { readonly spec?: Readonly<Record<string, unknown>> };
+  const source = definitionOf(service) as { readonly spec?: Readonly<Record<string, unknown>> };
   const ports = (source.spec?.ports ?? []) as readonly Readonly<Record<string, unknown>>[];
   return {
     ...source,

@@ -31,6 +31,5 @@ export function nodeContext(config: AgentConfig, addresses: readonly string[]): 
     addresses,
     balancing: config.serviceBalancing,
     maglev: config.externalBalancing === 'maglev',
-    dsr: config.externalMode === 'dsr',
   };
 }

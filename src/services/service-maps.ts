@@ -1,9 +1,16 @@
 import type { Service, ServiceKey } from '../../loader/abi/gen/types.gen.js';
+import { parseAddress } from '../../policy/address.js';
 import type { PreviousServices } from '../../policy/services/compiler.js';
-import type { FrontendKey, FrontendRow, ServiceDelta } from '../../policy/services/types.js';
+import type {
+  EndpointText,
+  FrontendKey,
+  FrontendRow,
+  GoneMember,
+  ServiceDelta,
+} from '../../policy/services/types.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
 
-const NOTHING_COUNTED = { connections: 0n, refused: 0n };
+const NOTHING_COUNTED = { connections: 0n, refused: 0n, packets: 0n, bytes: 0n };
 
 /** The maps of bpf/lib/service.h: writes what the compiler found out. */
 export class ServiceMaps {
@@ -13,6 +20,8 @@ export class ServiceMaps {
   /** Frontends of an earlier agent that nobody has set again. */
   readonly #stale = new Map<string, ServiceKey>();
   readonly #staleMembers = new Map<string, Parameters<KernelMaps['service_members']['delete']>[0]>();
+  /** See struct backend_load; not one that an earlier agent is likely to have had. */
+  #use = Date.now() >>> 0;
 
   constructor(maps: KernelMaps) {
     this.#maps = maps;
@@ -40,35 +49,39 @@ export class ServiceMaps {
     // What is written now may have been in use before: a program that is reading notices.
     this.#nextGeneration();
     if (delta.total > 0) Atomics.store(this.#state, 0, delta.total);
-    const { maps } = { maps: this.#maps };
-    if (delta.backends.length > 0) maps.backends.setBatch(delta.backends);
-    if (delta.slots.length > 0) {
-      const slots: [number, number][] = [];
-      for (const { first, backends } of delta.slots)
-        for (let i = 0; i < backends.length; i++) slots.push([first + i, backends[i] ?? 0]);
-      maps.service_slots.setBatch(slots);
+    const maps = this.#maps;
+    if (delta.loads.length > 0) {
+      this.#use = (this.#use + 1) >>> 0;
+      const load = { sockets: 0, use: this.#use };
+      maps.backend_loads.setBatch(delta.loads.map((number) => [number, load]));
     }
-    if (delta.members.length > 0) maps.service_members.setBatch(delta.members);
+    if (delta.backends.length > 0) maps.backends.setEach(delta.backends.length, backendRows(delta));
+    if (delta.slots.length > 0) {
+      const total = delta.slots.reduce((sum, { backends }) => sum + backends.length, 0);
+      maps.service_slots.setEach(total, slotRows(delta));
+    }
+    if (delta.members.length > 0) maps.service_members.setEach(delta.members.length, memberRows(delta));
     for (const { service, addr, prefixLength } of delta.ranges)
       maps.service_ranges.set({ prefixlen: 32 + prefixLength, service, addr }, 1);
-    for (const number of delta.counters) maps.service_counters.set(number, NOTHING_COUNTED);
-    if (delta.frontends.length > 0) {
-      maps.services.setBatch(delta.frontends.map(([key, row]) => [key, row satisfies Service]));
-    }
-    if (delta.gone.members.length > 0) maps.service_members.deleteBatch(delta.gone.members);
+    if (delta.counters.length > 0)
+      maps.service_counters.setBatch(delta.counters.map((number) => [number, NOTHING_COUNTED]));
+    if (delta.frontends.size > 0) maps.services.setEach(delta.frontends.size, frontendRows(delta));
+    if (delta.gone.members.length > 0) maps.service_members.deleteBatch(delta.gone.members.map(memberKey));
     this.#nextGeneration(); // XDP keeps what it read for a while, in its generation
-    if (this.#stale.size > 0) for (const [key] of delta.frontends) this.#stale.delete(keyText(key));
+    if (this.#stale.size > 0)
+      for (const text of delta.frontends.keys()) this.#stale.delete(keyText(keyOf(text)));
     if (this.#staleMembers.size > 0)
-      for (const [key] of delta.members) this.#staleMembers.delete(`${key.service} ${keyText(key)}`);
+      for (const { service, text } of delta.members)
+        this.#staleMembers.delete(`${service} ${keyText(keyOf(text))}`);
   }
 
   /** Removes what is gone. */
   remove({ gone, total }: ServiceDelta): void {
-    if (gone.frontends.length > 0) this.#maps.services.deleteBatch(gone.frontends);
+    if (gone.frontends.size > 0) this.#maps.services.deleteBatch([...gone.frontends].map(keyOf));
     for (const { service, addr, prefixLength } of gone.ranges)
       this.#maps.service_ranges.delete({ prefixlen: 32 + prefixLength, service, addr });
     if (this.#stale.size === 0) Atomics.store(this.#state, 0, total);
-    if (gone.frontends.length + gone.ranges.length > 0) this.#nextGeneration();
+    if (gone.frontends.size + gone.ranges.length > 0) this.#nextGeneration();
   }
 
   /** Removes what an earlier agent left and nobody wants. */
@@ -84,6 +97,104 @@ export class ServiceMaps {
   #nextGeneration(): void {
     Atomics.add(this.#state, 1, 1);
   }
+}
+
+// One object for all rows of a map: 40,000 backends would be as many objects that live for a moment.
+
+function* backendRows({ backends }: ServiceDelta): Generator<readonly [number, ServiceKey]> {
+  const row = { addr: new Uint8Array(16), port: 0, proto: 0 };
+  const entry: [number, ServiceKey] = [0, row];
+  for (const [number, text] of backends) {
+    entry[0] = number;
+    read(text, row);
+    yield entry;
+  }
+}
+
+function* slotRows({ slots }: ServiceDelta): Generator<readonly [number, number]> {
+  const entry: [number, number] = [0, 0];
+  for (const { first, backends } of slots) {
+    for (let i = 0; i < backends.length; i++) {
+      entry[0] = first + i;
+      entry[1] = backends[i] ?? 0;
+      yield entry;
+    }
+  }
+}
+
+function* memberRows({ members }: ServiceDelta) {
+  const key = { service: 0, addr: new Uint8Array(16), port: 0, proto: 0 };
+  const row = { backend: 0, flags: 0 };
+  const entry = [key, row] as const;
+  for (const { service, text, backend, flags } of members) {
+    key.service = service;
+    read(text, key);
+    row.backend = backend;
+    row.flags = flags;
+    yield entry;
+  }
+}
+
+function* frontendRows({ frontends }: ServiceDelta): Generator<readonly [ServiceKey, Service]> {
+  const key = { addr: new Uint8Array(16), port: 0, proto: 0 };
+  const entry: [ServiceKey, Service] = [key, undefined as unknown as Service];
+  for (const [text, row] of frontends) {
+    read(text, key);
+    entry[1] = row;
+    yield entry;
+  }
+}
+
+interface Key {
+  addr: Uint8Array;
+  port: number;
+  proto: number;
+}
+
+const SPACE = 0x20;
+const DOT = 0x2e;
+
+/** Reads the text into the key. Its address is canonical, so a dotted one is plain numbers. */
+function read(text: EndpointText, key: Key): void {
+  const end = text.indexOf(' ');
+  const { addr } = key;
+  if (text.indexOf(':') >= 0) addr.set(parseAddress(text.slice(0, end)));
+  else {
+    addr.fill(0, 0, 10);
+    addr[10] = 0xff;
+    addr[11] = 0xff;
+    let at = 12;
+    let number = 0;
+    for (let i = 0; i < end; i++) {
+      const code = text.charCodeAt(i);
+      if (code !== DOT) number = number * 10 + code - 0x30;
+      else {
+        addr[at++] = number;
+        number = 0;
+      }
+    }
+    addr[at] = number;
+  }
+  let number = 0;
+  for (let i = end + 1; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code !== SPACE) number = number * 10 + code - 0x30;
+    else {
+      key.port = number;
+      number = 0;
+    }
+  }
+  key.proto = number;
+}
+
+function keyOf(text: EndpointText): ServiceKey {
+  const key = { addr: new Uint8Array(16), port: 0, proto: 0 };
+  read(text, key);
+  return key;
+}
+
+function memberKey({ service, text }: GoneMember) {
+  return { service, ...keyOf(text) };
 }
 
 function keyText({ addr, port, proto }: FrontendKey): string {

@@ -20,7 +20,8 @@ import type { ServiceMaps } from './service-maps.js';
 /** Milliseconds of work on Maglev tables between two looks at everything else. */
 const TABLE_SLICE_MS = 2;
 
-const UDP = 17;
+/** End of the texts of UDP backends. */
+const UDP = ' 17';
 
 /** A change of services that is in force; what it made unnecessary is still there. */
 export interface PendingServices {
@@ -166,7 +167,7 @@ export class Services {
     if (delta.members.length + delta.gone.members.length > 0)
       for (const key of this.#checked) touched.add(key);
     for (const key of touched) this.#updateHealth(key);
-    const gone = delta.gone.members.filter((member) => member.proto === UDP);
+    const gone = delta.gone.members.filter(({ text }) => text.endsWith(UDP));
     if (gone.length > 0) this.#stale.leave(gone);
     this.#buildTables();
   }
@@ -182,7 +183,7 @@ export class Services {
     }
     this.#checked.add(key);
     const { namespace, name } = assigned.service;
-    const endpoints = this.#compiler.localReady(key);
+    const endpoints = this.#compiler.view.localReady(key);
     this.#health.set(key, { namespace, name, port: assigned.healthPort, endpoints });
   }
 

@@ -1,5 +1,6 @@
 import { didYouMean, SluiceError } from '../../policy/errors.js';
 import type { Origin, Resource, ResourceKind } from '../../policy/model/resources.js';
+import { sameDefinition } from '../../policy/schema/kept-text.js';
 import type { Change } from '../engine.js';
 import { displayName, KIND_ORDER, keyOf, namespaceOf, type ResourceKey } from './keys.js';
 import { Relations } from './relations.js';
@@ -268,7 +269,7 @@ function elsewhere(present: Resource, origin: Origin): SluiceError {
 
 /** Whether two definitions of one object say the same, wherever they stand. */
 export function sameMeaning(a: Resource, b: Resource): boolean {
-  return a === b || JSON.stringify(a.source) === JSON.stringify(b.source);
+  return a === b || sameDefinition(a, b);
 }
 
 /** A definition's line is shown with errors and drops, so one that moved in its file is an edit too. */

@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import type { Resource } from '../../policy/model/resources.js';
+import { definitionOf } from '../../policy/schema/kept-text.js';
 import type { SourceText } from '../engine.js';
 import { readJson, removeFile, syncFolder, writeAtomically } from './files.js';
 import { namespaceOf } from './keys.js';
@@ -61,7 +62,7 @@ export class AppliedStore {
 }
 
 function textOf(resource: Resource): string {
-  return `# applied from ${resource.origin.file.replace(/[^\x20-\x7e]/g, '?')}:${resource.origin.line}\n${stringify(resource.source)}`;
+  return `# applied from ${resource.origin.file.replace(/[^\x20-\x7e]/g, '?')}:${resource.origin.line}\n${stringify(definitionOf(resource))}`;
 }
 
 function fileName(resource: Resource): string {

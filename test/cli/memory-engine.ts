@@ -56,6 +56,8 @@ export class MemoryEngine implements Engine {
         protocol: 'TCP',
         connections: 12,
         refused: 1,
+        packets: 240,
+        bytes: 36000,
         ready: 3,
         terminating: 2,
       },

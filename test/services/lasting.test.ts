@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
-import { Cluster, type Pod, perPacket, service, slice } from './cluster.js';
+import { Cluster, haveCgroup, type Pod, perPacket, service, slice } from './cluster.js';
 
 /** Behaviours of connections that last (shared/conformance/services/behaviours.json, by id), whatever happens meanwhile. */
 
 let cluster: Cluster;
 let client: Pod;
+const pods: Pod[] = [];
 const IP = '10.96.40.1';
 const OTHER = '10.96.40.2';
 
@@ -13,6 +14,7 @@ beforeAll(async () => {
   cluster = new Cluster('sllas', 1);
   await cluster.start();
   const server = await cluster.pod(cluster.node(0), 'server', [80]);
+  pods.push(server);
   await cluster.server(server, 'keep', 'server', '90');
   client = await cluster.pod(cluster.node(0), 'client', []);
   const web = { name: 'web', port: 80 };
@@ -83,6 +85,43 @@ describe('a service', () => {
     expect(serves()).toBe(true);
     expect(await state()).toEqual(before);
     await held.check();
+  });
+
+  it.runIf(haveCgroup)('with least connections gives each backend as many as the others', async () => {
+    const names = ['server', 'second', 'third'];
+    for (const name of names.slice(1)) {
+      const pod = await cluster.pod(cluster.node(0), name, []);
+      pods.push(pod);
+      await cluster.server(pod, 'keep', name, '90');
+    }
+    const annotations = { 'sluice.dev/balancing': 'least-connections' };
+    const ports = [{ port: 90 }];
+    await cluster.apply(
+      service('least', { clusterIP: '10.96.40.3', ports }, { annotations }),
+      slice(
+        'least',
+        pods.map((pod) => ({ pod })),
+        { ports },
+      ),
+    );
+    const open: ReturnType<Cluster['begin']>[] = [];
+    const connect = async (): Promise<void> => {
+      const connection = cluster.begin(client, 'hold', '10.96.40.3', '90', '5000', '10');
+      while (connection.lines.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      open.push(connection);
+    };
+    const of = (name: string) => open.filter(({ lines }) => lines[0] === name);
+    for (let i = 0; i < 6; i++) await connect();
+    expect(names.map((name) => of(name).length)).toEqual([2, 2, 2]);
+    for (const connection of of('second')) {
+      connection.stop();
+      await connection.done;
+      open.splice(open.indexOf(connection), 1);
+    }
+    for (let i = 0; i < 2; i++) await connect();
+    expect(names.map((name) => of(name).length)).toEqual([2, 2, 2]);
+    for (const { stop } of open) stop();
+    await cluster.drop({ services: ['least'], slices: ['least-4'] });
   });
 
   it("CIP-8 goes on when somebody flushes the node's packet filters", async () => {

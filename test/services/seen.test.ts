@@ -32,6 +32,16 @@ describe('metrics', () => {
     expect(metrics()).toContain(`sluice_service_connections_total{${labels}} 10`);
     expect(metrics()).toContain(`sluice_service_backends{${labels},state="ready"} 1`);
     expect(metrics()).toContain('sluice_services 1');
+    // What has ended is counted: by sockets what they carried, else IP packets.
+    const counted = (name: string): number =>
+      Number(
+        metrics()
+          .find((line) => line.startsWith(`sluice_service_${name}_total{${labels}}`))
+          ?.split(' ')
+          .pop(),
+      );
+    await expect.poll(() => counted('packets'), { timeout: 5000 }).toBeGreaterThanOrEqual(10 * 6);
+    expect(counted('bytes')).toBeGreaterThan(counted('packets'));
     await cluster.apply(service('counted', { clusterIP: '10.96.60.1', ...web, selector: { app: 'none' } }));
     expect(cluster.who(perPacket(client), 'tcp', '10.96.60.1', 80)).toBe('refused');
     expect(metrics()).toContain(`sluice_service_refused_total{${labels}} 1`);

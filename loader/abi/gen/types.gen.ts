@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'd0d18190af105d7d';
+export const LAYOUT_HASH = '484cbec16be61e75';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -102,6 +102,25 @@ export const backendCodec: Codec<Backend> = {
       addr: takeBytes(from, offset, 16),
       port: from.readUInt16BE(offset + 16),
       proto: from.readUInt8(offset + 18),
+    };
+  },
+};
+
+/** struct backend_load, 8 bytes. */
+export interface BackendLoad {
+  readonly sockets: number;
+  readonly use: number;
+}
+export const backendLoadCodec: Codec<BackendLoad> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeInt32LE(value.sockets, offset);
+    into.writeUInt32LE(value.use, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      sockets: from.readInt32LE(offset),
+      use: from.readUInt32LE(offset + 4),
     };
   },
 };
@@ -1313,21 +1332,27 @@ export const serviceCodec: Codec<Service> = {
   },
 };
 
-/** struct service_counter, 16 bytes. */
+/** struct service_counter, 32 bytes. */
 export interface ServiceCounter {
   readonly connections: bigint;
   readonly refused: bigint;
+  readonly packets: bigint;
+  readonly bytes: bigint;
 }
 export const serviceCounterCodec: Codec<ServiceCounter> = {
-  size: 16,
+  size: 32,
   encode(value, into, offset) {
     into.writeBigUInt64LE(value.connections, offset);
     into.writeBigUInt64LE(value.refused, offset + 8);
+    into.writeBigUInt64LE(value.packets, offset + 16);
+    into.writeBigUInt64LE(value.bytes, offset + 24);
   },
   decode(from, offset) {
     return {
       connections: from.readBigUInt64LE(offset),
       refused: from.readBigUInt64LE(offset + 8),
+      packets: from.readBigUInt64LE(offset + 16),
+      bytes: from.readBigUInt64LE(offset + 24),
     };
   },
 };
@@ -1399,6 +1424,25 @@ export const socketKeyCodec: Codec<SocketKey> = {
       port: from.readUInt16BE(offset + 24),
       direction: from.readUInt8(offset + 26),
       proto: from.readUInt8(offset + 27),
+    };
+  },
+};
+
+/** struct socket_load, 8 bytes. */
+export interface SocketLoad {
+  readonly backend: number;
+  readonly use: number;
+}
+export const socketLoadCodec: Codec<SocketLoad> = {
+  size: 8,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.backend, offset);
+    into.writeUInt32LE(value.use, offset + 4);
+  },
+  decode(from, offset) {
+    return {
+      backend: from.readUInt32LE(offset),
+      use: from.readUInt32LE(offset + 4),
     };
   },
 };
@@ -1859,7 +1903,6 @@ export const ServiceFlag = {
   Nodeport: 128,
   Least: 256,
   Elsewhere: 1024,
-  Dsr: 512,
 } as const;
 export type ServiceFlag = (typeof ServiceFlag)[keyof typeof ServiceFlag];
 /** Names of enum service_flag by number. */
@@ -1874,7 +1917,6 @@ export const ServiceFlagName: Readonly<Record<number, keyof typeof ServiceFlag>>
   128: 'Nodeport',
   256: 'Least',
   1024: 'Elsewhere',
-  512: 'Dsr',
 };
 
 /** enum socket_direction. */
@@ -1908,7 +1950,7 @@ export const VerdictName: Readonly<Record<number, keyof typeof Verdict>> = {
 /** Key and value codecs of every map that has them, by the map's name. */
 export const MAPS = {
   addrs: { key: ipAddrCodec, value: addrInfoCodec },
-  backend_loads: { key: u32Codec, value: u32Codec },
+  backend_loads: { key: u32Codec, value: backendLoadCodec },
   backends: { key: u32Codec, value: backendCodec },
   bandwidths: { key: u32Codec, value: bandwidthCodec },
   cidrs: { key: cidrKeyCodec, value: addrInfoCodec },
@@ -1935,6 +1977,7 @@ export const MAPS = {
   service_slots: { key: u32Codec, value: u32Codec },
   service_state_map: { key: u32Codec, value: serviceStateCodec },
   services: { key: serviceKeyCodec, value: serviceCodec },
+  socket_loads: { key: u64Codec, value: socketLoadCodec },
   socket_netns_map: { key: u64Codec, value: socketNetnsCodec },
   sockets: { key: socketKeyCodec, value: socketOriginCodec },
   trace_map: { key: u32Codec, value: traceCodec },

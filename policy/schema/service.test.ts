@@ -1,0 +1,38 @@
+import { describe, expect, it } from 'vitest';
+import { parseSources } from './parse.js';
+
+const service = (annotations: Readonly<Record<string, string>>): string =>
+  JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'web', annotations },
+    spec: { ports: [{ port: 80 }] },
+  });
+
+describe('annotations of a service', () => {
+  it('are read', () => {
+    const text = service({
+      'sluice.dev/balancing': 'least-connections',
+      'sluice.dev/external-balancing': 'random',
+      'sluice.dev/external-mode': 'snat',
+      'example.org/other': 'anything',
+    });
+    const { resources, errors } = parseSources([{ file: 'web.yaml', text }]);
+    expect(errors).toEqual([]);
+    expect(resources).toMatchObject([{ balancing: 'least-connections', maglev: false }]);
+  });
+
+  it.each([
+    ['balancing', 'fewest', 'must be "random" or "least-connections", not "fewest"'],
+    ['external-balancing', '', 'must be "maglev" or "random", not ""'],
+    ['external-mode', 'dsr', 'must be "snat", not "dsr": there is no direct server return'],
+  ])('%s: %s is refused', (key, value, reason) => {
+    const { resources, errors } = parseSources([
+      { file: 'web.yaml', text: service({ [`sluice.dev/${key}`]: value }) },
+    ]);
+    expect(resources).toEqual([]);
+    expect(errors.map((error) => error.toLine())).toEqual([
+      expect.stringMatching(new RegExp(`^web\\.yaml:1: .*sluice\\.dev/${key}.*: ${reason} \\(SLU1106\\)$`)),
+    ]);
+  });
+});
