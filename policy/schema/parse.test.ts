@@ -282,7 +282,7 @@ spec:
     }
     const start = performance.now();
     expect(parseSources([{ file: 'long', text }]).errors).toHaveLength(1000);
-    expect(performance.now() - start).toBeLessThan(5000);
+    expect(performance.now() - start).toBeLessThan(20_000);
   });
 });
 
