@@ -106,6 +106,7 @@ export class Domains implements NameWatcher {
   close(): void {
     clearInterval(this.#timer);
     clearInterval(this.#serversTimer);
+    this.#servers.close();
     for (const { done } of this.#queue.splice(0)) done();
     this.#parts.learned.close();
   }

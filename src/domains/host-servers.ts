@@ -12,6 +12,7 @@ export class HostServers {
   readonly #map: KernelMaps['name_servers'];
   readonly #resolvers: Pick<HostResolvers, 'servers'>;
   #ports: HostPorts = {};
+  #closed = false;
 
   constructor(map: KernelMaps['name_servers'], resolvers: Pick<HostResolvers, 'servers'>) {
     this.#map = map;
@@ -23,8 +24,14 @@ export class HostServers {
     this.refresh();
   }
 
+  /** The map is left as it is from now on: the name service may end after it. */
+  close(): void {
+    this.#closed = true;
+  }
+
   /** Follows the file. */
   refresh(): void {
+    if (this.#closed) return;
     const { v4, v6 } = this.#ports;
     const wanted = new Set<string>();
     for (const server of v4 === undefined && v6 === undefined ? [] : this.#resolvers.servers()) {
