@@ -11,8 +11,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Agent } from './lib/agent.js';
 import { Launcher } from './lib/launcher.js';
-import { inside, netnsPath, Scratch, veth } from './lib/netns.js';
+import { inside, netnsPath, type Scratch, veth } from './lib/netns.js';
 import { type Measurement, report } from './lib/report.js';
+import { withScratch } from './lib/scratch-run.js';
 import { median } from './lib/stats.js';
 
 const ROUNDS = Number(process.env.BENCH_CNI_ROUNDS ?? 200);
@@ -330,12 +331,4 @@ function row(
   };
 }
 
-const scratch = new Scratch('slcnib');
-try {
-  await main(scratch);
-} catch (error) {
-  console.error(`bench/cni: ${(error as Error).message}`);
-  process.exitCode = 1;
-} finally {
-  for (const failure of scratch.close()) console.error(`bench/cni: not cleaned up: ${failure}`);
-}
+await withScratch('cni', 'slcnib', main);

@@ -8,8 +8,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Agent } from './lib/agent.js';
-import { inside, Scratch, veth } from './lib/netns.js';
+import { inside, type Scratch, veth } from './lib/netns.js';
 import { report } from './lib/report.js';
+import { withScratch } from './lib/scratch-run.js';
 import { median } from './lib/stats.js';
 
 const COUNT = Number(process.env.BENCH_CONTAINERS ?? 1000);
@@ -189,12 +190,4 @@ async function main(scratch: Scratch): Promise<void> {
   );
 }
 
-const scratch = new Scratch('slmany');
-try {
-  await main(scratch);
-} catch (error) {
-  console.error(`bench/containers: ${(error as Error).message}`);
-  process.exitCode = 1;
-} finally {
-  for (const failure of scratch.close()) console.error(`bench/containers: not cleaned up: ${failure}`);
-}
+await withScratch('containers', 'slmany', main);

@@ -13,8 +13,9 @@ import { join } from 'node:path';
 import { Dockerd } from '../test/lib/dockerd.js';
 import { IMAGE } from '../test/lib/image.js';
 import { Agent } from './lib/agent.js';
-import { inside, netnsPath, Scratch, veth } from './lib/netns.js';
+import { inside, netnsPath, type Scratch, veth } from './lib/netns.js';
 import { report } from './lib/report.js';
+import { withScratch } from './lib/scratch-run.js';
 import { interleave, median } from './lib/stats.js';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
@@ -164,12 +165,4 @@ async function main(scratch: Scratch): Promise<void> {
   );
 }
 
-const scratch = new Scratch('slbdk');
-try {
-  await main(scratch);
-} catch (error) {
-  console.error(`bench/docker: ${(error as Error).message}`);
-  process.exitCode = 1;
-} finally {
-  for (const failure of scratch.close()) console.error(`bench/docker: not cleaned up: ${failure}`);
-}
+await withScratch('docker', 'slbdk', main);

@@ -6,18 +6,20 @@
  * BENCH_ATTEMPTS (4, for a measurement that other load disturbed), BENCH_RULES (10000).
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from './lib/command.js';
 import { CLIENT, DatapathBed, MAC, makeDevices, RANGE, SERVER } from './lib/datapath-bed.js';
-import { netnsPath, Scratch } from './lib/netns.js';
+import { buildNetbench, widenPorts } from './lib/netbench.js';
+import { netnsPath, type Scratch } from './lib/netns.js';
 import { TCP, tcpFrame } from './lib/packet.js';
 import type { Path } from './lib/paths.js';
 import { isDisturbed, undisturbed } from './lib/quiet.js';
 import { type Measurement, report } from './lib/report.js';
 import { iptablesRules, nftablesRules, nftablesSet, OPEN_PORTS, sluiceRules } from './lib/rule-paths.js';
+import { withScratch } from './lib/scratch-run.js';
 import { interleave, median } from './lib/stats.js';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
@@ -99,13 +101,6 @@ function firstPacketsElsewhere(): FirstPackets {
   }
 }
 
-function buildTool(): string {
-  mkdirSync('build/bench', { recursive: true });
-  const tool = join('build', 'bench', 'netbench');
-  run('gcc', ['-O2', '-Wall', '-Wextra', '-pthread', '-o', tool, 'bench/tools/netbench.c']);
-  return tool;
-}
-
 /** Each run has a port of its own: connections of earlier runs are still in TIME_WAIT. */
 let port: number = OPEN_PORTS.first;
 
@@ -130,7 +125,7 @@ interface Subject {
 }
 
 async function main(scratch: Scratch): Promise<void> {
-  const tool = buildTool();
+  const tool = buildNetbench();
   const first = firstPacketsElsewhere();
   const subjects: Subject[] = [];
   for (const rules of [FEW, MANY]) {
@@ -139,9 +134,7 @@ async function main(scratch: Scratch): Promise<void> {
       subjects.push({ path: make(scratch, rules), rules });
   }
   for (const { path } of subjects) {
-    // With the default range, the search for a free port is what a second of new connections measures.
-    const range = 'net.ipv4.ip_local_port_range=1024 65535';
-    run('nsenter', [`--net=${netnsPath(path.client)}`, '--', 'sysctl', '-qw', range]);
+    widenPorts(path.client);
     connections(tool, path); // warm
   }
   let disturbed = 0;
@@ -195,20 +188,8 @@ async function main(scratch: Scratch): Promise<void> {
   report('policy-peers', measurements, { disturbed, firstPackets: first, rounds });
 }
 
-const scratch = new Scratch('slrule');
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    scratch.close();
-    process.exit(130);
-  });
-}
-try {
+await withScratch('policy-peers', 'slrule', async (scratch) => {
   const result = process.env.BENCH_FIGURES;
   if (result === undefined) await main(scratch);
   else writeFileSync(result, JSON.stringify(await firstPackets()));
-} catch (error) {
-  console.error(`bench/policy-peers: ${(error as Error).message}`);
-  process.exitCode = 1;
-} finally {
-  for (const failure of scratch.close()) console.error(`bench/policy-peers: left behind: ${failure}`);
-}
+});

@@ -1,19 +1,10 @@
-/**
- * Services with four endpoints each, 1, 1,000 and 10,000 of them: how long they take to be in force, what a change
- * of one endpoint costs, connections, the time to connect and request/response through one of them, and memory;
- * beside the same services as kube-proxy's rules, in iptables (both kinds) and in nftables.
- *
- * Settings from the environment: BENCH_ROUNDS (11), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
- * BENCH_ATTEMPTS (4, for a measurement that other load disturbed), BENCH_SIZES (1,1000,10000), BENCH_CHANGES (60),
- * BENCH_ONLY=load (no traffic, no rules of others).
- */
-import { mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { join } from 'node:path';
 import { run } from './lib/command.js';
-import { inside, netnsPath, Scratch } from './lib/netns.js';
+import { buildNetbench } from './lib/netbench.js';
+import { inside, netnsPath, type Scratch } from './lib/netns.js';
 import { isDisturbed, undisturbed } from './lib/quiet.js';
 import { type Measurement, report, type Target } from './lib/report.js';
+import { withScratch } from './lib/scratch-run.js';
 import { changes, mapsMb, residentMb, type ServiceAgent, serviceAgent } from './lib/service-agent.js';
 import {
   type IptablesTool,
@@ -65,13 +56,6 @@ interface Figures {
   readonly per_second: number;
   readonly p50_us: number;
   readonly p99_us: number;
-}
-
-function buildTool(): string {
-  mkdirSync('build/bench', { recursive: true });
-  const tool = join(process.cwd(), 'build', 'bench', 'netbench');
-  run('gcc', ['-O2', '-Wall', '-Wextra', '-pthread', '-o', tool, 'bench/tools/netbench.c']);
-  return tool;
 }
 
 function netbench(tool: string, mode: 'rr' | 'crr', subject: Subject): Figures {
@@ -153,7 +137,7 @@ async function ours(scratch: Scratch, services: readonly BenchService[]): Promis
 }
 
 async function main(scratch: Scratch): Promise<void> {
-  const tool = buildTool();
+  const tool = buildNetbench();
   const agents: Ours[] = [];
   const rules: Rules[] = [];
   const subjects: Subject[] = [];
@@ -311,18 +295,4 @@ async function main(scratch: Scratch): Promise<void> {
   report('services', measurements, { disturbed, rounds, changes: agents.map((agent) => agent.changeTimes) });
 }
 
-const scratch = new Scratch('slsvc');
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    scratch.close();
-    process.exit(130);
-  });
-}
-try {
-  await main(scratch);
-} catch (error) {
-  console.error(`bench/services: ${(error as Error).message}`);
-  process.exitCode = 1;
-} finally {
-  for (const failure of scratch.close()) console.error(`bench/services: left behind: ${failure}`);
-}
+await withScratch('services', 'slsvc', main);

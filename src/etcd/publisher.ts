@@ -25,6 +25,8 @@ export class Publisher {
   readonly #wanted = new Map<string, string>();
   /** What was written under the present lease. */
   readonly #written = new Map<string, string>();
+  /** Keys that may differ between the two. */
+  readonly #touched = new Set<string>();
   readonly #end = new AbortController();
   #wake: () => void = () => undefined;
   #problem: SluiceError | undefined;
@@ -47,6 +49,7 @@ export class Publisher {
   set(key: string, value: string | undefined): void {
     if (value === undefined) this.#wanted.delete(key);
     else this.#wanted.set(key, value);
+    this.#touched.add(key);
     this.#wake();
   }
 
@@ -93,6 +96,7 @@ export class Publisher {
     this.#written.clear();
     // Of an earlier agent: what is not wanted any more has to go.
     for (const key of present()) if (!this.#wanted.has(key)) this.#written.set(key, '');
+    for (const keys of [this.#wanted, this.#written]) for (const key of keys.keys()) this.#touched.add(key);
   }
 
   async #write(signal: AbortSignal): Promise<void> {
@@ -114,9 +118,11 @@ export class Publisher {
   #operations(): Operation[] {
     const operations: Operation[] = [];
     const lease = this.#lease === undefined ? {} : { lease: this.#lease };
-    for (const [key, value] of this.#wanted)
-      if (this.#written.get(key) !== value) operations.push({ put: { key, value }, ...lease });
-    for (const key of this.#written.keys()) if (!this.#wanted.has(key)) operations.push({ remove: key });
+    for (const key of this.#touched) {
+      const value = this.#wanted.get(key);
+      if (this.#written.get(key) === value) this.#touched.delete(key);
+      else operations.push(value === undefined ? { remove: key } : { put: { key, value }, ...lease });
+    }
     return operations;
   }
 

@@ -6,6 +6,7 @@ import { parseSources } from '../../policy/schema/parse.js';
 import type { ApplyResult, Change, SourceText } from '../engine.js';
 import { errorLine } from '../state/error-lines.js';
 import { displayName, keyOf, namespaceOf } from '../state/keys.js';
+import { changeOf } from '../state/objects.js';
 import { MAX_OPERATIONS, type Operation } from './client.js';
 import { readDocument } from './documents.js';
 import { SHARED_KINDS } from './keys.js';
@@ -107,16 +108,6 @@ function refusal(resource: Resource): string | undefined {
   if (resource.kind === 'Network' && resource.mode !== 'routed')
     return `only a network of mode routed can have a part on each host, not one of mode ${resource.mode}`;
   return undefined;
-}
-
-function changeOf(resource: Resource, action: Change['action']): Change {
-  const namespace = namespaceOf(resource);
-  return {
-    kind: resource.kind,
-    ...(namespace === undefined ? {} : { namespace }),
-    name: resource.name,
-    action,
-  };
 }
 
 function refused(errors: readonly SluiceError[]): ApplyResult {

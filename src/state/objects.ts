@@ -296,7 +296,8 @@ function distinct(resources: readonly Resource[]): {
   return { unique, errors };
 }
 
-function changeOf(resource: Resource, action: Change['action']): Change {
+/** What happens to an object, as it is reported. */
+export function changeOf(resource: Resource, action: Change['action']): Change {
   const namespace = namespaceOf(resource);
   return {
     kind: resource.kind,

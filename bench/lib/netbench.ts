@@ -1,0 +1,102 @@
+/** bench/tools/netbench.c: what two namespaces see of the path between them. */
+import { mkdirSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { run } from './command.js';
+import { netnsPath } from './netns.js';
+import type { Path } from './paths.js';
+import { isDisturbed, undisturbed } from './quiet.js';
+import { interleave, noise } from './stats.js';
+
+/** What netbench prints for each of its modes, by name. */
+export type Figures = Readonly<Record<string, number>>;
+
+export interface Figure {
+  readonly mode: 'rr' | 'crr' | 'udp' | 'stream';
+  readonly key: string;
+  readonly name: string;
+  readonly unit: string;
+  readonly better: 'higher' | 'lower';
+}
+
+export interface PathTraffic {
+  /** Of each round. */
+  readonly values: (path: Path, figure: Figure) => readonly number[];
+  /** By how much a figure may be behind: one stream fills the sender's CPU on every path, so there the run's noise. */
+  readonly tolerance: (figure: Figure) => number;
+  /** Of all measurements, those that other load disturbed. */
+  readonly disturbed: number;
+  readonly rounds: readonly unknown[];
+}
+
+/** Differences in TCP throughput below this were noise on every machine so far; more is not forgiven. */
+const MOST_NOISE = 0.25;
+
+/** Compiles netbench and returns its path. */
+export function buildNetbench(): string {
+  const folder = join(process.cwd(), 'build', 'bench');
+  mkdirSync(folder, { recursive: true });
+  const tool = join(folder, 'netbench');
+  run('gcc', ['-O2', '-Wall', '-Wextra', '-pthread', '-o', tool, 'bench/tools/netbench.c']);
+  return tool;
+}
+
+/** With the default range, the search for a free port is what a second of new connections measures. */
+export function widenPorts(netns: string): void {
+  const range = 'net.ipv4.ip_local_port_range=1024 65535';
+  run('nsenter', [`--net=${netnsPath(netns)}`, '--', 'sysctl', '-qw', range]);
+}
+
+/** Each run has a port of its own: connections of earlier runs are still in TIME_WAIT. */
+let port = 10_000;
+
+/**
+ * All modes of the figures over all paths, interleaved. Settings from the environment: BENCH_ROUNDS (default: `rounds`),
+ * BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last), BENCH_ATTEMPTS (4, for a measurement that other load
+ * disturbed).
+ */
+export async function pathTraffic(
+  paths: readonly Path[],
+  figures: readonly Figure[],
+  defaults: { readonly rounds: number },
+): Promise<PathTraffic> {
+  const times = Number(process.env.BENCH_ROUNDS ?? defaults.rounds);
+  const seconds = Number(process.env.BENCH_SECONDS ?? 0.2);
+  const cpu = Number(process.env.BENCH_CPU ?? cpus().length - 1);
+  const attempts = Number(process.env.BENCH_ATTEMPTS ?? 4);
+  const tool = buildNetbench();
+  const measure = (mode: string, { client, server, serverAddress }: Path): Figures => {
+    port += 1;
+    const args = [mode, netnsPath(client), netnsPath(server), serverAddress, port, cpu, seconds];
+    return JSON.parse(run(tool, args.map(String))) as Figures;
+  };
+  for (const { client } of paths) widenPorts(client);
+  const modes = [...new Set(figures.map(({ mode }) => mode))];
+  console.log(
+    `${paths.map(({ name }) => name).join(', ')}: ${times} rounds, ${modes.join(', ')} for ${seconds} s each`,
+  );
+  const runs = paths
+    .flatMap((path) => modes.map((mode) => ({ path, mode })))
+    .sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode));
+  let disturbed = 0;
+  const results = await interleave(times, runs, ({ path, mode }) => {
+    const { result, disturbance } = undisturbed(cpu, attempts, () => measure(mode, path));
+    if (isDisturbed(disturbance)) disturbed += 1;
+    return result;
+  });
+  if (disturbed > 0)
+    console.log(`something else was running during ${disturbed} of ${runs.length * times} measurements`);
+  const values: PathTraffic['values'] = (path, { mode, key }) =>
+    [...results].flatMap(([of, all]) =>
+      of.path === path && of.mode === mode ? all.map((found) => found[key] ?? Number.NaN) : [],
+    );
+  return {
+    values,
+    tolerance: (figure) =>
+      figure.mode === 'stream'
+        ? Math.min(MOST_NOISE, Math.max(...paths.map((path) => noise(values(path, figure)))))
+        : 0,
+    disturbed,
+    rounds: [...results].map(([{ path, mode }, found]) => ({ path: path.name, mode, figures: found })),
+  };
+}
