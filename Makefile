@@ -61,9 +61,9 @@ dist/cni/sluice-cni: src/cni/plugin/sluice-cni.c src/cni/plugin/json.h
 
 build: bpf dist/.built dist/cni/sluice-cni ## compile everything into dist/
 
-dist/.built: $(TS_SOURCES) tsconfig.json tsconfig.build.json package.json
+dist/.built: $(TS_SOURCES) scripts/bundle.js tsconfig.json tsconfig.build.json package.json
 	@mkdir -p dist build
-	@flock build/.tsc.lock $(BIN)/tsc -p tsconfig.build.json $(TSC_FLAGS) --incremental --tsBuildInfoFile dist/.tsbuildinfo
+	@flock build/.bundle.lock node scripts/bundle.js
 	@touch $@
 
 tools: build/js/.built

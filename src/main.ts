@@ -5,13 +5,12 @@
  */
 import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
 import { Answers } from './cni/answered.js';
-import { installBinary, installList, listText, PLUGIN } from './cni/install.js';
+import { installBinary, installList, listText, pluginPath } from './cni/install.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import {
@@ -381,8 +380,7 @@ function installPlugin(config: AgentConfig, settings: KubernetesConfig, log: Log
   const { cniBinDir: binDir, cniConfDir: confDir, cniName: name, network } = settings;
   const { cniSocket: socket } = config;
   try {
-    const source = fileURLToPath(new URL(`../cni/${PLUGIN}`, import.meta.url));
-    if (binDir !== '') installBinary(source, { binDir, confDir, name });
+    if (binDir !== '') installBinary(pluginPath(), { binDir, confDir, name });
     if (confDir !== '' && socket !== '') {
       const list = {
         name,
@@ -418,7 +416,6 @@ async function startDocker(
   const { DockerDriver, DockerIpam, DockerServer, DockerState, DockerApi, ipamWorld } = await import(
     './docker/docker.js'
   );
-  const { Journal } = await import('./ipam/journal.js');
   const state = new DockerState(Journal.open(join(config.stateDir, 'runtime', 'docker')));
   if (state.damaged > 0) log.warn({ lines: state.damaged }, 'the journal for Docker was damaged; repaired');
   const api = new DockerApi(config.dockerApi);

@@ -1,11 +1,17 @@
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { packageRoot } from '../../loader/paths.js';
 import { SluiceError } from '../../policy/errors.js';
 import { reasonOf } from '../http/api.js';
 import { syncFolder, writeAtomically } from '../state/files.js';
 
 /** Name of the plugin's file, and `type` in network configurations. */
 export const PLUGIN = 'sluice-cni';
+
+/** The plugin's binary that the package ships. */
+export function pluginPath(): string {
+  return join(packageRoot(), 'dist', 'cni', PLUGIN);
+}
 
 /** What a runtime asks the plugin for when the configuration says so. */
 export const CAPABILITIES = {

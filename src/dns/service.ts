@@ -1,4 +1,6 @@
+import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { packageRoot } from '../../loader/paths.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { Logger } from '../log.js';
 import type { NameChange, NamedNetwork, NamedObject, NamedService } from './names.js';
@@ -101,7 +103,7 @@ export class DnsService {
 
   #start(): void {
     if (this.#closed || this.#worker !== undefined) return;
-    const worker = new Worker(new URL('./worker.js', import.meta.url), {
+    const worker = new Worker(join(packageRoot(), 'dist', 'src', 'dns', 'worker.js'), {
       workerData: this.#data,
       name: 'dns',
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP },

@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { packageRoot } from '../../loader/paths.js';
 import { SluiceError } from '../../policy/errors.js';
 import { writeAtomically } from '../state/files.js';
 
 /** Folder that is installed with the program: units of systemd and the first settings. */
-const DEPLOY = fileURLToPath(new URL('../../../deploy/', import.meta.url));
+const DEPLOY = join(packageRoot(), 'deploy');
 const UNITS = ['sluice-boot.service', 'sluice.service'] as const;
 const UNIT_FOLDER = 'etc/systemd/system';
 const PACKAGED = ['lib/systemd/system', 'usr/lib/systemd/system'] as const;

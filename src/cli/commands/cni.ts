@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { SluiceError } from '../../../policy/errors.js';
+import { DEFAULT_CNI_SOCKET } from '../../config.js';
 import type { CliContext } from '../context.js';
 import { collect } from '../context.js';
 import { CONFIG_FILES, sections } from '../help.js';
@@ -106,10 +106,8 @@ function installCommand(context: CliContext): Command {
         const wait = Number(options.wait);
         if (!(wait >= 0 && wait <= 3600)) throw new UsageError('--wait must be from 0 to 3600 seconds');
         const { loadConfig } = await import('../../main.js');
-        const { installBinary, installList, listFile, listText, pluginConfig, PLUGIN } = await import(
-          '../../cni/install.js'
-        );
-        const { DEFAULT_CNI_SOCKET } = await import('../../config.js');
+        const { installBinary, installList, listFile, listText, pluginConfig, pluginPath, PLUGIN } =
+          await import('../../cni/install.js');
         const socket = loadConfig(options.config).cniSocket;
         if (socket === '') throw SluiceError.of('SLU5103', {});
         const list = {
@@ -119,8 +117,7 @@ function installCommand(context: CliContext): Command {
           ...(socket === DEFAULT_CNI_SOCKET ? {} : { socket }),
           ...(options.podmanSocket === undefined ? {} : { podman: options.podmanSocket }),
         };
-        const source = fileURLToPath(new URL(`../../../cni/${PLUGIN}`, import.meta.url));
-        installBinary(source, options);
+        installBinary(pluginPath(), options);
         await waitUntilReady(socket, { cniVersion: '1.1.0', name, ...pluginConfig(list) }, wait);
         installList(listText(list), options);
         print(context.io.stdout, `${join(options.binDir, PLUGIN)} installed`, `${listFile(options)} written`);

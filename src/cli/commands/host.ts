@@ -1,5 +1,4 @@
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import type { CliContext } from '../context.js';
 import { CONFIG_FILES, sections } from '../help.js';
@@ -51,7 +50,8 @@ function installCommand(context: CliContext): Command {
     .action(
       context.action<RootOption & { readonly start: boolean }>(async ({ root, start }) => {
         const { installHost } = await import('../../host/install.js');
-        const program = fileURLToPath(new URL('../../../../bin/sluice', import.meta.url));
+        const { packageRoot } = await import('../../../loader/paths.js');
+        const program = join(packageRoot(), 'bin', 'sluice');
         print(
           context.io.stdout,
           ...installHost({
