@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { EndpointFlag } from '../loader/abi/gen/types.gen.js';
+import { SockDiag } from '../loader/netlink/sock-diag.js';
 import { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
@@ -25,7 +26,6 @@ import { StaleSockets } from './dataplane/stale-sockets.js';
 import { Watcher } from './dataplane/watcher.js';
 import { PolicyDiffer } from './diff/diff.js';
 import { NameFeed } from './dns/feed.js';
-import { HostResolvers } from './dns/resolv-conf.js';
 import { Domains } from './domains/domains.js';
 import { Learned } from './domains/learned.js';
 import type {
@@ -280,7 +280,7 @@ class AgentEngine implements RuntimeEngine {
       exclusive: (work) => this.#exclusive(work),
       change: (change, write) => this.#reconciler.changeInputs(change, write),
       host: this.#host,
-      resolvers: new HostResolvers(),
+      openDiag: () => SockDiag.open(),
     });
     this.#kernel.attachments.marksOf = (spec) =>
       this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);

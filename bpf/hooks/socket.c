@@ -198,16 +198,21 @@ static __always_inline int to_container(struct bpf_sock_addr *ctx, const struct 
 	return SOCKET_TRANSLATED;
 }
 
-/* A question of the host goes to the agent, which passes on what it has learned; without an agent, to the server. */
+/*
+ * A question of the host goes to the agent, which asks the same server (it finds it in `sockets`) and passes on what it
+ * has learned; without an agent, to the server. What a name server sends from its own port is no question.
+ */
 static __always_inline int to_names(struct bpf_sock_addr *ctx, const struct socket_owner *o,
 				    struct ip_addr *addr, __be16 *port)
 {
-	struct name_server_key k = {.addr = *addr, .port = *port};
+	struct name_server_key k = {.port = *port};
 	struct name_server *n;
 	struct ip_addr to = {};
 
 	if (!o->host || (k.port != bpf_htons(53) && k.port != bpf_htons(NAMES_DIRECT_PORT)))
 		return SOCKET_AS_IS;
+	if (addr_is_v4(addr))
+		addr_set_v4(&k.addr, 0);
 	n = bpf_map_lookup_elem(&name_servers, &k);
 	if (!n)
 		return SOCKET_AS_IS;
@@ -219,7 +224,8 @@ static __always_inline int to_names(struct bpf_sock_addr *ctx, const struct sock
 		addr_set_v4(&to, bpf_htonl(0x7f000001));
 	else
 		to.w[3] = bpf_htonl(1);
-	if ((ctx->sk && ctx->sk->bound_dev_if) || !host_listens(ctx, &to, n->port))
+	if ((ctx->sk && (ctx->sk->bound_dev_if || ctx->sk->src_port == 53)) ||
+	    !host_listens(ctx, &to, n->port))
 		return SOCKET_AS_IS;
 	remember(bpf_get_socket_cookie(ctx), o, 0, (__u8)ctx->protocol, addr, *port, &to, n->port, false);
 	*addr = to;

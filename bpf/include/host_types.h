@@ -61,24 +61,35 @@ struct host_state {
 	__u32 count4; /* prefix lengths in use in host_prefixes, longest first */
 	__u32 count6;
 	__u32 anchors4; /* bit i: host_lines has prefixes whose anchor is HOST_ANCHOR_BITS * (HOST_ANCHORS - 1 - i) bits */
+	__u32 last_line
+		[2]; /* of host_lines, by the lowest bit of the generation: lines in use - 1, a power of two less 1 */
 	__u8 lengths4[HOST_LENGTHS4]; /* 0 to 32 */
 	__u8 lengths6[HOST_LENGTHS6]; /* 0 to 128 */
 	__u8 pad[2];
 };
 
 /*
- * IPv4 prefixes, 64 bytes of them that are looked at together: those that begin with the same 24 bits, and others with
- * the same hash. Shorter prefixes go by their first 16, 8 or 0 bits. What finds no room is in host_prefixes, and the
- * line says so. Number of the line in the array: hash, in the half of the array of the generation's lowest bit.
+ * IPv4 prefixes, 64 bytes of them that are looked at together: those that begin with the same 24 bits, their anchor,
+ * and others that share the line by its hash. Shorter prefixes have anchors of 16, 8 or 0 bits. What finds no room is
+ * in host_prefixes, and the line says so. The array has a half for each value of the generation's lowest bit.
+ *
+ * The hash of an anchor is one to one (HOST_HASH_BITS of it: the anchor and which of the four it is). Its lowest bits
+ * are the number of the line; of the others, HOST_TAG_BITS stand in the entry, so that no other anchor is like it:
+ *
+ *   HOST_TAG_BITS   the hash without its lowest HOST_HASH_BITS - HOST_TAG_BITS
+ *   9               the bits of the prefix after its anchor, a 1, zeros
+ *   HOST_CLASS_BITS class
  */
 #define HOST_ANCHORS 4
 #define HOST_ANCHOR_BITS 8
-#define HOST_LINE_ENTRIES 7
+#define HOST_HASH_BITS 26
+#define HOST_TAG_BITS 12
+#define HOST_CLASS_BITS 11
+#define HOST_LINE_ENTRIES 15
 
 struct host_line {
-	/* Low half: address, host byte order; high half: prefix length << 26 | class; 0: empty. */
-	__u64 entries[HOST_LINE_ENTRIES];
-	__u64 spilled; /* how many found no room */
+	__u32 entries[HOST_LINE_ENTRIES]; /* 0: empty */
+	__u32 spilled; /* how many found no room */
 };
 
 /* An exact prefix: a look-up tries each length in use, so its cost does not depend on how many prefixes there are. */

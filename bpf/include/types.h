@@ -370,9 +370,9 @@ enum socket_direction {
 	SOCKET_FORWARD = 1, /* UDP: key has what the program asked for, value the backend */
 };
 
-/* A name server that processes of the host ask, while HostPolicies have domain names. */
+/* Where questions of the host's processes go, to any server, while HostPolicies have domain names. */
 struct name_server_key {
-	struct ip_addr addr;
+	struct ip_addr addr; /* 0.0.0.0 (v4-mapped) or ::, for the family */
 	__be16 port; /* 53, or NAMES_DIRECT_PORT: the agent's own questions */
 	__u8 pad[2];
 };

@@ -11,7 +11,7 @@
 MAP(host_flows, BPF_MAP_TYPE_LRU_HASH, struct host_flow_key, struct host_flow, 65536, 0);
 MAP(host_fresh, BPF_MAP_TYPE_LRU_HASH, struct host_flow_key, struct host_flow, 32768, 0);
 /* Class of a prefix: which of the rules' peers contain it. IPv4 is in lines, as far as there is room. */
-const volatile __u32 cfg_host_lines = 32768; /* of one generation, a power of two */
+const volatile __u32 cfg_host_lines = 32768; /* room for lines of one generation, a power of two */
 MAP(host_lines, BPF_MAP_TYPE_ARRAY, __u32, struct host_line, 65536, BPF_F_MMAPABLE);
 MAP(host_prefixes, BPF_MAP_TYPE_HASH, struct host_prefix_key, __u32, 262144, BPF_F_NO_PREALLOC);
 /* As policy_peers and policy_ports; the key's identity is a class, 0: of no prefix. */

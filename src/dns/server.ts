@@ -1,17 +1,29 @@
 import { createSocket, type Socket } from 'node:dgram';
-import { createServer, isIPv6, type Server, type Socket as Stream } from 'node:net';
+import { connect, createServer, isIPv6, type Server, type Socket as Stream } from 'node:net';
 import type { Answer } from 'dns-packet';
 import { canonicalAddress } from '../../policy/address.js';
 import type { Forwarder, Upstream } from './forwarder.js';
 import type { NameTable } from './names.js';
 import type { DnsAnswer, DnsQuestion } from './watch.js';
-import { addressesIn, answer, fitUdp, type Query, RCODE, readQuery, reverseAddress, TTL } from './wire.js';
+import {
+  addressesIn,
+  answer,
+  fitUdp,
+  isTransfer,
+  type Query,
+  RCODE,
+  readQuery,
+  reverseAddress,
+  TTL,
+} from './wire.js';
 
 /** TCP: connections in all, of one client, questions under way on one, and milliseconds for a whole question. */
 const MAX_STREAMS = 256;
 const MAX_STREAMS_CLIENT = 32;
 const MAX_PIPELINE = 32;
 const IDLE = 10_000;
+/** Of a zone transfer, without a byte. */
+const TRANSFER_IDLE = 60_000;
 const MAX_MESSAGE = 65_535;
 const DNS_PORT = 53;
 
@@ -43,8 +55,8 @@ export interface Watch {
   /** Undefined: it was meant for the gateway. */
   readonly serverOf: (question: DnsQuestion) => Promise<string | undefined>;
   readonly learn: (answer: DnsAnswer) => Promise<void>;
-  /** The servers that processes of the host ask. */
-  readonly hostServers: () => readonly Upstream[];
+  /** Whom to ask for a process of the host that asked this server; undefined: that is not known. */
+  readonly hostServers: (asked: string | undefined) => readonly Upstream[];
 }
 
 /** A question and the name server that it came to. */
@@ -139,6 +151,8 @@ export class DnsServer {
     const { network, client, tcp } = from;
     const read = readQuery(message);
     if (!('query' in read)) {
+      if (network === HOST_NETWORK && 'reply' in read && this.#watch !== undefined)
+        return this.#asIs(message, from, read.reply, this.#watch);
       this.counters.invalid++;
       return 'reply' in read ? read.reply : undefined;
     }
@@ -162,14 +176,14 @@ export class DnsServer {
     const { network, client, tcp, gateway, port } = from;
     const sized = (bytes: Buffer): Buffer => (tcp ? bytes : fitUdp(bytes, query));
     const isHost = network === HOST_NETWORK;
-    const server = isHost ? undefined : await watch.serverOf({ gateway, client, port, tcp });
+    const server = await watch.serverOf({ gateway, client, port, tcp });
     const local = isHost || server !== undefined ? undefined : this.#local(query, network, client);
     if (local !== undefined) {
       this.counters.local++;
       return sized(local);
     }
     const asked = server === undefined ? undefined : [{ address: server, port: DNS_PORT }];
-    const servers = isHost ? watch.hostServers() : asked;
+    const servers = isHost ? watch.hostServers(server) : asked;
     const reply = await watch.forwarder.ask(message, client, tcp, servers);
     if (reply === undefined) {
       this.counters.failed++;
@@ -179,6 +193,33 @@ export class DnsServer {
     const found = addressesIn(reply, query.name);
     if (found.addresses.length > 0) await watch.learn(found);
     return sized(reply);
+  }
+
+  /** What a process of the host sends a server and is no plain question: an update, a notification, another class. */
+  async #asIs(
+    message: Buffer,
+    { client, tcp, gateway, port }: From,
+    failed: Buffer,
+    watch: Watch,
+  ): Promise<Buffer> {
+    const servers = watch.hostServers(await watch.serverOf({ gateway, client, port, tcp }));
+    const reply = await watch.forwarder.ask(message, client, tcp, servers);
+    if (reply === undefined) this.counters.failed++;
+    else this.counters.forwarded++;
+    return reply ?? failed;
+  }
+
+  /** A zone transfer has many answers: from here on the connection is one to the server that was asked. */
+  async #relay(stream: Stream, pending: Buffer, question: DnsQuestion, watch: Watch): Promise<void> {
+    const [server] = watch.hostServers(await watch.serverOf(question));
+    if (server === undefined || stream.destroyed) return void stream.destroy();
+    const to = connect({ host: server.address, port: server.port });
+    to.on('error', () => stream.destroy());
+    to.once('close', () => stream.end());
+    stream.once('close', () => to.destroy());
+    to.write(pending);
+    stream.pipe(to);
+    to.pipe(stream);
   }
 
   #local(query: Query, network: string, client: string): Buffer | undefined {
@@ -249,6 +290,14 @@ export class DnsServer {
         const length = pending.readUInt16BE(0);
         if (pending.length < length + 2) break;
         const message = Buffer.from(pending.subarray(2, length + 2));
+        if (network === HOST_NETWORK && this.#watch !== undefined && isTransfer(message)) {
+          clearTimeout(timer);
+          stream.pause();
+          stream.setTimeout(TRANSFER_IDLE, () => stream.destroy());
+          stream.removeAllListeners('data').removeAllListeners('drain');
+          void this.#relay(stream, pending, { gateway, client, port, tcp: true }, this.#watch);
+          return;
+        }
         pending = pending.subarray(length + 2);
         timer.refresh();
         const reply = this.#answer(message, { network, gateway, client, port, tcp: true });

@@ -38,6 +38,15 @@ const OPCODE = 0x7800;
 /** Zone transfers are not forwarded (RFC 5936, RFC 1995). */
 const TRANSFERS: ReadonlySet<string> = new Set(['AXFR', 'IXFR']);
 
+const QTYPES_OF_TRANSFERS: ReadonlySet<number> = new Set([251, 252]);
+
+/** Whether a message asks for a zone. Never throws. */
+export function isTransfer(message: Buffer): boolean {
+  let at = HEADER_BYTES;
+  while (at < message.length && message[at] !== 0) at += (message[at] ?? 0) + 1;
+  return at + 2 < message.length && QTYPES_OF_TRANSFERS.has(message.readUInt16BE(at + 1));
+}
+
 /** A question that can be answered. */
 export interface Query {
   readonly id: number;

@@ -10,7 +10,7 @@ import { HostResolvers } from './resolv-conf.js';
 import { DnsServer, HOST_NETWORK, type Listener } from './server.js';
 
 const PORT = 53;
-/** Of the host's name servers: the agent's own questions, which do not come back to it (NAMES_DIRECT_PORT). */
+/** Of name servers of the host: the agent's own questions, which do not come back to it (NAMES_DIRECT_PORT). */
 const DIRECT_PORT = 1;
 const LOOPBACKS = { v4: '127.0.0.1', v6: '::1' } as const;
 /** Milliseconds after which an address that was taken is tried again. */
@@ -45,7 +45,15 @@ const server: DnsServer = new DnsServer(names, new Forwarder(hosts), {
   forwarder: new Forwarder(hosts, WATCHED),
   watches: (client) => watched.has(client),
   serverOf: (question) => askAgent((id) => ({ type: 'whom', id, question })),
-  hostServers: () => host.servers().map((address) => ({ address, port: DIRECT_PORT })),
+  hostServers: (asked) => {
+    const known = host.servers();
+    // The zone of a link-local address is known from resolv.conf alone.
+    const isAsked = (address: string): boolean => address.split('%')[0] === asked;
+    const others = known.filter((address) => !isAsked(address));
+    const first = asked === undefined ? [] : (known.filter(isAsked).slice(0, 1) as readonly string[]);
+    const servers = asked === undefined || first.length > 0 ? [...first, ...others] : [asked];
+    return servers.map((address) => ({ address, port: DIRECT_PORT }));
+  },
   learn: async (answer) => void (await askAgent((id) => ({ type: 'learn', id, answer }))),
 });
 const failing = new Map<string, string>();

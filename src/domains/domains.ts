@@ -1,4 +1,5 @@
 import { FlowFlag } from '../../loader/abi/gen/types.gen.js';
+import type { SockDiag } from '../../loader/netlink/sock-diag.js';
 import { formatAddress, parseAddress } from '../../policy/address.js';
 import type { CompilerChange, NodeInput } from '../../policy/compile/types.js';
 import { matchingPatterns } from '../../policy/domains.js';
@@ -10,7 +11,6 @@ import type {
 import { selects } from '../../policy/select.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { Rollback } from '../dataplane/rollback.js';
-import type { HostResolvers } from '../dns/resolv-conf.js';
 import type { DnsAnswer, DnsQuestion, HostPorts, NameWatcher } from '../dns/watch.js';
 import { FLOW_IF } from '../explain/flow-if.js';
 import { PROTOCOLS } from '../flows/protocols.js';
@@ -22,8 +22,6 @@ import { HostServers } from './host-servers.js';
 import type { Learned } from './learned.js';
 
 const SWEEP_MS = 30_000;
-/** Between two looks at the host's resolv.conf, while its questions are watched. */
-const SERVERS_MS = 2000;
 const DNS_PORT = 53;
 const NAMESPACE_LABEL = 'kubernetes.io/metadata.name';
 
@@ -35,8 +33,8 @@ interface Parts {
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /** Brings inputs of the compiler into force, and what `write` does with them; all or nothing. */
   readonly change: (change: CompilerChange, write: (undo: Rollback) => void) => void;
-  /** The name servers that processes of the host ask. */
-  readonly resolvers: Pick<HostResolvers, 'servers'>;
+  /** The kernel's socket diagnosis, for the host. */
+  readonly openDiag: () => SockDiag;
   /** The rules of the host itself. */
   readonly host: {
     /** Addresses that join and leave patterns; they are in force when this returns. */
@@ -71,7 +69,6 @@ export class Domains implements NameWatcher {
   readonly #onHost = new Map<string, string>();
   #watchHost: (wanted: boolean) => Promise<void> = () => Promise.resolve();
   readonly #servers: HostServers;
-  #serversTimer: NodeJS.Timeout | undefined;
   #watch: (clients: readonly string[]) => Promise<void> = () => Promise.resolve();
   #queue: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -79,7 +76,7 @@ export class Domains implements NameWatcher {
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    this.#servers = new HostServers(parts.kernel.loaded.maps.name_servers, parts.resolvers);
+    this.#servers = new HostServers(parts.kernel.loaded.maps, parts.openDiag);
   }
 
   /** What was learned before, in force before any policy is: the objects are staged. */
@@ -97,15 +94,10 @@ export class Domains implements NameWatcher {
     this.#timer = setInterval(() => {
       void this.#parts.exclusive(async () => this.#sweep()).catch(onError);
     }, SWEEP_MS).unref();
-    this.#serversTimer = setInterval(() => {
-      if (this.#hostPatterns.size === 0) return;
-      void this.#parts.exclusive(async () => this.#servers.refresh()).catch(onError);
-    }, SERVERS_MS).unref();
   }
 
   close(): void {
     clearInterval(this.#timer);
-    clearInterval(this.#serversTimer);
     this.#servers.close();
     for (const { done } of this.#queue.splice(0)) done();
     this.#parts.learned.close();
@@ -177,8 +169,10 @@ export class Domains implements NameWatcher {
     this.#servers.ports = ports;
   }
 
-  /** NameWatcher: the flow's entry knows whom the container has asked. */
-  serverOf({ gateway, client, port, tcp }: DnsQuestion): string | undefined {
+  /** NameWatcher: the flow's entry knows whom the container has asked, and the socket whom the host has. */
+  serverOf(question: DnsQuestion): string | undefined {
+    const { gateway, client, port, tcp } = question;
+    if (isLoopback(gateway)) return this.#servers.serverOf(question);
     const entry = this.#parts.kernel.loaded.maps.flows.get({
       saddr: parseAddress(gateway),
       daddr: parseAddress(client),
@@ -392,6 +386,11 @@ function patternsOf(policies: readonly PolicyWithNames[]): Set<string> {
     for (const { peers } of egress)
       for (const peer of peers) if (peer.type === 'domain') patterns.add(peer.pattern);
   return patterns;
+}
+
+/** Where the name service answers the host itself. */
+function isLoopback(address: string): boolean {
+  return address === '::1' || address.startsWith('127.');
 }
 
 /** No node has such a name. */

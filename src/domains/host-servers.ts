@@ -1,50 +1,68 @@
-import { parseAddress } from '../../policy/address.js';
+import type { SockDiag } from '../../loader/netlink/sock-diag.js';
+import { formatAddress, parseAddress } from '../../policy/address.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
-import type { HostResolvers } from '../dns/resolv-conf.js';
-import type { HostPorts } from '../dns/watch.js';
+import type { DnsQuestion, HostPorts } from '../dns/watch.js';
+import { PROTOCOLS } from '../flows/protocols.js';
 
 const DNS_PORT = 53;
 /** NAMES_DIRECT_PORT (bpf/include/types.h). */
 const DIRECT_PORT = 1;
+const FAMILIES = [
+  { family: 'v4', any: parseAddress('0.0.0.0') },
+  { family: 'v6', any: parseAddress('::') },
+] as const;
 
-/** `name_servers`: questions of the host to the servers in its resolv.conf go where the name service answers it. */
+/** `name_servers`: questions of the host's processes, to any server, go where the name service answers them. */
 export class HostServers {
-  readonly #map: KernelMaps['name_servers'];
-  readonly #resolvers: Pick<HostResolvers, 'servers'>;
+  readonly #maps: Pick<KernelMaps, 'name_servers' | 'sockets'>;
+  readonly #openDiag: () => SockDiag;
+  #diag: SockDiag | undefined;
   #ports: HostPorts = {};
   #closed = false;
 
-  constructor(map: KernelMaps['name_servers'], resolvers: Pick<HostResolvers, 'servers'>) {
-    this.#map = map;
-    this.#resolvers = resolvers;
+  constructor(maps: Pick<KernelMaps, 'name_servers' | 'sockets'>, openDiag: () => SockDiag) {
+    this.#maps = maps;
+    this.#openDiag = openDiag;
   }
 
   set ports(ports: HostPorts) {
     this.#ports = ports;
-    this.refresh();
+    if (this.#closed) return;
+    const { name_servers } = this.#maps;
+    for (const { family, any: addr } of FAMILIES) {
+      const port = ports[family];
+      if (port === undefined) {
+        for (const [key] of [...name_servers.entries()])
+          if (Buffer.compare(key.addr, addr) === 0) name_servers.delete(key);
+        continue;
+      }
+      // First the way that the agent's own questions take.
+      name_servers.set({ addr, port: DIRECT_PORT }, { port: DNS_PORT, local: 0 });
+      name_servers.set({ addr, port: DNS_PORT }, { port, local: 1 });
+    }
+  }
+
+  /** The server that a process of the host asked: its socket remembers. Undefined: that is not known (any more). */
+  serverOf({ gateway, client, port, tcp }: DnsQuestion): string | undefined {
+    const own = gateway.includes(':') ? this.#ports.v6 : this.#ports.v4;
+    if (own === undefined) return undefined;
+    this.#diag ??= this.#openDiag();
+    const proto = tcp ? PROTOCOLS.TCP : PROTOCOLS.UDP;
+    const addr = parseAddress(gateway);
+    const cookie = this.#diag.cookieOf(
+      proto,
+      { address: parseAddress(client), port },
+      { address: addr, port: own },
+    );
+    if (cookie === undefined) return undefined;
+    const origin = this.#maps.sockets.get({ cookie, addr, port: own, direction: 0, proto });
+    return origin === undefined ? undefined : formatAddress(origin.addr);
   }
 
   /** The map is left as it is from now on: the name service may end after it. */
   close(): void {
     this.#closed = true;
-  }
-
-  /** Follows the file. */
-  refresh(): void {
-    if (this.#closed) return;
-    const { v4, v6 } = this.#ports;
-    const wanted = new Set<string>();
-    for (const server of v4 === undefined && v6 === undefined ? [] : this.#resolvers.servers()) {
-      const [text = ''] = server.split('%');
-      const port = text.includes(':') ? v6 : v4;
-      if (port === undefined) continue;
-      const addr = parseAddress(text);
-      // First the way that the agent's own questions take.
-      this.#map.set({ addr, port: DIRECT_PORT }, { port: DNS_PORT, local: 0 });
-      this.#map.set({ addr, port: DNS_PORT }, { port, local: 1 });
-      wanted.add(Buffer.from(addr).toString('hex'));
-    }
-    for (const [key] of [...this.#map.entries()])
-      if (!wanted.has(Buffer.from(key.addr).toString('hex'))) this.#map.delete(key);
+    this.#diag?.close();
+    this.#diag = undefined;
   }
 }

@@ -6,8 +6,9 @@ const PANIC = 1;
 const GENERATION = 2;
 const COUNT = { 4: 3, 6: 4 } as const;
 const ANCHORS = 5;
-const WORDS = 6;
-const LENGTHS = { 4: 24, 6: 57 } as const;
+const LAST_LINE = 6;
+const WORDS = 8;
+const LENGTHS = { 4: 32, 6: 65 } as const;
 
 /** Numbers of enum host_panic. */
 export const PANIC_MODES = { none: 0, open: 1, close: 2 } as const;
@@ -59,6 +60,11 @@ export class HostStateMemory {
   /** Removes the anchors that no prefix has any more. */
   keepAnchors(bits: number): void {
     Atomics.and(this.#words, ANCHORS, bits);
+  }
+
+  /** Lines of a generation that are in use: a power of two. They must have been filled. */
+  setLines(generation: number, lines: number): void {
+    Atomics.store(this.#words, LAST_LINE + (generation & 1), lines - 1);
   }
 
   lengths(family: 4 | 6): number[] {

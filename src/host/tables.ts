@@ -38,6 +38,13 @@ interface LiveSet {
   readonly entries: Map<number, Entry>;
 }
 
+interface LiveClass {
+  /** In the kernel: small, because entries of lines have little room. */
+  readonly number: number;
+  /** How many prefixes have it. */
+  prefixes: number;
+}
+
 interface Entry {
   readonly text: string;
   readonly verdict: number;
@@ -66,10 +73,10 @@ export class HostTables {
   readonly #generation: number;
   readonly prefixes = new PrefixTable();
   readonly #lines: HostLines;
-  /** IPv4 prefixes that found no room in their line. */
-  readonly #spilled = new Set<number>();
-  /** How many prefixes have a class. */
-  readonly #classes = new Map<number, number>();
+  /** Classes that prefixes have. */
+  readonly #classes = new Map<number, LiveClass>();
+  /** Numbers that are given out again, those that are free for the longest time first. */
+  readonly #freeClasses: number[] = [];
   readonly #sets = new Map<string, LiveSet>();
   readonly #profiles = new Map<string, Profile>();
   readonly #peers = new Map<string, number>();
@@ -80,6 +87,7 @@ export class HostTables {
   #nextSet: number;
   #nextProfile: number;
   #nextPeer = 1;
+  #nextClass = 1;
   /** Until it is in force, an earlier agent's generation is. */
   #switched = false;
 
@@ -90,7 +98,7 @@ export class HostTables {
     // An agent that ended before it switched may have left something of this generation.
     const own = [...maps.host_prefixes.entries()].filter(([key]) => key.generation === this.#generation);
     maps.host_prefixes.deleteBatch(own.map(([key]) => key));
-    this.#lines = new HostLines(maps.host_lines, this.#generation);
+    this.#lines = new HostLines(maps.host_lines, state, this.#generation);
     let [set, profile] = [0, 0];
     for (const [key, value] of maps.host_peers.entries()) {
       set = Math.max(set, key.set);
@@ -258,14 +266,14 @@ export class HostTables {
     const profile = rows.length === 0 ? 0 : this.#profile(rowsText, rows);
     const verdict = rows.length === 0 ? decision.verdict : Verdict.Ports;
     this.#maps.host_peers.set(
-      { set: set.number, identity: peerClass },
+      { set: set.number, identity: this.#classNumber(peerClass) },
       { profile, rule: decision.rule, verdict },
     );
     set.entries.set(peerClass, { text, verdict, rule: decision.rule, profile });
   }
 
   #dropEntry(set: LiveSet, peerClass: number, entry: Entry): void {
-    this.#maps.host_peers.delete({ set: set.number, identity: peerClass });
+    this.#maps.host_peers.delete({ set: set.number, identity: this.#classNumber(peerClass) });
     set.entries.delete(peerClass);
     if (entry.profile === 0) return;
     for (const [key, profile] of this.#profiles) {
@@ -273,6 +281,11 @@ export class HostTables {
       for (const row of profile.rows) this.#maps.host_ports.delete(portKey(profile.number, row));
       this.#profiles.delete(key);
     }
+  }
+
+  /** 0: of no prefix. */
+  #classNumber(peerClass: number): number {
+    return this.#classes.get(peerClass)?.number ?? 0;
   }
 
   #profile(key: string, rows: readonly PortTableRow[]): number {
@@ -297,7 +310,9 @@ export class HostTables {
     for (const [key] of set) lengths[typeof key === 'number' ? 4 : 6].add(lengthOf(key));
     for (const family of [4, 6] as const) this.#state.addLengths(family, lengths[family]);
     const { host_prefixes } = this.#maps;
-    if (set.length > 0) host_prefixes.setBatch(set.map(([key, now]) => [this.#prefixKey(key), now]));
+    if (set.length > 0)
+      host_prefixes.setBatch(set.map(([key, now]) => [this.#prefixKey(key), this.#classNumber(now)]));
+    for (const [key] of set) if (typeof key === 'number') this.#lines.delete(key);
     if (gone.length > 0) host_prefixes.deleteBatch(gone.map(([key]) => this.#prefixKey(key)));
     for (const changes of [v4, v6]) this.#dropClasses(changes);
     if (!this.#switched) return;
@@ -310,7 +325,8 @@ export class HostTables {
     let last = 0;
     let count = 0;
     const add = (): void => {
-      if (last !== 0) this.#classes.set(last, (this.#classes.get(last) ?? 0) + count);
+      const known = this.#classes.get(last);
+      if (known !== undefined) known.prefixes += count;
     };
     for (const peerClass of now) {
       if (peerClass === last) {
@@ -320,7 +336,8 @@ export class HostTables {
       add();
       [last, count] = [peerClass, 1];
       if (peerClass === 0 || this.#classes.has(peerClass)) continue;
-      this.#classes.set(peerClass, 0);
+      const number = this.#freeClasses.shift() ?? this.#nextClass++;
+      this.#classes.set(peerClass, { number, prefixes: 0 });
       for (const live of this.#sets.values()) this.#addEntry(live, peerClass);
     }
     add();
@@ -329,15 +346,14 @@ export class HostTables {
   /** Classes that prefixes had before, and perhaps none has now. */
   #dropClasses({ before }: ClassChanges<PrefixKey>): void {
     for (const peerClass of before) {
-      if (peerClass === 0) continue;
-      const left = (this.#classes.get(peerClass) ?? 0) - 1;
-      this.#classes.set(peerClass, left);
-      if (left > 0) continue;
-      this.#classes.delete(peerClass);
+      const known = this.#classes.get(peerClass);
+      if (known === undefined || --known.prefixes > 0) continue;
       for (const live of this.#sets.values()) {
         const entry = live.entries.get(peerClass);
         if (entry !== undefined) this.#dropEntry(live, peerClass, entry);
       }
+      this.#classes.delete(peerClass);
+      this.#freeClasses.push(known.number);
     }
   }
 
@@ -346,20 +362,24 @@ export class HostTables {
     let anchors = 0;
     for (const key of keys) anchors |= 1 << anchorOf(lengthOf(key));
     this.#state.addAnchors(anchors);
+    this.#lines.reserve(this.prefixes.size);
+    const { spilled } = this.#lines;
     const rest: [number, number][] = [];
+    let last = 0;
+    let number = 0;
     for (let i = 0; i < keys.length; i++) {
       const [key = 0, peerClass = 0] = [keys[i], now[i]];
-      if (this.#spilled.size > 0 && this.#spilled.has(key)) {
-        rest.push([key, peerClass]);
-        if (peerClass !== 0) continue;
-        this.#spilled.delete(key);
-        this.#lines.spill(key, -1);
-      } else if (peerClass === 0) {
+      if (peerClass !== last) {
+        last = peerClass;
+        number = this.#classNumber(peerClass);
+      }
+      if (peerClass !== 0) {
+        if (!this.#lines.set(key, number)) rest.push([key, peerClass]);
+      } else if (spilled.has(key)) {
+        rest.push([key, 0]);
+        this.#lines.forget(key);
+      } else {
         this.#lines.delete(key);
-      } else if (!this.#lines.set(key, peerClass)) {
-        rest.push([key, peerClass]);
-        this.#spilled.add(key);
-        this.#lines.spill(key, 1);
       }
     }
     return rest;
@@ -374,7 +394,7 @@ export class HostTables {
     let anchors = 0;
     for (const length of this.prefixes.lengths(4)) anchors |= 1 << anchorOf(length);
     this.#state.keepAnchors(anchors);
-    this.#state.keepLengths(4, new Set([...this.#spilled].map(lengthOf)));
+    this.#state.keepLengths(4, new Set([...this.#lines.spilled].map(lengthOf)));
     this.#state.keepLengths(6, new Set(this.prefixes.lengths(6)));
   }
 

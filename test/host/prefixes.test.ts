@@ -16,6 +16,20 @@ beforeAll(() => {
 });
 afterAll(() => bed.close());
 
+/** Whether a first packet from an address (as a number) is dropped. */
+function isDropped(of: HostBed, address: number, sourcePort = 1024): boolean {
+  const data = tcpFrame({
+    sourceMac: Buffer.alloc(6),
+    destinationMac: Buffer.alloc(6),
+    source: [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join('.'),
+    destination: '127.0.0.1',
+    sourcePort,
+    destinationPort: 9,
+    flags: TCP.syn,
+  });
+  return of.ingress.testRun({ data }).retval === TC_ACT_SHOT;
+}
+
 /** A generator that gives the same numbers in every run (Marsaglia's xorshift). */
 function numbers(seed: number): (below: number) => number {
   let state = seed;
@@ -65,22 +79,11 @@ it('is that of the longest prefix, also where lines are full and in any order of
     }
     for (let n = 0; n < 200; n++) {
       const one = random(20) === 0 ? random(2 ** 30) : address();
-      const source = [24, 16, 8, 0].map((shift) => (one >>> shift) & 255).join('.');
-      const data = tcpFrame({
-        sourceMac: Buffer.alloc(6),
-        destinationMac: Buffer.alloc(6),
-        source,
-        destination: '127.0.0.1',
-        sourcePort: 1024 + (port++ % 60_000),
-        destinationPort: 9,
-        flags: TCP.syn,
-      });
       const [allowed, listed] = contents.map((content) => contains(content, one));
       const expected = allowed !== true && listed === true;
       if (expected) denied++;
-      const isDropped = bed.ingress.testRun({ data }).retval === TC_ACT_SHOT;
-      if (isDropped !== expected)
-        expect({ round, source, isDropped }).toEqual({ round, source, isDropped: expected });
+      const dropped = isDropped(bed, one, 1024 + (port++ % 60_000));
+      if (dropped !== expected) expect({ round, one, dropped }).toEqual({ round, one, dropped: expected });
     }
   }
   expect(denied).toBeGreaterThan(100);
@@ -88,4 +91,57 @@ it('is that of the longest prefix, also where lines are full and in any order of
   // The hash has what lines had no room for.
   const spilled = [...bed.maps.host_prefixes.entries()];
   expect(spilled.length).toBeGreaterThan(0);
+});
+
+it('is found when there are more prefixes than the lines in use have room for', () => {
+  const large = new HostBed();
+  try {
+    large.apply(documents(hostPolicy('deny', { ingress: [{ action: 'Deny', from: [{ list: LISTS[1] }] }] })));
+    const random = numbers(84);
+    const address = (i: number): number => (16 << 24) + i * 161; // a /32 in most /24 networks, two in some
+    const listed = Array.from({ length: 170_000 }, (_, i) => key4(address(i), 32));
+    for (const end of [100_000, 170_000]) {
+      large.changeList(LISTS[1], listed.slice(end === 100_000 ? 0 : 100_000, end));
+      for (let n = 0; n < 300; n++) {
+        const i = random(end);
+        expect([isDropped(large, address(i)), isDropped(large, address(i) + 1)], String(i)).toEqual([
+          true,
+          false,
+        ]);
+      }
+    }
+    const spilled = [...large.maps.host_prefixes.entries()].length;
+    expect(spilled).toBeGreaterThan(0);
+    expect(spilled).toBeLessThan(listed.length / 20);
+    large.changeList(LISTS[1], [], listed.slice(1));
+    expect([0, 1, 99_000].map((i) => isDropped(large, address(i)))).toEqual([true, false, false]);
+    expect([...large.maps.host_prefixes.entries()]).toEqual([]);
+  } finally {
+    large.close();
+  }
+});
+
+it('is found when there are more classes than lines have room for', () => {
+  const many = new HostBed(1, 16_384);
+  try {
+    many.apply(documents(hostPolicy('deny', { ingress: [{ action: 'Deny', from: [{ list: LISTS[1] }] }] })));
+    const [early, late] = [(10 << 24) + 1, (11 << 24) + 1];
+    many.changeList(LISTS[1], [key4(early, 32)]);
+    const others = Array.from({ length: 2100 }, (_, i) => ({
+      peer: many.tables.peer(`list /list/${i}`),
+      added: [key4((12 << 24) + (i << 8), 24)],
+      removed: [],
+    }));
+    many.tables.change(others);
+    many.changeList(LISTS[1], [key4(late, 32)]);
+    many.changeList('/list/both', [key4(early, 32)]);
+    expect([early, late, late + 1].map((one) => isDropped(many, one))).toEqual([true, true, false]);
+    many.changeList(LISTS[1], [], [key4(early, 32)]);
+    expect([early, late].map((one) => isDropped(many, one))).toEqual([false, true]);
+    many.tables.change(others.map(({ peer, added }) => ({ peer, added: [], removed: added })));
+    many.changeList(LISTS[1], [key4(early, 32)]);
+    expect([early, late, (12 << 24) + 1].map((one) => isDropped(many, one))).toEqual([true, true, false]);
+  } finally {
+    many.close();
+  }
 });

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A name server with a web server behind every address, and a client that resolves and connects at once.
 
-    names.py serve ADDRESS          answers on port 53 (UDP) of ADDRESS, and TCP port 80 of every address
+    names.py serve ADDRESS...       answers on port 53 of each ADDRESS, and TCP port 80 of every address
     names.py connect SERVER NAME... one line of JSON: for each name "open", "timeout", "refused" or "no answer"
     names.py count SERVER COUNT FORMAT   the same for FORMAT % 0 to COUNT - 1: {"open": 1000}
     names.py resolve SERVER COUNT FORMAT without connections, many at once: how many were answered
+    names.py tcp SERVER NAME        over TCP, then the zone of NAME: number of messages, of both
     names.py reach ADDRESS PORT     no question: "open", "timeout" or "refused"
 
 The server knows nN.example.com (one address, A and AAAA), aN.example.net (an alias of nN.example.com), mN.example.org (ten
@@ -18,7 +19,8 @@ import struct
 import sys
 import threading
 
-A, CNAME, AAAA = 1, 5, 28
+A, CNAME, AAAA, AXFR = 1, 5, 28, 252
+ZONE_MESSAGES = 3
 
 
 def encode(name):
@@ -72,10 +74,37 @@ def answer(message):
     return head + message[12:end + 4] + b"".join(found or [])
 
 
-def serve(where):
-    questions = socket.socket(socket.AF_INET6 if ":" in where else socket.AF_INET, socket.SOCK_DGRAM)
-    questions.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    questions.bind((where, 53))
+def stream(sock):
+    with sock:
+        while True:
+            head = sock.recv(2, socket.MSG_WAITALL)
+            if len(head) < 2:
+                return
+            message = sock.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL)
+            kind = struct.unpack("!H", message[decode(message, 12)[1]:][:2])[0]
+            reply = answer(message)
+            for _ in range(ZONE_MESSAGES if kind == AXFR else 1):
+                sock.sendall(struct.pack("!H", len(reply)) + reply)
+
+
+def streams(listener):
+    while True:
+        threading.Thread(target=stream, args=(listener.accept()[0],), daemon=True).start()
+
+
+def serve(addresses):
+    sockets = []
+    for where in addresses:
+        family = socket.AF_INET6 if ":" in where else socket.AF_INET
+        questions = socket.socket(family, socket.SOCK_DGRAM)
+        questions.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        questions.bind((where, 53))
+        sockets.append(questions)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((where, 53))
+        listener.listen(16)
+        threading.Thread(target=streams, args=(listener,), daemon=True).start()
     web = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     web.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     web.bind(("::", 80))
@@ -88,8 +117,9 @@ def serve(where):
     threading.Thread(target=accept, daemon=True).start()
     print("ready", flush=True)
     while True:
-        message, sender = questions.recvfrom(1500)
-        questions.sendto(answer(message), sender)
+        for questions in select.select(sockets, [], [])[0]:
+            message, sender = questions.recvfrom(1500)
+            questions.sendto(answer(message), sender)
 
 
 def question(name, number, kind):
@@ -110,6 +140,25 @@ def resolve(server, name, kind=A):
     if struct.unpack("!H", message[6:8])[0] == 0:
         return None
     return socket.inet_ntop(socket.AF_INET6 if kind == AAAA else socket.AF_INET, message[-size:])
+
+
+def over_tcp(server, name):
+    counts = []
+    for kind in (A, AXFR):
+        with socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            sock.connect((server, 53))
+            message = question(name, 7, kind)
+            sock.sendall(struct.pack("!H", len(message)) + message)
+            count = 0
+            while count < (ZONE_MESSAGES if kind == AXFR else 1):
+                head = sock.recv(2, socket.MSG_WAITALL)
+                if len(head) < 2:
+                    break
+                sock.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL)
+                count += 1
+            counts.append(count)
+    return counts
 
 
 def reach(where, port, seconds=0.4):
@@ -153,7 +202,7 @@ def flood(server, count, form):
 
 mode, rest = sys.argv[1], sys.argv[2:]
 if mode == "serve":
-    serve(rest[0])
+    serve(rest)
 elif mode == "connect":
     print(json.dumps([connect(rest[0], name) for name in rest[1:]]))
 elif mode == "count":
@@ -161,5 +210,7 @@ elif mode == "count":
     print(json.dumps({outcome: outcomes.count(outcome) for outcome in set(outcomes)}))
 elif mode == "resolve":
     print(json.dumps(flood(rest[0], int(rest[1]), rest[2])))
+elif mode == "tcp":
+    print(json.dumps(over_tcp(rest[0], rest[1])))
 elif mode == "reach":
     print(json.dumps(reach(rest[0], int(rest[1]))))
