@@ -70,14 +70,6 @@ static __always_inline bool same_source(struct __sk_buff *skb, const struct flow
 	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
 }
 
-/* forward() for the rare cases, out of the way of the others. */
-__noinline int forward_from_container(struct __sk_buff *skb, struct packet *p, struct flow *e)
-{
-	if (!p || !e)
-		return TC_ACT_SHOT;
-	return forward(skb, p, e, HOOK_CONTAINER);
-}
-
 /* A packet from a container that is not one of the hot flows. */
 static __always_inline int container_packet(struct __sk_buff *skb)
 {
@@ -99,6 +91,11 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 		if (unlikely(*(__u8 *)data & 1)) {
 			p.kind = PACKET_GROUP; /* broadcast of a subnet */
 			return container_extra(skb, &p);
+		}
+		if (unlikely(is_syn(&p))) {
+			e = open_again(&p, node, data + ETH_ALEN);
+			if (e)
+				return forward_from_container(skb, &p, e);
 		}
 		e = bpf_map_lookup_elem(&flows, &p.key);
 		if (likely(e)) {
@@ -136,11 +133,7 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 			if (e) {
 				if (!mac_equal(data + ETH_ALEN, e->from_mac))
 					return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
-				if (e->epoch != node->epoch)
-					return slow_path(skb, &p, e, 1, HOOK_CONTAINER);
-				if (!cfg_dry_run)
-					e->state = FLOW_SYNACK;
-				return forward_from_container(skb, &p, e);
+				return forward_half(skb, &p, e, node, HOOK_CONTAINER);
 			}
 		}
 		{
@@ -251,13 +244,8 @@ int sluice_to_container(struct __sk_buff *skb)
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = half_answer(&p, 0);
-			if (e) {
-				if (e->epoch != node->epoch)
-					return slow_path(skb, &p, e, 1, HOOK_HOST);
-				if (!cfg_dry_run)
-					e->state = FLOW_SYNACK;
-				return forward(skb, &p, e, HOOK_HOST);
-			}
+			if (e)
+				return forward_half(skb, &p, e, node, HOOK_HOST);
 		}
 	}
 	ep = endpoint_at(ingress_ifindex(skb));

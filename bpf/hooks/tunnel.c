@@ -58,13 +58,8 @@ int sluice_from_tunnel(struct __sk_buff *skb)
 		return slow_path(skb, &p, e, 0, HOOK_UPLINK);
 	if (p.key.proto == IPPROTO_TCP && !is_syn(&p))
 		half = half_answer(&p, 0);
-	if (half) {
-		if (half->epoch != node->epoch)
-			return slow_path(skb, &p, half, 1, HOOK_UPLINK);
-		if (!cfg_dry_run)
-			half->state = FLOW_SYNACK;
-		return forward(skb, &p, half, HOOK_UPLINK);
-	}
+	if (half)
+		return forward_half(skb, &p, half, node, HOOK_UPLINK);
 	if (host_only(&p))
 		return CONTINUE;
 	return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);

@@ -53,13 +53,8 @@ int sluice_from_uplink(struct __sk_buff *skb)
 		}
 		if (p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
 			e = half_answer(&p, 0);
-			if (e) {
-				if (e->epoch != node->epoch)
-					return slow_path(skb, &p, e, 1, HOOK_UPLINK);
-				if (!cfg_dry_run)
-					e->state = FLOW_SYNACK;
-				return forward(skb, &p, e, HOOK_UPLINK);
-			}
+			if (e)
+				return forward_half(skb, &p, e, node, HOOK_UPLINK);
 		}
 		if (host_only(&p))
 			return CONTINUE;

@@ -443,9 +443,9 @@ struct node {
 };
 
 /*
- * The busiest flows between two local containers, IPv4, by CPU: what forwarding a packet of an established flow
- * needs, in one cache line. An entry is good for a second, in the epoch it was made in; counts move to the flow's own
- * entry then.
+ * The busiest flows of local containers, IPv4, by CPU: what forwarding a packet of an established flow needs, in one
+ * cache line; of one that is translated or leaves the host, in two. An entry is good for a second, in the epoch it was
+ * made in; counts move to the flow's own entry then.
  */
 struct hot_flow {
 	__be32 saddr;
@@ -462,18 +462,20 @@ struct hot_flow {
 	__u8 smac[6];
 	__u8 from_mac[6];
 	__u8 proto;
-	__u8 pad[5];
+	__u8 action; /* enum flow_action: ACTION_PEER or ACTION_NEIGH */
+	__u8 flags; /* enum flow_flag of the flow; the rest is only read if FLOW_NAT or FLOW_TTL is in it */
+	__u8 pad[3];
+	__be32 new_saddr; /* the tuple after translation */
+	__be32 new_daddr;
+	__be16 new_sport;
+	__be16 new_dport;
+	__be32 nexthop; /* ACTION_NEIGH */
+	__u32 csum_addr; /* as in struct flow */
+	__u32 csum_port;
+	__u16 mtu;
+	__u8 pad1[38];
 };
 #define HOT_FLOWS 128
-
-/* The latest decisions about new flows between two local containers, by CPU; see lib/repeat.h. */
-struct decision {
-	struct flow_key key; /* of the opener's packets; its source port does not count */
-	__u32 epoch; /* 0: empty */
-	struct flow r;
-	struct flow f;
-};
-#define DECISIONS 64
 
 /* Counters: index is direction * METRIC_REASONS + reason; reason 0 counts forwarded packets. */
 enum direction {
@@ -504,6 +506,18 @@ struct flow_log_key {
 	__u8 audit; /* 1: the reason is what would have been; it was allowed */
 	__u8 pad;
 };
+
+/* The latest decisions about new flows between two local containers, by CPU; see lib/repeat.h. */
+struct decision {
+	struct flow_key key; /* of the opener's packets; its source port does not count */
+	__u32 epoch; /* 0: empty */
+	struct flow r;
+	struct flow f;
+	struct flow_key rev; /* of the answers; its destination port does not count */
+	__u32 pad;
+	struct flow_log_key log;
+};
+#define DECISIONS 64
 
 /* By CPU. Of flows that are allowed, packets are counted when they end. */
 struct flow_log {

@@ -668,7 +668,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (known || hook != HOOK_CONTAINER || !decided_before(w)) {
 		reason = decide(skb);
 		if (!reason && !known && hook == HOOK_CONTAINER && !w->pass)
-			keep_decision(w);
+			keep_decision();
 	} else {
 		reason = DROP_NONE;
 	}
@@ -708,4 +708,23 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (!cfg_dry_run && !w->had_old && node->trace)
 		emit_event(p, &w->info, EVENT_NEW_FLOW, 0, dir);
 	return forward(skb, p, reply ? &w->r : &w->f, hook);
+}
+
+/* forward() for the rare cases, out of the way of the others. */
+__noinline int forward_from_container(struct __sk_buff *skb, struct packet *p, struct flow *e)
+{
+	if (!p || !e)
+		return TC_ACT_SHOT;
+	return forward(skb, p, e, HOOK_CONTAINER);
+}
+
+/* p answers a half-open flow, whose entry for the answers is h: it is decided again, or goes on as h says. */
+static __always_inline int forward_half(struct __sk_buff *skb, struct packet *p, struct flow *h,
+					const struct node *node, const __u32 hook)
+{
+	if (h->epoch != node->epoch)
+		return slow_path(skb, p, h, 1, hook);
+	if (!cfg_dry_run)
+		h->state = FLOW_SYNACK;
+	return hook == HOOK_CONTAINER ? forward_from_container(skb, p, h) : forward(skb, p, h, hook);
 }

@@ -44,12 +44,16 @@ enum tcp_step {
 /* Sequence numbers of a packet, host order; the FIN counts as one byte. */
 static __always_inline int tcp_numbers(struct __sk_buff *skb, struct packet *p, __u32 *end, __u32 *ack)
 {
+	void *data = (void *)(long)skb->data;
+	__u32 off = p->l4_off;
 	struct tcphdr t;
 	__u32 head;
 
-	if (bpf_skb_load_bytes(skb, p->l4_off, &t, sizeof(t)))
+	if (likely(off <= 512 && data + off + sizeof(t) <= (void *)(long)skb->data_end))
+		memcpy(&t, data + off, sizeof(t));
+	else if (bpf_skb_load_bytes(skb, off, &t, sizeof(t)))
 		return -1;
-	head = p->l4_off - L3_OFF + t.doff * 4;
+	head = off - L3_OFF + t.doff * 4;
 	*end = bpf_ntohl(t.seq) + (p->len > head ? p->len - head : 0) + 1;
 	*ack = bpf_ntohl(t.ack_seq);
 	return 0;
@@ -123,7 +127,9 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 	if ((p->tcp_flags & (TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING) {
 		struct flow *opener = e->flags & FLOW_REPLY ? other : e;
 
-		hot_forget(p, e);
+		hot_forget(&p->key, e);
+		if (other && (p->tcp_flags & TCP_RST))
+			hot_forget(&k, other);
 		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
 			count_half_open(-1);
 	}
@@ -303,11 +309,12 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 		if (reason)
 			return drop(p, NULL, reason, dir);
 	}
+	if (hook == HOOK_CONTAINER && unlikely(e->packets > HOT_AFTER) &&
+	    (action == ACTION_PEER || action == ACTION_NEIGH))
+		hot_remember(p, e);
 	if (likely(action == ACTION_PEER)) {
 		if (unlikely(skb->pkt_type != PACKET_HOST))
 			bpf_skb_change_type(skb, PACKET_HOST);
-		if (hook == HOOK_CONTAINER && unlikely(e->packets > HOT_AFTER))
-			hot_remember(p, e);
 		return (int)bpf_redirect_peer(oif, 0);
 	}
 	if (action == ACTION_NEIGH) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * The busiest flows: between two local containers, IPv4, not translated. A packet of one is forwarded from one small
- * entry of an array, found without a hash table; see struct hot_flow.
+ * The busiest flows of local containers, IPv4, TCP and UDP. A packet of one is forwarded from one small entry of an
+ * array, found without a hash table; see struct hot_flow.
  */
 #pragma once
+#include "nat.h"
 #include "work.h"
 
 /* Packets of a flow before it may take a place. */
@@ -57,7 +58,20 @@ static __always_inline void hot_settle(struct hot_flow *h)
 	h->bytes = 0;
 }
 
-/* e, the entry of p, forwards to a local container: it takes its place among the hot flows if that is free. */
+/*
+ * May packets of e, the entry of p, go without a look at it? Those of services are counted when they end, which for
+ * UDP nobody notices in time.
+ */
+static __always_inline bool hot_may(const struct packet *p, const struct flow *e)
+{
+	if (p->v6 || p->fragment || e->state != FLOW_OPEN || (e->flags & FLOW_LIMIT))
+		return false;
+	if ((e->flags & FLOW_TTL) && e->mtu && p->len > e->mtu)
+		return false;
+	return p->key.proto == IPPROTO_TCP || (p->key.proto == IPPROTO_UDP && !(e->flags & FLOW_SERVICE));
+}
+
+/* e, the entry of p, forwards to a local container or by an uplink: it takes its place among the hot flows if that is free. */
 __noinline int hot_remember(struct packet *p, struct flow *e)
 {
 	struct hot_flow *h;
@@ -65,8 +79,7 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 
 	if (!p || !e)
 		return 0;
-	if (p->v6 || p->fragment || e->state != FLOW_OPEN || e->flags & ~FLOW_REPLY ||
-	    (p->key.proto != IPPROTO_TCP && p->key.proto != IPPROTO_UDP))
+	if (!hot_may(p, e))
 		return 0;
 	h = hot_slot(p->key.saddr.w[3], p->key.daddr.w[3], hot_ports(&p->key.sport));
 	if (!h)
@@ -89,28 +102,76 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 	}
 	h->epoch = e->epoch;
 	h->oif = e->oif;
+	h->action = e->action;
+	h->flags = e->flags;
 	h->synced = jiffies;
 	memcpy(h->dmac, e->dmac, ETH_ALEN);
 	memcpy(h->smac, e->smac, ETH_ALEN);
 	memcpy(h->from_mac, e->from_mac, ETH_ALEN);
+	h->new_saddr = e->saddr.w[3];
+	h->new_daddr = e->daddr.w[3];
+	h->new_sport = e->sport;
+	h->new_dport = e->dport;
+	h->nexthop = e->nexthop.w[3];
+	h->csum_addr = e->csum_addr;
+	h->csum_port = e->csum_port;
+	h->mtu = e->mtu;
 	return 0;
 }
 
-/* The flow of p ends. */
-static __always_inline void hot_forget(const struct packet *p, struct flow *e)
+/* The flow with the packets k and the entry e ends. */
+static __always_inline void hot_forget(const struct flow_key *k, struct flow *e)
 {
 	struct hot_flow *h;
 
-	if (p->v6)
+	if (!addr_is_v4(&k->saddr))
 		return;
-	h = hot_slot(p->key.saddr.w[3], p->key.daddr.w[3], hot_ports(&p->key.sport));
-	if (!h || !hot_is(h, &p->key))
+	h = hot_slot(k->saddr.w[3], k->daddr.w[3], hot_ports(&k->sport));
+	if (!h || !hot_is(h, k))
 		return;
 	e->packets += h->packets;
 	e->bytes += h->bytes;
 	h->packets = 0;
 	h->bytes = 0;
 	h->ifindex = 0;
+}
+
+/*
+ * Translates the packet and takes it one hop further, as rewrite() does. False: nothing has been changed, and the
+ * packet is not one that goes this way.
+ */
+static __always_inline bool hot_rewrite(struct __sk_buff *skb, const struct hot_flow *h, __u32 len)
+{
+	const __u32 l4 = L3_OFF + sizeof(struct iphdr);
+	const bool tcp = h->proto == IPPROTO_TCP;
+	const __u32 check = l4 + (tcp ? offsetof(struct tcphdr, check) : offsetof(struct udphdr, check));
+	const __u64 flags = tcp ? 0 : BPF_F_MARK_MANGLED_0;
+	struct iphdr *ip = (void *)(long)skb->data + L3_OFF;
+	__be16 *ports;
+
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return false;
+	if ((h->flags & FLOW_TTL) && (ip->ttl <= 1 || (h->mtu && len > h->mtu)))
+		return false;
+	if (h->flags & FLOW_NAT) {
+		/* The checksums first: these fail, if ever, before the packet is another one. They make pointers stale. */
+		if (bpf_l4_csum_replace(skb, check, 0, h->csum_addr, flags | BPF_F_PSEUDO_HDR))
+			return false;
+		if (h->flags & FLOW_L4_NAT_PORT)
+			bpf_l4_csum_replace(skb, check, 0, h->csum_port, flags);
+		ip = (void *)(long)skb->data + L3_OFF;
+		ports = (void *)(ip + 1);
+		if ((void *)(ports + 2) > (void *)(long)skb->data_end)
+			return false;
+		ip->saddr = h->new_saddr;
+		ip->daddr = h->new_daddr;
+		ip->check = (__sum16)~fold((__u32)(__u16)~ip->check + h->csum_addr);
+		ports[0] = h->new_sport;
+		ports[1] = h->new_dport;
+	}
+	if (h->flags & FLOW_TTL)
+		ip_decrease_ttl(ip);
+	return true;
 }
 
 /* Forwards a packet of a hot flow, or HOT_MISS. */
@@ -139,9 +200,22 @@ static __always_inline int hot_forward(struct __sk_buff *skb, const struct node 
 	if (!mac_equal(data + ETH_ALEN, h->from_mac) || (*(__u8 *)data & 1))
 		return HOT_MISS;
 	len = skb->len - L3_OFF;
+	if (unlikely(h->flags & (FLOW_NAT | FLOW_TTL))) {
+		if (!hot_rewrite(skb, h, len))
+			return HOT_MISS;
+		data = (void *)(long)skb->data;
+		if (data + L3_OFF > (void *)(long)skb->data_end)
+			return TC_ACT_SHOT;
+	}
 	h->packets++;
 	h->bytes += len;
 	count(DIR_EGRESS, DROP_NONE, len);
+	if (unlikely(h->action == ACTION_NEIGH)) {
+		struct bpf_redir_neigh nh = {.nh_family = AF_INET};
+
+		nh.ipv4_nh = h->nexthop;
+		return (int)bpf_redirect_neigh(h->oif, &nh, sizeof(nh), 0);
+	}
 	memcpy(data, h->dmac, 2 * ETH_ALEN);
 	if (unlikely(skb->pkt_type != PACKET_HOST))
 		bpf_skb_change_type(skb, PACKET_HOST);

@@ -4,7 +4,8 @@
  * port is decided the same way, until the next epoch. So the second connection costs no look at addresses and policy.
  */
 #pragma once
-#include "work.h"
+#include "decision_log.h"
+#include "flow.h"
 
 static __always_inline struct decision *decision_slot(const struct flow_key *k)
 {
@@ -16,6 +17,18 @@ static __always_inline struct decision *decision_slot(const struct flow_key *k)
 	return bpf_map_lookup_elem(&decisions, &slot);
 }
 
+/* The decision about flows like k in this epoch, or NULL. */
+static __always_inline struct decision *decision_about(const struct flow_key *k, __u32 epoch)
+{
+	struct decision *d = decision_slot(k);
+
+	return d && d->epoch == epoch && d->key.dport == k->dport && d->key.ifindex == k->ifindex &&
+			       d->key.proto == k->proto && addr_equal(&d->key.saddr, &k->saddr) &&
+			       addr_equal(&d->key.daddr, &k->daddr)
+		       ? d
+		       : NULL;
+}
+
 /* Fills w->f, w->r and w->rev as decide() would. False: it has to be asked. */
 static __always_inline bool decided_before(struct work *w)
 {
@@ -24,10 +37,8 @@ static __always_inline bool decided_before(struct work *w)
 
 	if (cfg_dry_run || w->published)
 		return false;
-	d = decision_slot(k);
-	if (!d || d->epoch != w->epoch || d->key.dport != k->dport || d->key.ifindex != k->ifindex ||
-	    d->key.proto != k->proto || !addr_equal(&d->key.saddr, &k->saddr) ||
-	    !addr_equal(&d->key.daddr, &k->daddr))
+	d = decision_about(k, w->epoch);
+	if (!d)
 		return false;
 	w->f = d->f;
 	w->r = d->r;
@@ -35,6 +46,11 @@ static __always_inline bool decided_before(struct work *w)
 	w->r.dport = k->sport;
 	w->f.last = w->jiffies;
 	w->r.last = w->jiffies;
+	/* open_again() used it. */
+	w->f.packets = 0;
+	w->f.bytes = 0;
+	w->f.created = 0;
+	w->r.created = 0;
 	w->rev.saddr = k->daddr;
 	w->rev.daddr = k->saddr;
 	w->rev.sport = k->dport;
@@ -52,18 +68,81 @@ static __always_inline bool decided_before(struct work *w)
 }
 
 /* Keeps what decide() said, if it holds for any source port. */
-static __always_inline void keep_decision(struct work *w)
+__noinline int keep_decision(void)
 {
+	struct work *w = work_area();
 	struct decision *d;
 
-	if (cfg_dry_run || w->published || w->f.action != ACTION_PEER || w->r.action != ACTION_PEER ||
+	if (!w || cfg_dry_run || w->published || w->f.action != ACTION_PEER || w->r.action != ACTION_PEER ||
 	    w->f.flags || w->r.flags != FLOW_REPLY)
-		return;
+		return 0;
 	d = decision_slot(&w->fwd);
 	if (!d)
-		return;
+		return 0;
 	d->key = w->fwd;
 	d->epoch = w->epoch;
 	d->f = w->f;
 	d->r = w->r;
+	d->rev = w->rev;
+	decision_key(&d->log, w, DROP_NONE);
+	return 0;
+}
+
+/* A new flow for the log, of which there is no entry with this key. */
+__noinline int log_first(const struct flow_log_key *k, __u32 dst_identity)
+{
+	struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+	if (!k || !s)
+		return 0;
+	log_begin(s);
+	s->key = *k;
+	s->value.flows = 1;
+	s->value.dst_identity = dst_identity;
+	s->value.sample = k->saddr;
+	log_add(s);
+	return 0;
+}
+
+/*
+ * p is the SYN of a connection that differs only in its source port from one just decided: both entries are made from
+ * that decision. Returns the opener's, for this packet; NULL: it has to be looked at. smac: the packet's Ethernet source.
+ */
+static __always_inline struct flow *open_again(const struct packet *p, const struct node *node,
+					       const __u8 *smac)
+{
+	__u64 jiffies = bpf_jiffies64();
+	struct flow_log *log;
+	struct decision *d;
+
+	if (cfg_dry_run || node->published || node->trace || node->half_open >= (__s32)cfg_half_limit ||
+	    services_active())
+		return NULL;
+	d = decision_about(&p->key, node->epoch);
+	if (!d || d->f.reason || !mac_equal(smac, d->f.from_mac))
+		return NULL;
+	d->f.sport = p->key.sport;
+	d->f.last = (__u32)jiffies;
+	d->f.created = jiffies;
+	d->f.packets = 1;
+	d->f.bytes = p->len;
+	d->r.dport = p->key.sport;
+	d->r.last = (__u32)jiffies;
+	d->r.created = jiffies;
+	d->rev.dport = p->key.sport;
+	/* Not new, or no room: the slow path sees to it. */
+	if (bpf_map_update_elem(&flows, &p->key, &d->f, BPF_NOEXIST))
+		return NULL;
+	if (bpf_map_update_elem(&flows, &d->rev, &d->r, BPF_ANY)) {
+		bpf_map_delete_elem(&flows, &p->key);
+		return NULL;
+	}
+	count_half_open(1);
+	d->log.slot = (__u8)(node->log_slot & 1);
+	log = bpf_map_lookup_elem(&flow_log_map, &d->log);
+	if (likely(log))
+		log->flows++;
+	else
+		log_first(&d->log, d->f.dst_identity);
+	return &d->f;
 }

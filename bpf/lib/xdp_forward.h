@@ -205,7 +205,9 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 	struct xdp_frontend *fe;
 	struct xdp_backend *be;
 	int claim = XDP_TAKEN;
+	struct xdp_syn *syn;
 	struct flow *known;
+	__u32 version;
 	struct xdp_change c;
 	struct flow_key rev;
 	__u32 h;
@@ -235,19 +237,24 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 			w->rev = rev;
 			return XDP_ACKNOWLEDGES;
 		}
-		claim = xdp_syn_claim(&p->key, &rev, be->number - 1, node->epoch);
-		if (claim == XDP_LEFT)
+		/*
+		 * An open flow may have the port. The slot's version is read first: if the slot changes hands before it
+		 * is locked, that fails. So the processor can wait for both at once.
+		 */
+		syn = xdp_syn_slot(&rev);
+		if (!syn)
 			return XDP_PASS;
-		if (claim == XDP_TAKEN)
-			continue;
-		/* An open flow may have the port. */
+		version = xdp_syn_version(syn);
 		known = bpf_map_lookup_elem(&flows, &rev);
 		if (known) {
-			xdp_syn_set(&rev, FLOW_CLOSED);
-			if (xdp_answers(known, &p->key))
+			if (xdp_answers(known, &p->key) ||
+			    xdp_syn_is_left(syn, &p->key, &rev, be->number - 1))
 				return XDP_PASS;
-			claim = XDP_TAKEN;
+			continue;
 		}
+		claim = xdp_syn_claim(syn, version, &p->key, &rev, be->number - 1, node->epoch);
+		if (claim == XDP_LEFT)
+			return XDP_PASS;
 	}
 	if (claim == XDP_TAKEN)
 		return XDP_PASS;

@@ -12,17 +12,26 @@
 #define XDP_HOT_FLOWS 512
 /* Packets of a flow before it may take a place. */
 #define XDP_HOT_AFTER 4
+/* A place is given to another flow when so many of its packets have come in a row between two of who has it. */
+#define XDP_HOT_IDLE 4
 
 struct xdp_hot {
 	struct flow_key key;
 	__u32 ifindex; /* device it came by; 0: empty */
 	__u32 epoch;
 	__u32 synced; /* jiffies when it was made */
-	struct xdp_change change;
+	struct ip_addr saddr; /* the tuple after translation */
+	struct ip_addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u32 csum_addr;
 	__u8 dmac[6];
 	__u8 smac[6];
 	__u16 mtu;
-	__u16 csum_l4; /* both differences of change */
+	__u16 csum_l4; /* differences of addresses and ports */
+	__u16 seen; /* low bits of `packets` when another flow last wanted the place */
+	__u8 idle; /* packets of others since then, while there was none of this one */
+	__u8 pad;
 	__u32 packets; /* not in the flow's entry yet */
 	__u64 bytes;
 };
@@ -77,6 +86,19 @@ __noinline int xdp_hot_settle(struct xdp_hot *h)
 	return 0;
 }
 
+/* Another flow wants the place: has who has it gone quiet? */
+static __always_inline bool xdp_hot_is_idle(struct xdp_hot *h)
+{
+	const __u16 packets = (__u16)h->packets;
+
+	if (packets != h->seen) {
+		h->seen = packets;
+		h->idle = 0;
+		return false;
+	}
+	return ++h->idle >= XDP_HOT_IDLE;
+}
+
 /* e, the entry of p, has more than a few packets. */
 static __always_inline void xdp_hot_remember(struct xdp_hot *h, const struct packet *p, const struct flow *e,
 					     const struct xdp_route *rt)
@@ -84,12 +106,18 @@ static __always_inline void xdp_hot_remember(struct xdp_hot *h, const struct pac
 	__u32 jiffies = now();
 	bool same = xdp_hot_is(h, &p->key);
 
-	if (!same && h->ifindex && jiffies - h->synced < XDP_FRESH * cfg_hz)
+	if (!same && h->ifindex && jiffies - h->synced < XDP_FRESH * cfg_hz && !xdp_hot_is_idle(h))
 		return;
 	xdp_hot_settle(h);
 	if (!same)
 		h->key = p->key;
-	h->change = *xdp_change_of(e);
+	h->saddr = e->saddr;
+	h->daddr = e->daddr;
+	h->sport = e->sport;
+	h->dport = e->dport;
+	h->csum_addr = e->csum_addr;
+	h->seen = 0;
+	h->idle = 0;
 	h->epoch = e->epoch;
 	h->synced = jiffies;
 	h->mtu = rt->mtu;
@@ -168,12 +196,12 @@ static __always_inline int xdp_hot_forward4(struct xdp_md *ctx, const struct nod
 	    !addr_is_v4(&h->key.saddr) || !xdp_hot_good(ctx, data, end, h, node, len))
 		return XDP_MISS;
 	ip->ttl--;
-	ip->saddr = h->change.saddr.w[3];
-	ip->daddr = h->change.daddr.w[3];
+	ip->saddr = h->saddr.w[3];
+	ip->daddr = h->daddr.w[3];
 	/* The word with the lifetime has become smaller by 0x0100. */
-	xdp_add(&ip->check, h->change.csum_addr + (__u16)~bpf_htons(0x0100));
-	l4[0] = h->change.sport;
-	l4[1] = h->change.dport;
+	xdp_add(&ip->check, h->csum_addr + (__u16)~bpf_htons(0x0100));
+	l4[0] = h->sport;
+	l4[1] = h->dport;
 	return xdp_hot_send(data, h, check, ip->protocol, len);
 }
 
@@ -209,10 +237,10 @@ static __always_inline int xdp_hot_forward6(struct xdp_md *ctx, const struct nod
 	    !xdp_hot_good(ctx, data, end, h, node, len))
 		return XDP_MISS;
 	ip6->hop_limit--;
-	xdp_set_address(&ip6->saddr, &h->change.saddr);
-	xdp_set_address(&ip6->daddr, &h->change.daddr);
-	l4[0] = h->change.sport;
-	l4[1] = h->change.dport;
+	xdp_set_address(&ip6->saddr, &h->saddr);
+	xdp_set_address(&ip6->daddr, &h->daddr);
+	l4[0] = h->sport;
+	l4[1] = h->dport;
 	return xdp_hot_send(data, h, check, ip6->nexthdr, len);
 }
 

@@ -6,12 +6,15 @@
 #include "work.h"
 #include "xdp_slot.h"
 
-/* Begins a change of the slot; 0: another program is at it. */
-static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 *version)
+static __always_inline __u32 xdp_syn_version(const struct xdp_syn *s)
 {
-	*version = *(volatile __u32 *)&s->version;
-	return !(*version & 1) &&
-	       __sync_val_compare_and_swap(&s->version, *version, *version + 1) == *version;
+	return *(const volatile __u32 *)&s->version;
+}
+
+/* Begins a change of the slot; 0: another program is at it, or has been since the slot had this version. */
+static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 version)
+{
+	return !(version & 1) && __sync_val_compare_and_swap(&s->version, version, version + 1) == version;
 }
 
 static __always_inline void xdp_syn_unlock(struct xdp_syn *s)
@@ -33,16 +36,21 @@ enum xdp_claim {
 	XDP_LEFT = 3, /* to TC: the opener has a connection with these ports */
 };
 
-/* Notes that a packet k was sent on so that its answers look like rev. */
-static __always_inline int xdp_syn_claim(const struct flow_key *k, const struct flow_key *rev, __u32 backend,
-					 __u32 epoch)
+/* Is s that of packets k, which are TC's? */
+static __always_inline bool xdp_syn_is_left(const struct xdp_syn *s, const struct flow_key *k,
+					    const struct flow_key *rev, __u32 backend)
 {
-	struct xdp_syn *s = xdp_syn_slot(rev);
+	return s->state == FLOW_CLOSING && xdp_syn_at(s, rev, backend) && xdp_syn_from(s, k);
+}
+
+/* Notes in s, their slot, which had this version, that a packet k was sent on so that its answers look like rev. */
+static __always_inline int xdp_syn_claim(struct xdp_syn *s, __u32 version, const struct flow_key *k,
+					 const struct flow_key *rev, __u32 backend, __u32 epoch)
+{
 	int result = XDP_CLAIMED;
 	__u32 jiffies = now();
-	__u32 version;
 
-	if (!s || !xdp_syn_lock(s, &version))
+	if (!xdp_syn_lock(s, version))
 		return XDP_TAKEN;
 	if (xdp_syn_at(s, rev, backend) && jiffies - s->made < cfg_ttl_half * cfg_hz) {
 		if (!xdp_syn_from(s, k))
@@ -82,10 +90,9 @@ static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
 	bool found;
-	__u32 version;
 
 	if (!s || !xdp_syn_is(s, rev) || jiffies - s->made >= cfg_ttl_half * cfg_hz ||
-	    !xdp_syn_lock(s, &version))
+	    !xdp_syn_lock(s, xdp_syn_version(s)))
 		return false;
 	found = xdp_syn_is(s, rev) && s->state != FLOW_CLOSING;
 	if (found) {

@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '3453d07b5a12bad5';
+export const LAYOUT_HASH = '19d257df4e77075c';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -182,20 +182,25 @@ export const counterCodec: Codec<Counter> = {
   },
 };
 
-/** struct decision, 352 bytes. */
+/** struct decision, 456 bytes. */
 export interface Decision {
   readonly key: FlowKey;
   readonly epoch: number;
   readonly r: Flow;
   readonly f: Flow;
+  readonly rev: FlowKey;
+  readonly log: FlowLogKey;
 }
 export const decisionCodec: Codec<Decision> = {
-  size: 352,
+  size: 456,
   encode(value, into, offset) {
     flowKeyCodec.encode(value.key, into, offset);
     into.writeUInt32LE(value.epoch, offset + 44);
     flowCodec.encode(value.r, into, offset + 48);
     flowCodec.encode(value.f, into, offset + 200);
+    flowKeyCodec.encode(value.rev, into, offset + 352);
+    into.fill(0, offset + 396, offset + 400);
+    flowLogKeyCodec.encode(value.log, into, offset + 400);
   },
   decode(from, offset) {
     return {
@@ -203,6 +208,8 @@ export const decisionCodec: Codec<Decision> = {
       epoch: from.readUInt32LE(offset + 44),
       r: flowCodec.decode(from, offset + 48),
       f: flowCodec.decode(from, offset + 200),
+      rev: flowKeyCodec.decode(from, offset + 352),
+      log: flowLogKeyCodec.decode(from, offset + 400),
     };
   },
 };
@@ -769,19 +776,19 @@ export const hostFlowKeyCodec: Codec<HostFlowKey> = {
 
 /** struct host_line, 64 bytes. */
 export interface HostLine {
-  readonly entries: readonly number[];
-  readonly spilled: number;
+  readonly entries: readonly bigint[];
+  readonly spilled: bigint;
 }
 export const hostLineCodec: Codec<HostLine> = {
   size: 64,
   encode(value, into, offset) {
-    putArray(value.entries, u32Codec, into, offset, 15, 'host_line.entries');
-    into.writeUInt32LE(value.spilled, offset + 60);
+    putArray(value.entries, u64Codec, into, offset, 7, 'host_line.entries');
+    into.writeBigUInt64LE(value.spilled, offset + 56);
   },
   decode(from, offset) {
     return {
-      entries: takeArray(from, u32Codec, offset, 15),
-      spilled: from.readUInt32LE(offset + 60),
+      entries: takeArray(from, u64Codec, offset, 7),
+      spilled: from.readBigUInt64LE(offset + 56),
     };
   },
 };
@@ -853,7 +860,7 @@ export const hostRuleCodec: Codec<HostRule> = {
   },
 };
 
-/** struct host_state, 196 bytes. */
+/** struct host_state, 188 bytes. */
 export interface HostState {
   readonly epoch: number;
   readonly panic: number;
@@ -861,12 +868,11 @@ export interface HostState {
   readonly count4: number;
   readonly count6: number;
   readonly anchors4: number;
-  readonly lastLine: readonly number[];
   readonly lengths4: Uint8Array;
   readonly lengths6: Uint8Array;
 }
 export const hostStateCodec: Codec<HostState> = {
-  size: 196,
+  size: 188,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.panic, offset + 4);
@@ -874,10 +880,9 @@ export const hostStateCodec: Codec<HostState> = {
     into.writeUInt32LE(value.count4, offset + 12);
     into.writeUInt32LE(value.count6, offset + 16);
     into.writeUInt32LE(value.anchors4, offset + 20);
-    putArray(value.lastLine, u32Codec, into, offset + 24, 2, 'host_state.last_line');
-    putBytes(value.lengths4, into, offset + 32, 33, 'host_state.lengths4');
-    putBytes(value.lengths6, into, offset + 65, 129, 'host_state.lengths6');
-    into.fill(0, offset + 194, offset + 196);
+    putBytes(value.lengths4, into, offset + 24, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 57, 129, 'host_state.lengths6');
+    into.fill(0, offset + 186, offset + 188);
   },
   decode(from, offset) {
     return {
@@ -887,9 +892,8 @@ export const hostStateCodec: Codec<HostState> = {
       count4: from.readUInt32LE(offset + 12),
       count6: from.readUInt32LE(offset + 16),
       anchors4: from.readUInt32LE(offset + 20),
-      lastLine: takeArray(from, u32Codec, offset + 24, 2),
-      lengths4: takeBytes(from, offset + 32, 33),
-      lengths6: takeBytes(from, offset + 65, 129),
+      lengths4: takeBytes(from, offset + 24, 33),
+      lengths6: takeBytes(from, offset + 57, 129),
     };
   },
 };
@@ -959,7 +963,7 @@ export const hostportKeyCodec: Codec<HostportKey> = {
   },
 };
 
-/** struct hot_flow, 64 bytes. */
+/** struct hot_flow, 128 bytes. */
 export interface HotFlow {
   readonly saddr: number;
   readonly daddr: number;
@@ -975,9 +979,19 @@ export interface HotFlow {
   readonly smac: Uint8Array;
   readonly fromMac: Uint8Array;
   readonly proto: number;
+  readonly action: number;
+  readonly flags: number;
+  readonly newSaddr: number;
+  readonly newDaddr: number;
+  readonly newSport: number;
+  readonly newDport: number;
+  readonly nexthop: number;
+  readonly csumAddr: number;
+  readonly csumPort: number;
+  readonly mtu: number;
 }
 export const hotFlowCodec: Codec<HotFlow> = {
-  size: 64,
+  size: 128,
   encode(value, into, offset) {
     into.writeUInt32BE(value.saddr, offset);
     into.writeUInt32BE(value.daddr, offset + 4);
@@ -993,7 +1007,18 @@ export const hotFlowCodec: Codec<HotFlow> = {
     putBytes(value.smac, into, offset + 46, 6, 'hot_flow.smac');
     putBytes(value.fromMac, into, offset + 52, 6, 'hot_flow.from_mac');
     into.writeUInt8(value.proto, offset + 58);
-    into.fill(0, offset + 59, offset + 64);
+    into.writeUInt8(value.action, offset + 59);
+    into.writeUInt8(value.flags, offset + 60);
+    into.fill(0, offset + 61, offset + 64);
+    into.writeUInt32BE(value.newSaddr, offset + 64);
+    into.writeUInt32BE(value.newDaddr, offset + 68);
+    into.writeUInt16BE(value.newSport, offset + 72);
+    into.writeUInt16BE(value.newDport, offset + 74);
+    into.writeUInt32BE(value.nexthop, offset + 76);
+    into.writeUInt32LE(value.csumAddr, offset + 80);
+    into.writeUInt32LE(value.csumPort, offset + 84);
+    into.writeUInt16LE(value.mtu, offset + 88);
+    into.fill(0, offset + 90, offset + 128);
   },
   decode(from, offset) {
     return {
@@ -1011,6 +1036,16 @@ export const hotFlowCodec: Codec<HotFlow> = {
       smac: takeBytes(from, offset + 46, 6),
       fromMac: takeBytes(from, offset + 52, 6),
       proto: from.readUInt8(offset + 58),
+      action: from.readUInt8(offset + 59),
+      flags: from.readUInt8(offset + 60),
+      newSaddr: from.readUInt32BE(offset + 64),
+      newDaddr: from.readUInt32BE(offset + 68),
+      newSport: from.readUInt16BE(offset + 72),
+      newDport: from.readUInt16BE(offset + 74),
+      nexthop: from.readUInt32BE(offset + 76),
+      csumAddr: from.readUInt32LE(offset + 80),
+      csumPort: from.readUInt32LE(offset + 84),
+      mtu: from.readUInt16LE(offset + 88),
     };
   },
 };
