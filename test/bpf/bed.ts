@@ -24,6 +24,8 @@ import {
   type FlowKey,
   flowCodec,
   flowKeyCodec,
+  flowLogCodec,
+  flowLogKeyCodec,
   fragCodec,
   fragKeyCodec,
   type GcArgs,
@@ -426,6 +428,12 @@ export class Bed {
   /** Packets sent on since the bed was as new. */
   forwarded(): number {
     return this.counted('None') - this.#forwarded;
+  }
+
+  /** New flows that the flow log has, of both its halves. */
+  logged(): number {
+    const log = this.#object.map('flow_log_map', flowLogKeyCodec, flowLogCodec);
+    return [...log.entriesPerCpu()].flatMap(([, all]) => all).reduce((sum, { flows }) => sum + flows, 0);
   }
 
   /** Reasons counted since the last call, by name. */

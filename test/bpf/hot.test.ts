@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import type { HotFlow } from '../../loader/abi/gen/types.gen.js';
+import { FlowAction, type HotFlow } from '../../loader/abi/gen/types.gen.js';
 import { FLAG, PROTO } from '../lib/packet.js';
-import { A, B, Bed, C, DROPPED, REDIRECT } from './bed.js';
+import { A, B, Bed, C, DROPPED, OUTSIDE, REDIRECT, UPLINK } from './bed.js';
 
 let bed: Bed;
 beforeAll(() => {
@@ -94,6 +94,97 @@ describe('the busiest flows', () => {
   });
 });
 
+describe('the busiest flows that are translated', () => {
+  const out = { source: A.v4, destination: OUTSIDE.v4, sourcePort: 7, destinationPort: 443 } as const;
+  const payload = Buffer.from('of odd length');
+
+  /** Opens a flow to the outside; the port it leaves with. */
+  function open(proto: number): number | undefined {
+    const { sourcePort } = bed.from(A, { ...out, proto, flags: FLAG.syn, payload }).packet;
+    bed.fromUplink({
+      source: OUTSIDE.v4,
+      destination: UPLINK.v4,
+      sourcePort: 443,
+      ...(sourcePort === undefined ? {} : { destinationPort: sourcePort }),
+      proto,
+      flags: FLAG.syn | FLAG.ack,
+    });
+    bed.from(A, { ...out, proto, flags: FLAG.ack, payload });
+    return sourcePort;
+  }
+
+  it.each([
+    ['TCP', { proto: PROTO.tcp, flags: FLAG.ack }],
+    ['UDP', { proto: PROTO.udp }],
+    ['UDP without a checksum', { proto: PROTO.udp, noChecksum: true }],
+  ] as const)('%s, masqueraded: leave as the others, counted once', (_, kind) => {
+    const sourcePort = open(kind.proto);
+    const before = packets(A.ifindex);
+    const counted = bed.counted('None');
+    for (let i = 0; i < 50; i++) {
+      const { retval, packet } = bed.from(A, { ...out, ...kind, payload, ttl: 64 - i });
+      expect(retval).toBe(REDIRECT);
+      expect(packet).toMatchObject({
+        source: UPLINK.v4,
+        destination: OUTSIDE.v4,
+        sourcePort,
+        destinationPort: 443,
+        ttl: 63 - i,
+        broken: [],
+      });
+    }
+    expect(hot()[0]).toMatchObject({ action: FlowAction.Neigh, oif: UPLINK.ifindex, ifindex: A.ifindex });
+    expect(packets(A.ifindex)).toBe(before + 50);
+    expect(bed.counted('None')).toBe(counted + 50);
+    expect(bed.dropsSince()).toEqual({});
+  });
+
+  it('leave packets that end here or are too large to the flow table', () => {
+    const sourcePort = open(PROTO.udp);
+    const packet = { ...out, proto: PROTO.udp };
+    for (let i = 0; i < 20; i++) bed.from(A, { ...packet, payload });
+    expect(hot()).not.toEqual([]);
+    bed.from(A, { ...packet, payload, ttl: 1 });
+    bed.from(A, { ...packet, payload: Buffer.alloc(1473) });
+    expect(bed.dropsSince()).toEqual({ Ttl: 1, TooBig: 1 });
+    expect(bed.from(A, { ...packet, payload: Buffer.alloc(1472) }).packet).toMatchObject({
+      sourcePort,
+      broken: [],
+    });
+  });
+
+  it('go to the container behind a published port, and back, until one of them ends', () => {
+    bed.hostport(UPLINK.v4, 8080, PROTO.tcp, B, 80);
+    const to = { source: A.v4, destination: UPLINK.v4, sourcePort: 7, destinationPort: 8080 } as const;
+    const back = { source: B.v4, destination: A.v4, sourcePort: 80, destinationPort: 7 } as const;
+    const proto = PROTO.tcp;
+    bed.from(A, { ...to, proto, flags: FLAG.syn });
+    bed.from(B, { ...back, proto, flags: FLAG.syn | FLAG.ack });
+    for (let i = 0; i < 20; i++) {
+      expect(bed.from(A, { ...to, proto, flags: FLAG.ack, payload }).packet).toMatchObject({
+        destination: B.v4,
+        destinationPort: 80,
+        destinationMac: B.mac,
+        ttl: 64,
+        broken: [],
+      });
+      expect(bed.from(B, { ...back, proto, flags: FLAG.ack, payload }).packet).toMatchObject({
+        source: UPLINK.v4,
+        sourcePort: 8080,
+        destinationMac: A.mac,
+        ttl: 64,
+        broken: [],
+      });
+    }
+    // On each processor that the test has run on.
+    const ways = new Set(hot().map(({ ifindex, oif }) => `${ifindex} to ${oif}`));
+    expect([...ways].sort()).toEqual([`${A.ifindex} to ${B.ifindex}`, `${B.ifindex} to ${A.ifindex}`]);
+    expect(packets(A.ifindex)).toBe(21);
+    bed.from(B, { ...back, proto, flags: FLAG.rst });
+    expect(bed.table()).toEqual([]);
+  });
+});
+
 describe('the next connection between the same two', () => {
   it('is decided as the one before, until something changes', () => {
     for (const [from, to] of [
@@ -141,5 +232,28 @@ describe('the next connection between the same two', () => {
       bed.epoch(2);
       expect(syn(4)).toBe(DROPPED);
     }
+  });
+
+  it('is counted and logged once, however often its SYN comes', () => {
+    const before = bed.logged();
+    for (const sourcePort of [1, 2, 3, 3, 3])
+      expect(bed.from(A, { ...tcp, sourcePort, flags: FLAG.syn }).retval).toBe(REDIRECT);
+    const opened = [...bed.flows.entries()].filter(([key]) => key.ifindex === A.ifindex);
+    expect(opened.map(([key, { packets: n }]) => [key.sport, Number(n)]).sort()).toEqual([
+      [1, 1],
+      [2, 1],
+      [3, 3],
+    ]);
+    expect(bed.logged() - before).toBe(3);
+    expect(bed.node.get(0)?.halfOpen).toBe(3);
+  });
+
+  it('is no way around the check of Ethernet addresses', () => {
+    const syn = (sourcePort: number, sourceMac: string): number =>
+      bed.from(A, { ...tcp, sourcePort, sourceMac, flags: FLAG.syn }).retval;
+    expect(syn(1, A.mac)).toBe(REDIRECT);
+    expect(syn(2, C.mac)).toBe(DROPPED);
+    expect(bed.table()).toHaveLength(2);
+    expect(bed.dropsSince()).toEqual({ SpoofedMac: 1 });
   });
 });
