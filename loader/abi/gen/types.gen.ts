@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '19d257df4e77075c';
+export const LAYOUT_HASH = '473434129e3f8371';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -776,19 +776,19 @@ export const hostFlowKeyCodec: Codec<HostFlowKey> = {
 
 /** struct host_line, 64 bytes. */
 export interface HostLine {
-  readonly entries: readonly bigint[];
-  readonly spilled: bigint;
+  readonly entries: readonly number[];
+  readonly spilled: number;
 }
 export const hostLineCodec: Codec<HostLine> = {
   size: 64,
   encode(value, into, offset) {
-    putArray(value.entries, u64Codec, into, offset, 7, 'host_line.entries');
-    into.writeBigUInt64LE(value.spilled, offset + 56);
+    putArray(value.entries, u32Codec, into, offset, 15, 'host_line.entries');
+    into.writeUInt32LE(value.spilled, offset + 60);
   },
   decode(from, offset) {
     return {
-      entries: takeArray(from, u64Codec, offset, 7),
-      spilled: from.readBigUInt64LE(offset + 56),
+      entries: takeArray(from, u32Codec, offset, 15),
+      spilled: from.readUInt32LE(offset + 60),
     };
   },
 };
@@ -860,7 +860,7 @@ export const hostRuleCodec: Codec<HostRule> = {
   },
 };
 
-/** struct host_state, 188 bytes. */
+/** struct host_state, 196 bytes. */
 export interface HostState {
   readonly epoch: number;
   readonly panic: number;
@@ -868,11 +868,12 @@ export interface HostState {
   readonly count4: number;
   readonly count6: number;
   readonly anchors4: number;
+  readonly lastLine: readonly number[];
   readonly lengths4: Uint8Array;
   readonly lengths6: Uint8Array;
 }
 export const hostStateCodec: Codec<HostState> = {
-  size: 188,
+  size: 196,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.panic, offset + 4);
@@ -880,9 +881,10 @@ export const hostStateCodec: Codec<HostState> = {
     into.writeUInt32LE(value.count4, offset + 12);
     into.writeUInt32LE(value.count6, offset + 16);
     into.writeUInt32LE(value.anchors4, offset + 20);
-    putBytes(value.lengths4, into, offset + 24, 33, 'host_state.lengths4');
-    putBytes(value.lengths6, into, offset + 57, 129, 'host_state.lengths6');
-    into.fill(0, offset + 186, offset + 188);
+    putArray(value.lastLine, u32Codec, into, offset + 24, 2, 'host_state.last_line');
+    putBytes(value.lengths4, into, offset + 32, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 65, 129, 'host_state.lengths6');
+    into.fill(0, offset + 194, offset + 196);
   },
   decode(from, offset) {
     return {
@@ -892,8 +894,9 @@ export const hostStateCodec: Codec<HostState> = {
       count4: from.readUInt32LE(offset + 12),
       count6: from.readUInt32LE(offset + 16),
       anchors4: from.readUInt32LE(offset + 20),
-      lengths4: takeBytes(from, offset + 24, 33),
-      lengths6: takeBytes(from, offset + 57, 129),
+      lastLine: takeArray(from, u32Codec, offset + 24, 2),
+      lengths4: takeBytes(from, offset + 32, 33),
+      lengths6: takeBytes(from, offset + 65, 129),
     };
   },
 };
