@@ -1,6 +1,6 @@
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readdirSync, statSync } from 'node:fs';
 import { SystemError } from './errors.js';
-import { CLONE_NEWNET, setns, syscall, unshare, warmThreadPool } from './ffi/libc.js';
+import { CLONE_NEWNET, ioctl, setns, unshare, warmThreadPool } from './ffi/libc.js';
 import { NetlinkError } from './netlink/errors.js';
 
 /** Which network namespace: a name below /run/netns, a path, or that of a process. */
@@ -17,7 +17,6 @@ const EINVAL = 22;
 const ESRCH = 3;
 /** ioctl on a namespace's descriptor that returns its CLONE_NEW* type (linux/nsfs.h); arm64 has its own numbers. */
 const NS_GET_NSTYPE = 0xb703;
-const SYS_IOCTL = process.arch === 'arm64' ? 29 : 16;
 
 /** An open network namespace. It lives at least until close(). */
 export class Netns {
@@ -118,7 +117,7 @@ function openError(operation: string, path: string, process: boolean, error: unk
 
 function isNetworkNamespace(fd: number): boolean {
   try {
-    return syscall('ioctl NS_GET_NSTYPE', SYS_IOCTL, fd, NS_GET_NSTYPE, 0) === CLONE_NEWNET;
+    return ioctl('ioctl NS_GET_NSTYPE', fd, NS_GET_NSTYPE, 0) === CLONE_NEWNET;
   } catch (error) {
     if (error instanceof SystemError) return false;
     throw error;

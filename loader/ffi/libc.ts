@@ -239,6 +239,19 @@ export function syscall(
   return checked(operation, () => c().syscall(number, a, b, d, e, f, g));
 }
 
+const SYS_IOCTL = process.arch === 'arm64' ? 29 : 16;
+
+/** ioctl(2) with a number or with memory. Throws with `operation` as the name. */
+export function ioctl(operation: string, fd: number, request: number, argument: number | Uint8Array): number {
+  return syscall(operation, SYS_IOCTL, fd, request, argument);
+}
+
+/** The same where failing is an answer: returns the negative error number then, which costs much less than throwing. */
+export function tryIoctl(fd: number, request: number, argument: number | Uint8Array): number {
+  const result = Number(c().syscall(SYS_IOCTL, fd, request, argument, 0, 0, 0));
+  return result >= 0 ? result : -errno();
+}
+
 /** flock(2), exclusive and without waiting. False: another open file has the lock. */
 export function tryFlock(fd: number): boolean {
   try {

@@ -35,6 +35,11 @@ export interface NewVeth extends NewLink {
    * more with more) and makes no difference to packets as long as neither end has XDP or GRO.
    */
   readonly queues?: number | undefined;
+  /**
+   * With an alias a new device is in a group of its own (see LinkRequests). true: the caller takes it out of that group
+   * with its next change (`group: 0`), which saves a request. Default: that is done.
+   */
+  readonly keepGroup?: boolean | undefined;
   readonly peer: {
     readonly name: string;
     readonly netns: Netns;
@@ -142,18 +147,17 @@ export class LinkRequests extends Requests {
     const { peer, queues } = veth;
     const operation = `create veth ${veth.name} with peer ${peer.name} in ${peer.netns.path}`;
     const { name, mac, mtu, netns } = peer;
-    let ifindex: number;
+    let made: { readonly ifindex: number; readonly linkIndex?: number | undefined };
     try {
-      ifindex = this.#create(operation, veth, {
+      made = this.#create(operation, veth, {
         kind: 'veth',
         peer: { name, mac, mtu, queues, netnsFd: netns.fd, index: peer.ifindex },
       });
     } catch (error) {
       throw this.#withTaken(error, operation, veth);
     }
+    const { ifindex, linkIndex: peerIfindex } = made;
     return this.#orDelete(operation, ifindex, () => {
-      const known = veth.ifindex === undefined ? undefined : peer.ifindex;
-      const peerIfindex = known ?? this.link(ifindex)?.linkIndex;
       if (peerIfindex === undefined) throw new NetlinkError(operation, EINVAL, 'the peer is gone');
       if (peer.up === true || peer.noIpv6LinkLocal === true) {
         const inside = new LinkRequests(netns);
@@ -181,7 +185,8 @@ export class LinkRequests extends Requests {
 
   /** Makes a bridge. EEXIST: the name is taken. */
   createBridge(bridge: NewLink): { readonly ifindex: number } {
-    return { ifindex: this.#create(`create bridge ${bridge.name}`, bridge, { kind: 'bridge' }) };
+    const { ifindex } = this.#create(`create bridge ${bridge.name}`, bridge, { kind: 'bridge' });
+    return { ifindex };
   }
 
   /** Makes a macvlan device, at once in its namespace. ENODEV: no such parent. EEXIST: the name is taken. */
@@ -190,11 +195,12 @@ export class LinkRequests extends Requests {
     const where = netns === undefined ? '' : ` in ${netns.path}`;
     const operation = `create macvlan ${macvlan.name} on link ${parent}${where}`;
     const kind: LinkKind = { kind: 'macvlan', parent, mode };
-    if (netns === undefined) return { ifindex: this.#create(operation, macvlan, kind) };
+    if (netns === undefined) return { ifindex: this.#create(operation, macvlan, kind).ifindex };
     // The question for the index and the later steps go to the namespace where the device is.
     const inside = new LinkRequests(netns);
     try {
-      return { ifindex: this.#create(operation, macvlan, kind, { fd: netns.fd, requests: inside }) };
+      const { ifindex } = this.#create(operation, macvlan, kind, { fd: netns.fd, requests: inside });
+      return { ifindex };
     } finally {
       inside.close();
     }
@@ -203,16 +209,17 @@ export class LinkRequests extends Requests {
   /** Makes a VXLAN device whose tunnels are chosen packet by packet. EEXIST: name or port is taken. EADDRINUSE: the port is. */
   createVxlan(vxlan: NewVxlan): { readonly ifindex: number } {
     const { port } = vxlan;
-    return { ifindex: this.#create(`create vxlan ${vxlan.name}`, vxlan, { kind: 'vxlan', port }) };
+    const { ifindex } = this.#create(`create vxlan ${vxlan.name}`, vxlan, { kind: 'vxlan', port });
+    return { ifindex };
   }
 
-  /** Makes a device here or in another namespace. Returns its index. */
+  /** Makes a device here or in another namespace. Returns its index, and that of the other end of a pair. */
   #create(
     operation: string,
-    link: NewLink & { readonly queues?: number | undefined },
+    link: NewLink & { readonly queues?: number | undefined; readonly keepGroup?: boolean | undefined },
     kind: LinkKind,
     elsewhere?: { readonly fd: number; readonly requests: LinkRequests },
-  ): number {
+  ): { readonly ifindex: number; readonly linkIndex?: number | undefined } {
     // The kernel takes alias and address mode only in a second message, and the mode only while the
     // device is down. Who is killed between two system calls would leave a device that nobody can
     // recognise by its alias, so both messages go out together. If the name or the index turned out
@@ -229,33 +236,46 @@ export class LinkRequests extends Requests {
     };
     const requests = elsewhere?.requests ?? this;
     const errors: NetlinkError[] = [];
+    let made: Link | undefined;
     this.together(
       () => {
         this.change(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, create);
-        if (group === undefined) return;
-        this.change(`${operation}: set its alias`, RTM.NEWLINK, 0, (message) => {
-          encodeLinkHeader(message, {});
-          encodeLinkAttributes(operation, message, { group, alias, noIpv6LinkLocal: quiet || undefined });
-        });
+        if (group !== undefined)
+          this.change(`${operation}: set its alias`, RTM.NEWLINK, 0, (message) => {
+            encodeLinkHeader(message, {});
+            encodeLinkAttributes(operation, message, { group, alias, noIpv6LinkLocal: quiet || undefined });
+          });
+        if (elsewhere !== undefined) return;
+        this.change(
+          `${operation}: get its index`,
+          RTM.GETLINK,
+          0,
+          (message) => encodeLinkQuery(message, { name: link.name }),
+          (buffer, start, end) => {
+            made = decodeLink(buffer, start, end);
+          },
+        );
       },
       (error) => errors.push(error),
     );
     const [failure] = errors;
     if (failure?.operation === operation) throw failure;
-    const ifindex = link.ifindex ?? requests.link(link.name)?.index;
-    if (ifindex === undefined) throw new NetlinkError(operation, EINVAL, 'the device is gone');
-    if (alias === undefined && !quiet) return ifindex;
+    if (elsewhere !== undefined) made = requests.link(link.name);
+    if (made === undefined) throw failure ?? new NetlinkError(operation, EINVAL, 'the device is gone');
+    const { index: ifindex, linkIndex } = made;
+    if (alias === undefined && !quiet) return { ifindex, linkIndex };
     return requests.#orDelete(operation, ifindex, () => {
       if (failure !== undefined) throw failure;
       const up = quiet ? link.up : undefined;
-      requests.together(() => {
-        if (group !== undefined) requests.setLink(ifindex, { group: 0, up });
-        else {
-          requests.setLink(ifindex, { alias, noIpv6LinkLocal: quiet || undefined });
-          if (up !== undefined) requests.setLink(ifindex, { up });
-        }
-      });
-      return ifindex;
+      if (group === undefined || link.keepGroup !== true || up !== undefined)
+        requests.together(() => {
+          if (group !== undefined) requests.setLink(ifindex, { group: 0, up });
+          else {
+            requests.setLink(ifindex, { alias, noIpv6LinkLocal: quiet || undefined });
+            if (up !== undefined) requests.setLink(ifindex, { up });
+          }
+        });
+      return { ifindex, linkIndex };
     });
   }
 

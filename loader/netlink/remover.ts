@@ -2,7 +2,6 @@ import { randomInt } from 'node:crypto';
 import { IFLA, NLM_F, NLMSG, RTM } from './constants.js';
 import { decodeAcknowledgement, NetlinkError, requestError } from './errors.js';
 import { encodeLinkHeader } from './link.js';
-import type { LinkRequests } from './links.js';
 import { forEachMessage, MessageBuilder } from './message.js';
 import { NetlinkSocket } from './socket.js';
 
@@ -15,8 +14,6 @@ const EPROTO = 71;
 
 /** Removals under way at once: each takes a thread of libuv's pool, which has four. */
 const MAX_RUNNING = 3;
-/** Looking takes the kernel's lock, which a large request holds for a while: those are waited for. */
-const LOOK_AT_MOST = 4;
 /** Milliseconds between two looks whether devices are gone. */
 const LOOK_MS = 1;
 
@@ -36,22 +33,16 @@ export interface Removal {
 }
 
 /**
- * Removes devices without holding up the caller. The kernel takes a device away at once and then waits for several grace
- * periods (10 to 50 ms); it does that on a thread of its own. Those that are asked for in one turn go together,
- * which costs as much as one.
+ * Removes devices of the network namespace that the process is in, without holding up the caller. The kernel takes a
+ * device away at once and then waits for several grace periods (10 to 50 ms); it does that on a thread of its own.
+ * Those that are asked for in one turn go together, which costs as much as one.
  */
 export class LinkRemover {
-  readonly #links: LinkRequests;
   readonly #idle: NetlinkSocket[] = [];
   readonly #buffer = Buffer.from(new ArrayBuffer(64 * 1024));
   readonly #running = new Set<Promise<void>>();
   #queue: Waiting[] = [];
   #scheduled = false;
-
-  /** `links` is used for looking whether devices are gone. For the network namespace that the process is in. */
-  constructor(links: LinkRequests) {
-    this.#links = links;
-  }
 
   /** The device may be gone already. */
   remove(ifindex: number): Removal {
@@ -107,21 +98,12 @@ export class LinkRemover {
         state.done = true;
         this.#idle.push(socket);
       });
-      if (batch.length <= LOOK_AT_MOST) await Promise.race([sent, this.#vanished(batch, state)]);
-      else await sent;
+      await Promise.race([sent, vanished(socket, batch, state)]);
       for (const { resolve } of batch) resolve();
       await sent;
     } catch (error) {
       for (const { reject } of batch) reject(NetlinkError.from(OPERATION, error));
     }
-  }
-
-  /** The kernel unlists all devices of a request before it waits for the first. */
-  async #vanished(batch: readonly Waiting[], state: { readonly done: boolean }): Promise<void> {
-    const last = batch.at(-1)?.ifindex ?? 0;
-    do {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-    } while (!state.done && this.#links.link(last) !== undefined);
   }
 
   async #send(socket: NetlinkSocket, batch: readonly Waiting[]): Promise<void> {
@@ -163,4 +145,16 @@ export class LinkRemover {
     }
     if (failure !== undefined) throw failure;
   }
+}
+
+/** The kernel unlists all devices of a request before it waits for the first. */
+async function vanished(
+  socket: NetlinkSocket,
+  batch: readonly Waiting[],
+  state: { readonly done: boolean },
+): Promise<void> {
+  const last = batch.at(-1)?.ifindex ?? 0;
+  do {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  } while (!state.done && socket.hasLink(last));
 }

@@ -29,6 +29,16 @@ export class Requests {
     this.#channel = new NetlinkChannel(this.#socket);
   }
 
+  /** Whether there is a device of this name or index; cheaper than asking what it is like. */
+  hasLink(nameOrIndex: string | number): boolean {
+    return this.#socket.hasLink(nameOrIndex);
+  }
+
+  /** Number of the namespace, as BPF programs see it; never reused. */
+  netnsCookie(): bigint {
+    return this.#socket.netnsCookie();
+  }
+
   /** Closes the socket; closing twice does nothing. */
   close(): void {
     this.#socket.close();
@@ -59,10 +69,10 @@ export class Requests {
     else if (errors[0] !== undefined) throw errors[0];
   }
 
-  /** A change: queued in a batch, else carried out at once. */
-  protected change(operation: string, type: number, flags: number, encode: Encode): void {
-    if (this.#batching) this.#channel.add(operation, type, flags, encode);
-    else this.request(operation, type, flags, encode);
+  /** A change, or with `reply` a question: queued in a batch, else carried out at once. */
+  protected change(operation: string, type: number, flags: number, encode: Encode, reply?: Reply): void {
+    if (this.#batching) this.#channel.add(operation, type, flags, encode, reply);
+    else this.request(operation, type, flags, encode, reply);
   }
 
   /** A request that is carried out at once, also in a batch. */

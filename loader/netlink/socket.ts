@@ -3,9 +3,11 @@ import {
   AF_NETLINK,
   bind,
   close,
+  getsockopt,
   MSG_DONTWAIT,
   MSG_TRUNC,
   recv,
+  SO_NETNS_COOKIE,
   SO_RCVBUF,
   SO_RCVBUFFORCE,
   SOCK_RAW,
@@ -15,6 +17,7 @@ import {
   sendto,
   setsockopt,
   socket,
+  tryIoctl,
 } from '../ffi/libc.js';
 import { insideNetns, type Netns } from '../netns.js';
 import { NETLINK_OPTION, NETLINK_ROUTE } from './constants.js';
@@ -22,8 +25,17 @@ import { NETLINK_OPTION, NETLINK_ROUTE } from './constants.js';
 /** The kernel fills datagrams of up to 32 KiB in a dump. */
 export const RECEIVE_SIZE = 64 * 1024;
 
+/** struct ifreq (linux/if.h): the name, then a union that begins with the index. */
+const IFREQ = { size: 40, index: 16 } as const;
+/** The name of a device by its index, and the index by its name (linux/sockios.h). */
+const SIOCGIFNAME = 0x8910;
+const SIOCGIFINDEX = 0x8933;
+
+const ENODEV = 19;
 const EMSGSIZE = 90;
 const ENOBUFS = 105;
+
+const ifreq = Buffer.from(new ArrayBuffer(IFREQ.size));
 
 /**
  * A raw AF_NETLINK socket. It works on the namespace that it was opened in, wherever
@@ -91,6 +103,25 @@ export class NetlinkSocket {
     const length = recv(this.fd, into, MSG_DONTWAIT | MSG_TRUNC);
     if (length > into.length) throw new SystemError('receive from netlink', EMSGSIZE);
     return length;
+  }
+
+  /**
+   * Whether the namespace of the socket has a device of this name or index. Other than RTM_GETLINK this does not wait for
+   * the kernel's lock of the configuration (net/core/dev_ioctl.c), which is held while devices are removed.
+   */
+  hasLink(nameOrIndex: string | number): boolean {
+    ifreq.fill(0);
+    const byName = typeof nameOrIndex === 'string';
+    if (byName) ifreq.write(nameOrIndex, 0, IFREQ.index - 1, 'utf8');
+    else ifreq.writeInt32LE(nameOrIndex, IFREQ.index);
+    const result = tryIoctl(this.fd, byName ? SIOCGIFINDEX : SIOCGIFNAME, ifreq);
+    if (result < 0 && result !== -ENODEV) throw new SystemError(`look for link ${nameOrIndex}`, -result);
+    return result >= 0;
+  }
+
+  /** Number of the namespace of the socket, as BPF programs see it; never reused. */
+  netnsCookie(): bigint {
+    return getsockopt(this.fd, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE(0);
   }
 
   close(): void {

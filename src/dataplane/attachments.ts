@@ -1,7 +1,7 @@
 import type { Bandwidth, Endpoint } from '../../loader/abi/gen/types.gen.js';
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { LinkRemover } from '../../loader/netlink/remover.js';
-import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
 import { fault } from '../faults.js';
 import type { AttachmentSpec } from '../state/desired.js';
@@ -29,6 +29,8 @@ export interface Live {
   /** `device:inode` of its namespace. */
   readonly netns: string;
   readonly policy: EndpointPolicy;
+  /** Number of the namespace for BPF programs, if it was entered. */
+  readonly cookie?: bigint;
 }
 
 /** Everything that making a device needs to know beside its spec. */
@@ -39,6 +41,8 @@ export interface Placement {
   /** Index of the parent, in mode macvlan. */
   readonly parent?: number;
   readonly policy: EndpointPolicy;
+  /** Into the container's namespace, if somebody has it open. */
+  readonly inside?: Rtnetlink;
 }
 
 /** Identity of a namespace as text. */
@@ -110,13 +114,14 @@ export class Attachments {
   create(spec: AttachmentSpec, netns: Netns, placement: Placement): Live {
     const { ifindex, bridge, parent = 0, policy } = placement;
     let made = false;
+    let cookie: bigint | undefined;
     this.#limit(spec, ifindex);
     this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
     try {
       const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
       fault('device:made');
-      this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
+      this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns, true));
       for (const family of families(spec)) {
         this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
       }
@@ -125,7 +130,7 @@ export class Attachments {
       configureHost(this.#rtnl, spec, ifindex, bridge);
       fault('device:host');
       if (spec.handover === undefined) {
-        configureInside(spec, netns, device.inside);
+        cookie = this.#configureInside(spec, netns, device.inside, placement.inside);
         if (spec.mode !== 'macvlan') awaitOperational(this.#rtnl, ifindex);
       }
       fault('device:inside');
@@ -138,7 +143,19 @@ export class Attachments {
       }
       throw error;
     }
-    return this.register({ spec, ifindex, netns: netnsText(netns), policy });
+    const base = { spec, ifindex, netns: netnsText(netns), policy };
+    return this.register(cookie === undefined ? base : { ...base, cookie });
+  }
+
+  /** Returns the namespace's number. */
+  #configureInside(spec: AttachmentSpec, netns: Netns, inside: number, open: Rtnetlink | undefined): bigint {
+    const rtnl = open ?? Rtnetlink.open(netns);
+    try {
+      configureInside(rtnl, spec, netns, inside);
+      return rtnl.netnsCookie();
+    } finally {
+      if (open === undefined) rtnl.close();
+    }
   }
 
   /** Takes a device into the books that is there already. Slot and place are written, the device is left alone. */

@@ -100,7 +100,8 @@ export class DeviceChanges {
   /** Returns whether another index had to be taken than the lease's. */
   #createOne({ spec, lease, container }: Wanted, place: Place, change: LeaseChange): boolean {
     const { attachments, rtnl } = this.#parts.kernel;
-    const netns = openDeviceNetns(spec, container);
+    const netns = place.open?.netns ?? openDeviceNetns(spec, container);
+    const inside = place.open === undefined ? {} : { inside: place.open.inside };
     try {
       if (netnsText(netns) !== place.netns) {
         throw new NetlinkError(
@@ -112,7 +113,7 @@ export class DeviceChanges {
       let ifindex = lease.ifindex;
       for (let tries = 1; ; tries++) {
         try {
-          attachments.create(spec, netns, this.#placement(spec, ifindex, place.parent));
+          attachments.create(spec, netns, { ...this.#placement(spec, ifindex, place.parent), ...inside });
           return ifindex !== lease.ifindex;
         } catch (error) {
           const collides = takenIndex(error) && (rtnl.link(ifindex) !== undefined || spec.mode === 'macvlan');
@@ -122,7 +123,7 @@ export class DeviceChanges {
         }
       }
     } finally {
-      netns.close();
+      if (place.open === undefined) netns.close();
     }
   }
 

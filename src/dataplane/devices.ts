@@ -54,6 +54,7 @@ export function makeDevice(
     alias: spec.alias,
     noIpv6LinkLocal: true,
     queues: 1, // nothing of ours uses more, and more take longer to make
+    keepGroup: true, // see configureHost
     peer: { name: spec.handover ?? device, netns, mac, mtu },
   });
   return { ifindex: made.ifindex, inside: made.peerIfindex };
@@ -78,26 +79,21 @@ export function removeDevice(
 
 /**
  * Brings the container's side up with lo, addresses, routes and (routed) the gateway's permanent neighbour entry. When it
- * returns, packets to the addresses are taken.
+ * returns, packets to the addresses are taken. `rtnl` is in the namespace.
  */
-export function configureInside(spec: AttachmentSpec, netns: Netns, inside: number): void {
-  const rtnl = Rtnetlink.open(netns);
+export function configureInside(rtnl: Rtnetlink, spec: AttachmentSpec, netns: Netns, inside: number): void {
   try {
-    try {
-      configureWith(rtnl, spec, inside);
-    } catch (error) {
-      if (!(error instanceof NetlinkError) || error.code !== 'EACCES' || spec.ipv6 === undefined) throw error;
-      // IPv6 is turned off in the namespace (Docker does that): on again, for this device.
-      ensureSysctls({ [`net/ipv6/conf/${spec.device}/disable_ipv6`]: 0 }, netns);
-      configureWith(rtnl, spec, inside);
-    }
-    // The kernel makes the local route of an IPv6 address in a task of its own, also where nothing is to be detected.
-    const { ipv6 } = spec;
-    if (ipv6 !== undefined)
-      awaitLater(`add ${ipv6.address} to link ${inside}`, () => rtnl.routeTo(ipv6.address)?.type === 'local');
-  } finally {
-    rtnl.close();
+    configureWith(rtnl, spec, inside);
+  } catch (error) {
+    if (!(error instanceof NetlinkError) || error.code !== 'EACCES' || spec.ipv6 === undefined) throw error;
+    // IPv6 is turned off in the namespace (Docker does that): on again, for this device.
+    ensureSysctls({ [`net/ipv6/conf/${spec.device}/disable_ipv6`]: 0 }, netns);
+    configureWith(rtnl, spec, inside);
   }
+  // The kernel makes the local route of an IPv6 address in a task of its own, also where nothing is to be detected.
+  const { ipv6 } = spec;
+  if (ipv6 !== undefined)
+    awaitLater(`add ${ipv6.address} to link ${inside}`, () => rtnl.routeTo(ipv6.address)?.type === 'local');
 }
 
 /**
@@ -177,7 +173,7 @@ export function configureHost(
 ): void {
   if (spec.mode === 'macvlan') return;
   host.batch(() => {
-    host.setLink(ifindex, { up: true, ...(bridge === undefined ? {} : { master: bridge }) });
+    host.setLink(ifindex, { up: true, group: 0, ...(bridge === undefined ? {} : { master: bridge }) });
     if (spec.mode !== 'routed') return;
     for (const family of families(spec)) {
       host.setNeighbour({ ifindex, address: family.address, mac: spec.mac, permanent: true });
@@ -210,16 +206,6 @@ export function loopbackUp(netns: Netns): void {
   const rtnl = Rtnetlink.open(netns);
   try {
     rtnl.setLink(LOOPBACK, { up: true });
-  } finally {
-    rtnl.close();
-  }
-}
-
-/** Whether the namespace has a device of this name. */
-export function hasDeviceNamed(netns: Netns, name: string): boolean {
-  const rtnl = Rtnetlink.open(netns);
-  try {
-    return rtnl.link(name) !== undefined;
   } finally {
     rtnl.close();
   }

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { readJson, removeFile, writeJson } from '../state/files.js';
 
@@ -19,6 +19,9 @@ export class Expedite {
   #depth = 0;
   /** It is 1 because of this agent. */
   #ours = false;
+  /** The setting, open: it is written twice for each device. */
+  #fd: number | undefined;
+  readonly #value = Buffer.alloc(8);
 
   constructor(stateDir: string, setting = SETTING) {
     this.#marker = markerIn(stateDir);
@@ -55,9 +58,33 @@ export class Expedite {
   }
 
   #begin(): void {
-    if (this.#depth++ > 0 || !this.#usable || read(this.#setting) !== '0') return;
-    this.#usable = this.#mark() && write(this.#setting, '1');
+    if (this.#depth++ > 0 || !this.#usable || this.#read() !== '0') return;
+    this.#usable = this.#mark() && this.#write('1');
     this.#ours = this.#usable;
+  }
+
+  #read(): string | undefined {
+    try {
+      this.#fd ??= openSync(this.#setting, 'r+');
+      return this.#value.toString('latin1', 0, readSync(this.#fd, this.#value, 0, 8, 0)).trim();
+    } catch {
+      return undefined;
+    }
+  }
+
+  #write(value: '0' | '1'): boolean {
+    try {
+      this.#fd ??= openSync(this.#setting, 'r+');
+      return writeSync(this.#fd, value, 0) === 1;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Nothing is under way any more. */
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
   }
 
   /** False: the folder is gone or cannot be written, and nobody could undo it for us. */
@@ -75,7 +102,7 @@ export class Expedite {
   #end(): void {
     if (--this.#depth > 0 || !this.#ours) return;
     this.#ours = false;
-    write(this.#setting, '0');
+    this.#write('0');
   }
 }
 

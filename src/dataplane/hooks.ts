@@ -22,6 +22,7 @@ const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const
 const UPLINK = 'sluice_from_uplink';
 const TUNNEL = 'sluice_from_tunnel';
 const XDP = 'sluice_xdp';
+const TC_HOOKS = ['ingress', 'egress'] as const;
 const XDP_MODES: readonly XdpMode[] = ['native', 'generic'];
 
 const CGROUP: Readonly<Record<string, CgroupAttachType>> = {
@@ -52,11 +53,22 @@ export class Hooks {
     this.method = method;
   }
 
-  /** Both directions of a container's device; one that is attached already gets the present program. */
-  attachEndpoint(mode: AttachmentSpec['mode'], ifindex: number, netns: Netns | undefined): void {
+  /**
+   * Both directions of a container's device; one that is attached already gets the present program. A `fresh` device
+   * has no program yet, so nothing is looked for.
+   */
+  attachEndpoint(
+    mode: AttachmentSpec['mode'],
+    ifindex: number,
+    netns: Netns | undefined,
+    fresh = false,
+  ): void {
     const names = mode === 'macvlan' ? L2 : CONTAINER;
     const both = (): void => {
-      for (const hook of ['ingress', 'egress'] as const) this.#ensure(names[hook], ifindex, hook);
+      for (const hook of TC_HOOKS) {
+        if (fresh && this.method === 'tcx') this.#attach(names[hook], ifindex, hook, 'last');
+        else this.#ensure(names[hook], ifindex, hook);
+      }
     };
     if (mode === 'macvlan' && netns !== undefined) insideNetns(netns, both);
     else both();
@@ -105,9 +117,9 @@ export class Hooks {
     for (const hook of HOOKS) this.#detachPinned(this.#pins.link(ifindex, hook));
   }
 
-  /** Forgets the links of a device that is gone. */
+  /** Forgets the TC links of a device that is gone. */
   forget(ifindex: number): void {
-    this.#pins.removeLinks(ifindex);
+    for (const hook of TC_HOOKS) this.#pins.remove(this.#pins.link(ifindex, hook));
   }
 
   attachCgroup(path: string): void {
@@ -131,10 +143,21 @@ export class Hooks {
       return;
     }
     const pin = this.#pins.link(ifindex, hook);
-    if (this.#updatePinned(pin, name, ifindex)) return;
+    if (!this.#updatePinned(pin, name, ifindex)) this.#attach(name, ifindex, hook, place);
+  }
+
+  /** Makes and pins a link. What is pinned in its place is of a device that is gone. */
+  #attach(name: string, ifindex: number, hook: 'ingress' | 'egress', place: TcPlace): void {
+    const pin = this.#pins.link(ifindex, hook);
     const link = attach(this.#program(name), ifindex, hook, 'tcx', place);
     try {
-      link.pin(pin);
+      try {
+        link.pin(pin);
+      } catch (error) {
+        if (!(error instanceof BpfError) || error.code !== 'EEXIST') throw error;
+        this.#pins.remove(pin);
+        link.pin(pin);
+      }
     } finally {
       link.close();
     }

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
 
@@ -61,11 +61,11 @@ export class Pins {
 
   /** Removes a pin. The object goes when nothing else holds it. */
   remove(path: string): void {
-    rmSync(path, { force: true });
-  }
-
-  removeLinks(ifindex: number): void {
-    for (const hook of HOOKS) this.remove(this.link(ifindex, hook));
+    try {
+      unlinkSync(path);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
   }
 
   /** Removes all pins and the folders. Links first: while they are there, packets need the maps. */

@@ -1,12 +1,11 @@
 import { NetlinkError } from '../../loader/netlink/errors.js';
-import type { Rtnetlink } from '../../loader/netlink/route.js';
+import { Rtnetlink } from '../../loader/netlink/route.js';
 import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NamespaceRef, NetworkResource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import { displayName } from '../state/keys.js';
 import { type Attachments, netnsText } from './attachments.js';
-import { hasDeviceNamed } from './devices.js';
 import type { Wanted } from './plan.js';
 
 /** What the device of an attachment will be made in, found out before anything is touched. */
@@ -15,32 +14,55 @@ export interface Place {
   readonly netns: string;
   /** Index of a macvlan's parent. */
   readonly parent?: number;
+  /** Open until `closePlaces`: entering a namespace once is enough where few devices are made. */
+  readonly open?: { readonly netns: Netns; readonly inside: Rtnetlink };
+}
+
+/** Closes what places keep open; closing twice does nothing. */
+export function closePlaces(places: Iterable<{ readonly place: Place }>): void {
+  for (const { place } of places) {
+    place.open?.inside.close();
+    place.open?.netns.close();
+  }
 }
 
 /**
  * Checks that an attachment can be made: the namespace is there and not the agent's own, its device name is
- * free or will be (`leaving`), a macvlan's parent exists. Throws SluiceError 43xx.
+ * free or will be (`leaving`), a macvlan's parent exists. With `keep` the namespace stays open. Throws SluiceError 43xx.
  */
-export function preflight(rtnl: Rtnetlink, wanted: Wanted, leaving: ReadonlySet<string>): Place {
+export function preflight(
+  rtnl: Rtnetlink,
+  wanted: Wanted,
+  leaving: ReadonlySet<string>,
+  keep: boolean,
+): Place {
   const { spec, container } = wanted;
   const netns = openDeviceNetns(spec, container);
+  let inside: Rtnetlink | undefined;
+  let kept = false;
   try {
     if (spec.handover !== undefined) return { netns: netnsText(netns) };
-    const own = currentNetns();
-    const same = own.sameAs(netns);
-    own.close();
-    if (same) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
-    if (!leaving.has(deviceKey(netnsText(netns), spec.device)) && hasDeviceNamed(netns, spec.device)) {
+    if (netns.isCurrent()) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
+    inside = Rtnetlink.open(netns);
+    if (!leaving.has(deviceKey(netnsText(netns), spec.device)) && inside.hasLink(spec.device)) {
       throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
     }
-    if (spec.mode !== 'macvlan') return { netns: netnsText(netns) };
-    const parent = spec.parent === undefined ? undefined : rtnl.link(spec.parent);
-    if (parent === undefined) {
-      throw SluiceError.of('SLU4302', { device: spec.parent ?? '', network: spec.network }, container.origin);
+    let place: Place = { netns: netnsText(netns) };
+    if (spec.mode === 'macvlan') {
+      const parent = spec.parent === undefined ? undefined : rtnl.link(spec.parent);
+      if (parent === undefined) {
+        const params = { device: spec.parent ?? '', network: spec.network };
+        throw SluiceError.of('SLU4302', params, container.origin);
+      }
+      place = { ...place, parent: parent.index };
     }
-    return { netns: netnsText(netns), parent: parent.index };
+    kept = keep;
+    return keep ? { ...place, open: { netns, inside } } : place;
   } finally {
-    netns.close();
+    if (!kept) {
+      inside?.close();
+      netns.close();
+    }
   }
 }
 

@@ -21,7 +21,7 @@ import { type Plan, planContainers, type Wanted } from './plan.js';
 import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
-import { checkParent, devicesOf, openContainerNetns, preflight } from './preflight.js';
+import { checkParent, closePlaces, devicesOf, openContainerNetns, preflight } from './preflight.js';
 import { asError, NoRollback, Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
@@ -49,6 +49,9 @@ export interface Pending {
   /** Takes everything back. Returns the errors of doing so. */
   rollback(): unknown[];
 }
+
+/** Namespaces that stay open between the checks and the making of their devices. */
+const KEEP_OPEN = 16;
 
 /** Brings wanted state into the kernel, one change at a time (the caller sees to that). */
 export class Reconciler {
@@ -186,6 +189,7 @@ export class Reconciler {
     request.adopt?.(plan, change);
     this.#setProblems(containers, plan.failed);
     const prepared = this.#preflight(plan, containers.keys(), request.lenient, change);
+    undo.push(() => closePlaces(prepared));
     this.#checkCapacity(prepared);
     change.commit();
     fault('lease:committed');
@@ -221,6 +225,7 @@ export class Reconciler {
       failed.push(spec.id);
     };
     await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined);
+    closePlaces(prepared);
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);
     fault('ports:written');
@@ -337,14 +342,18 @@ export class Reconciler {
         this.problems.set(key, error);
       }
     }
-    for (const wanted of [...plan.replace, ...plan.create]) {
+    const all = [...plan.replace, ...plan.create];
+    for (const wanted of all) {
       try {
-        const place = preflight(this.#kernel.rtnl, wanted, leaving);
+        const place = preflight(this.#kernel.rtnl, wanted, leaving, all.length <= KEEP_OPEN);
         const lease = { ...wanted.lease, netns: place.netns, netnsPath: netnsPath(wanted.spec.netns) };
         if (JSON.stringify(lease) !== JSON.stringify(wanted.lease)) change.amend(lease);
         prepared.push({ wanted: { ...wanted, lease }, place });
       } catch (error) {
-        if (!lenient || !(error instanceof SluiceError)) throw error;
+        if (!lenient || !(error instanceof SluiceError)) {
+          closePlaces(prepared);
+          throw error;
+        }
         this.problems.set(`Container ${wanted.spec.container}`, error);
       }
     }

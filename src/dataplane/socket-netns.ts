@@ -70,7 +70,7 @@ export class SocketNetns {
     let cookie = before?.cookie;
     if (cookie === undefined || before?.netns !== netns) {
       if (before !== undefined) this.#map.delete(before.cookie);
-      cookie = cookieOf(spec.netns);
+      cookie = live.cookie ?? cookieOf(spec.netns);
       if (cookie === undefined) {
         this.#known.delete(container);
         return;

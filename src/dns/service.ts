@@ -15,6 +15,13 @@ const CLOSE_MS = 1000;
 /** How long a change waits for the thread at most. */
 const SETTLE_MS = 1000;
 
+/** A change that grows. */
+interface Collected {
+  readonly networks: NameChange['networks'][number][];
+  readonly objects: NameChange['objects'][number][];
+  readonly services: NonNullable<NameChange['services']>[number][];
+}
+
 /** The name service: a thread that answers, started with the first network and again if it ends. */
 export class DnsService {
   readonly #log: Logger;
@@ -28,6 +35,7 @@ export class DnsService {
   #timer: NodeJS.Timeout | undefined;
   #sequence = 0;
   readonly #waiting = new Map<number, () => void>();
+  #collected: Collected | undefined;
   #closed = false;
   #watcher: NameWatcher | undefined;
   #clients: readonly string[] = [];
@@ -52,9 +60,28 @@ export class DnsService {
     apply(this.#networks, change.networks);
     apply(this.#objects, change.objects);
     apply(this.#services, change.services ?? []);
-    if (this.#worker !== undefined) this.#send(change);
-    else if (this.#networks.size > 0) this.#start();
-    return change.networks.length > 0 && this.#worker !== undefined ? this.#settled() : Promise.resolve();
+    if (this.#worker === undefined && this.#networks.size > 0) this.#start();
+    else this.#collect(change);
+    if (change.networks.length === 0 || this.#worker === undefined) return Promise.resolve();
+    this.#flush();
+    return this.#settled();
+  }
+
+  /** What comes in one turn of the event loop goes to the thread as one message, after the work of that turn. */
+  #collect({ networks, objects, services = [] }: NameChange): void {
+    if (this.#collected === undefined) {
+      this.#collected = { networks: [], objects: [], services: [] };
+      setImmediate(() => this.#flush());
+    }
+    this.#collected.networks.push(...networks);
+    this.#collected.objects.push(...objects);
+    this.#collected.services.push(...services);
+  }
+
+  #flush(): void {
+    const change = this.#collected;
+    this.#collected = undefined;
+    if (change !== undefined && this.#worker !== undefined) this.#send(change);
   }
 
   /** Questions of the watcher's clients go where they were meant to go, and answers wait until it has learned them. */
@@ -119,6 +146,7 @@ export class DnsService {
       if (!this.#closed) this.#timer = setTimeout(() => this.#start(), RESTART_MS).unref();
     });
     this.#post({ type: 'watched', clients: this.#clients, sequence: ++this.#sequence });
+    this.#collected = undefined; // it is in what follows
     this.#send({
       networks: [...this.#networks],
       objects: [...this.#objects],
