@@ -386,7 +386,7 @@ class AgentEngine implements RuntimeEngine {
     const pending = await this.#reconciler.prepare({
       edits,
       lenient: true,
-      adopt: (plan) => adoption.adopt(plan),
+      adopt: (plan, change) => adoption.adopt(plan, change),
     });
     const lost = !kernel.loaded.adopted && kernel.attachments.size > 0;
     kernel.node.pickup = lost;

@@ -2,7 +2,7 @@ import type { Endpoint } from '../../loader/abi/gen/types.gen.js';
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import type { Link } from '../../loader/netlink/link.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
-import { type Netns, openNetns } from '../../loader/netns.js';
+import { type Netns, netnsPath, openNetns } from '../../loader/netns.js';
 import { compareAddresses, formatAddress, isUnset } from '../../policy/address.js';
 import type { Lease, LeaseBook, LeaseChange } from '../ipam/leases.js';
 import { type AttachmentSpec, aliasOf } from '../state/desired.js';
@@ -68,14 +68,18 @@ export class Adoption {
     change.adopt(lease);
   }
 
-  /** Moves what exists already from `create` to `keep` or `mtu`, and removes what stands in the way of the rest. */
-  adopt(plan: Plan): void {
+  /**
+   * Moves what exists already from `create` to `keep` or `mtu`, and removes what stands in the way of the rest. Leases
+   * that came from the kernel learn their namespace.
+   */
+  adopt(plan: Plan, change: LeaseChange): void {
     const create = plan.create.splice(0);
     const obstacles: number[] = [];
     for (const wanted of create) {
       const { spec } = wanted;
       const link = this.#devices.get(spec.alias);
-      const mtu = spec.mode === 'macvlan' ? this.#adoptMacvlan(wanted) : this.#adoptVeth(wanted, link);
+      const mtu =
+        spec.mode === 'macvlan' ? this.#adoptMacvlan(wanted) : this.#adoptVeth(wanted, link, change);
       this.#devices.delete(spec.alias);
       if (mtu === undefined) {
         // What a runtime moved away went with its container; the runtime will say so.
@@ -101,7 +105,7 @@ export class Adoption {
   }
 
   /** MTU of the device if it is the wanted one, else undefined. */
-  #adoptVeth({ spec, lease }: Wanted, link: Link | undefined): number | undefined {
+  #adoptVeth({ spec, lease }: Wanted, link: Link | undefined, change: LeaseChange): number | undefined {
     // The host side comes up last: one that is down was not completed.
     if (
       link?.up !== true ||
@@ -120,7 +124,10 @@ export class Adoption {
         return undefined;
       if (netns === undefined && lease.netns === undefined) return undefined;
       const where = netns === undefined ? (lease.netns ?? '') : netnsText(netns);
-      return this.#take(spec, link.index, where, link.mtu) ? link.mtu : undefined;
+      if (!this.#take(spec, link.index, where, link.mtu)) return undefined;
+      if (lease.netns === undefined)
+        change.amend({ ...lease, netns: where, netnsPath: netnsPath(spec.netns) });
+      return link.mtu;
     } finally {
       netns?.close();
     }

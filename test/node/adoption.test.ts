@@ -68,6 +68,19 @@ it('with the same programs ends in the same maps and devices', async () => {
   });
 });
 
+it('without the leases takes the addresses from the kernel', async () => {
+  const devices = containerDevices(world);
+  const addresses = async () =>
+    (await listed<{ ipv4: string; ipv6: string }>(world, 'leases')).map(({ ipv4, ipv6 }) => [ipv4, ipv6]);
+  const leases = await addresses();
+  await world.agent.kill();
+  rmSync(state('leases'), { recursive: true });
+  await restart();
+  expect(containerDevices(world)).toEqual(devices);
+  expect(await addresses()).toEqual(leases);
+});
+
+// The leases are those that the test before had taken from the kernel.
 it('does not need the namespace to have its name still', async () => {
   // Its name may go only once the process is inside.
   const { pid } = await world.start(b, 'sh', ['-c', 'echo ready; exec sleep 60'], true);
@@ -79,18 +92,6 @@ it('does not need the namespace to have its name still', async () => {
   expect(containerDevices(world)).toEqual(devices);
   expect(sh(`nsenter -t ${pid} -n -- ip -br link`)).toContain('eth0');
   sh(`ip netns attach ${b} ${pid}`);
-});
-
-it('without the leases takes the addresses from the kernel', async () => {
-  const devices = containerDevices(world);
-  const addresses = async () =>
-    (await listed<{ ipv4: string; ipv6: string }>(world, 'leases')).map(({ ipv4, ipv6 }) => [ipv4, ipv6]);
-  const leases = await addresses();
-  await world.agent.kill();
-  rmSync(state('leases'), { recursive: true });
-  await restart();
-  expect(containerDevices(world)).toEqual(devices);
-  expect(await addresses()).toEqual(leases);
 });
 
 it('with other programs moves the links to them, on the maps that are there', async () => {
