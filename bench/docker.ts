@@ -1,19 +1,22 @@
 /**
  * What a network costs `docker run`: the time of a whole `docker run --rm` of a program that ends at once, over that of
- * one with `--network none`, beside Docker's own bridge, without and with a published port. In the same run,
- * the name service: a local name at a container, and questions a second.
+ * one with `--network none` in the same round, beside Docker's own bridge, without and with a published port. A driver
+ * that does nothing, at once, shows what of it dockerd spends itself on the network of any plugin. In the same run, the
+ * name service: a local name at a container, and questions a second.
  *
  * A dockerd of its own (network namespace, folders, socket) with its rules in iptables, as it is by default.
  * Settings from the environment: BENCH_ROUNDS (15), BENCH_DNS (20000).
  */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { Dockerd } from '../test/lib/dockerd.js';
 import { IMAGE } from '../test/lib/image.js';
 import { Agent } from './lib/agent.js';
-import { inside, netnsPath, type Scratch, veth } from './lib/netns.js';
+import { inside, killAndWait, netnsPath, type Scratch, veth } from './lib/netns.js';
 import { report } from './lib/report.js';
 import { withScratch } from './lib/scratch-run.js';
 import { interleave, median } from './lib/stats.js';
@@ -22,6 +25,8 @@ const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
 const QUESTIONS = Number(process.env.BENCH_DNS ?? 20_000);
 /** At most this part of what Docker's bridge costs. */
 const PART = 0.5;
+/** Where Docker looks for plugins. */
+const PLUGINS = '/run/docker/plugins';
 const NAME_MS = 1;
 const PER_SECOND = 10_000;
 
@@ -31,6 +36,8 @@ const WAYS = {
   'sluice, port': ['--network', 'ours', '-p', '8081:80'],
   bridge: ['--network', 'theirs'],
   'bridge, port': ['--network', 'theirs', '-p', '8082:80'],
+  nothing: ['--network', 'nothing'],
+  'nothing, port': ['--network', 'nothing', '-p', '8083:80'],
 } as const;
 type Way = keyof typeof WAYS;
 
@@ -73,6 +80,20 @@ function names(netns: string, server: string): { readonly milliseconds: number; 
   return JSON.parse(stdout) as { milliseconds: number; perSecond: number };
 }
 
+/** Starts the driver that does nothing under this name. */
+async function nullDriver(scratch: Scratch, name: string): Promise<void> {
+  mkdirSync(PLUGINS, { recursive: true });
+  const socket = join(PLUGINS, `${name}.sock`);
+  const program = fileURLToPath(new URL('./lib/null-driver.js', import.meta.url));
+  const child = spawn(process.execPath, [program, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+  scratch.onClose(() => rmSync(socket, { force: true }));
+  scratch.onClose(() => killAndWait(child.pid));
+  await new Promise((resolve, reject) => {
+    child.stdout.once('data', resolve);
+    child.once('exit', () => reject(new Error('the driver that does nothing did not start')));
+  });
+}
+
 async function main(scratch: Scratch): Promise<void> {
   const host = scratch.netns('host');
   const outside = scratch.netns('out');
@@ -82,7 +103,7 @@ async function main(scratch: Scratch): Promise<void> {
   const driver = `sluice-${randomBytes(4).toString('hex')}`;
   const socket = join(tmpdir(), `${driver}.sock`);
   const agent = new Agent(scratch, host, {
-    dockerPlugin: `/run/docker/plugins/${driver}.sock`,
+    dockerPlugin: join(PLUGINS, `${driver}.sock`),
     dockerApi: socket,
   });
   const docker = new Dockerd(scratch, host, socket);
@@ -91,6 +112,8 @@ async function main(scratch: Scratch): Promise<void> {
   docker.makeImage();
   docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, 'ours');
   docker.docker('network', 'create', 'theirs');
+  await nullDriver(scratch, `${driver}-null`);
+  docker.docker('network', 'create', '-d', `${driver}-null`, '--ipam-driver', 'null', 'nothing');
   const policy = {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
@@ -123,8 +146,9 @@ async function main(scratch: Scratch): Promise<void> {
   const ways = Object.keys(WAYS) as Way[];
   for (const way of ways) run(way);
   const times = await interleave(ROUNDS, ways, run);
-  const at = (way: Way): number => median(times.get(way) ?? []);
-  const over = (way: Way): number => at(way) - at('none');
+  const without = times.get('none') ?? [];
+  const over = (way: Way): number =>
+    median((times.get(way) ?? []).map((time, round) => time - (without[round] ?? Number.NaN)));
   const dns = names(netns, '10.61.0.1');
   const lower = { better: 'lower', target: { op: '<=', value: PART } } as const;
   report(
@@ -143,6 +167,20 @@ async function main(scratch: Scratch): Promise<void> {
         ours: over('sluice, port'),
         peers: { bridge: over('bridge, port') },
         ...lower,
+      },
+      {
+        name: 'dockerd alone: a driver that does nothing',
+        unit: 'ms',
+        ours: over('nothing'),
+        peers: { bridge: over('bridge') },
+        better: 'lower',
+      },
+      {
+        name: 'dockerd alone, with a published port',
+        unit: 'ms',
+        ours: over('nothing, port'),
+        peers: { bridge: over('bridge, port') },
+        better: 'lower',
       },
       {
         name: 'a local name, median',
