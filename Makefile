@@ -55,9 +55,9 @@ gen-check: build/sluice.bpf.o ## fail if the committed codecs are not what the o
 	@$(GENERATE) --check
 
 # The CNI plugin: container runtimes start it for every container, so it is static and small.
-dist/cni/sluice-cni: src/cni/plugin/sluice-cni.c src/cni/plugin/json.h
+dist/cni/sluice-cni: src/cni/plugin/sluice-cni.c src/cni/plugin/json.h package.json
 	@mkdir -p dist/cni
-	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -static -s -o $@ $<
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -static -s -DSLUICE_VERSION='$(shell sed -n 's/^ *"version": \("[^"]*"\).*/\1/p' package.json)' -o $@ $<
 
 build: bpf dist/.built dist/cni/sluice-cni ## compile everything into dist/
 

@@ -10,7 +10,7 @@ import { SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
 import { Answers } from './cni/answered.js';
-import { installBinary, installList, listText, pluginPath } from './cni/install.js';
+import { installBinary, installList, listText, PLUGIN, pluginPath } from './cni/install.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import {
@@ -380,7 +380,7 @@ function installPlugin(config: AgentConfig, settings: KubernetesConfig, log: Log
   const { cniBinDir: binDir, cniConfDir: confDir, cniName: name, network } = settings;
   const { cniSocket: socket } = config;
   try {
-    if (binDir !== '') installBinary(pluginPath(), { binDir, confDir, name });
+    if (binDir !== '') installBinary(pluginPath(), join(binDir, PLUGIN));
     if (confDir !== '' && socket !== '') {
       const list = {
         name,

@@ -13,6 +13,9 @@ export function pluginPath(): string {
   return join(packageRoot(), 'dist', 'cni', PLUGIN);
 }
 
+/** Name of the same binary as a plugin of netavark, and the driver that networks of Podman name. */
+export const NETAVARK_PLUGIN = 'sluice';
+
 /** What a runtime asks the plugin for when the configuration says so. */
 export const CAPABILITIES = {
   portMappings: true,
@@ -72,16 +75,15 @@ export function listText(list: NetworkList): string {
 }
 
 /** Puts the plugin's binary in place, as a whole or not at all. Throws SLU5101, SLU5102. */
-export function installBinary(source: string, { binDir }: Installation): void {
+export function installBinary(source: string, target: string): void {
   if (!existsSync(source)) throw SluiceError.of('SLU5102', { path: source });
-  const target = join(binDir, PLUGIN);
   writing(target, () => {
-    mkdirSync(binDir, { recursive: true, mode: 0o755 });
+    mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
     const temporary = `${target}.tmp`;
     copyFileSync(source, temporary);
     chmodSync(temporary, 0o755);
     renameSync(temporary, target);
-    syncFolder(binDir);
+    syncFolder(dirname(target));
   });
 }
 
@@ -110,6 +112,14 @@ export function uninstall(installation: Installation, others: readonly string[])
   }
   const used = others.some((file) => file !== list && existsSync(file) && isOurs(file));
   if (!used && existsSync(binary)) remove(binary, removed);
+  return removed;
+}
+
+/** Removes the plugin of netavark. Returns the files that were removed. Throws SLU5106. */
+export function uninstallNetavark(folder: string): string[] {
+  const removed: string[] = [];
+  const binary = join(folder, NETAVARK_PLUGIN);
+  if (existsSync(binary)) remove(binary, removed);
   return removed;
 }
 

@@ -2,7 +2,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { listenPrivately } from '../http/socket.js';
 import type { Logger } from '../log.js';
 import { CNI_CODE, CniError } from './errors.js';
-import type { CniService } from './service.js';
+import { handleNetavark, isNetavark } from './netavark.js';
+import type { CniAnswer, CniService } from './service.js';
 import { encodeAnswer, WireError, WireReader, type WireRequest } from './wire.js';
 
 /** The plugin sends its request at once; who takes longer is none. */
@@ -92,7 +93,10 @@ export class CniServer {
   }
 
   async #serve(socket: Socket, request: WireRequest): Promise<void> {
-    const { status, text, delivered } = await this.#service.handle(request, () => !socket.destroyed);
+    const alive = (): boolean => !socket.destroyed;
+    const handle = (cni: WireRequest): Promise<CniAnswer> => this.#service.handle(cni, alive);
+    const answer = isNetavark(request) ? handleNetavark(handle, request) : handle(request);
+    const { status, text, delivered } = await answer;
     if (socket.destroyed) return;
     this.#destroyLater(socket);
     if (delivered !== undefined) {

@@ -12,6 +12,7 @@ interface Folders {
   readonly binDir: string;
   readonly confDir: string;
   readonly name: string;
+  readonly netavarkDir?: string;
 }
 
 interface InstallOptions extends Folders {
@@ -23,6 +24,8 @@ interface InstallOptions extends Folders {
 }
 
 const POLL_MS = 100;
+/** Of no network: for the question whether the agent is ready at all. */
+const UNUSED_SUBNET = '192.0.2.0/24';
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/;
 
 /** `sluice cni`. */
@@ -31,7 +34,8 @@ export function cniCommand(context: CliContext): Command {
     .summary('install the CNI plugin for container runtimes, or remove it')
     .description(
       'Kubernetes, containerd, CRI-O and Podman give containers their network through CNI plugins. "install" ' +
-        'puts the plugin sluice-cni and a network configuration where they look; "uninstall" takes both away.',
+        'puts the plugin sluice-cni and a network configuration where they look; "uninstall" takes both away. ' +
+        'Podman with netavark (4.5 and newer) has plugins of its own kind: see --netavark-dir.',
     )
     .addCommand(installCommand(context))
     .addCommand(uninstallCommand(context));
@@ -41,7 +45,8 @@ function withFolders(command: Command): Command {
   return command
     .option('--bin-dir <folder>', 'folder of CNI plugins', '/opt/cni/bin')
     .option('--conf-dir <folder>', 'folder of network configurations', '/etc/cni/net.d')
-    .option('--name <name>', 'name of the network configuration; its file is 10-NAME.conflist', 'sluice');
+    .option('--name <name>', 'name of the network configuration; its file is 10-NAME.conflist', 'sluice')
+    .option('--netavark-dir <folder>', "folder of plugins of netavark, Podman's own network stack");
 }
 
 function installCommand(context: CliContext): Command {
@@ -78,6 +83,11 @@ function installCommand(context: CliContext): Command {
           'Policies select a container by namespace (K8S_POD_NAMESPACE, else "default") and labels: those of the\n' +
             'configuration, of args.cni.labels, of SLUICE_LABELS=key=value,... in CNI_ARGS, and\n' +
             'sluice.dev/container-id, sluice.dev/pod-name, sluice.dev/network.',
+          'Netavark: with --netavark-dir the plugin is put there as "sluice"; alone, no CNI configuration is\n' +
+            'written. The folder is one of netavark_plugin_dirs in containers.conf. Then\n' +
+            '  podman network create -d sluice --subnet 10.88.0.0/16 NAME\n' +
+            'makes a network. Its options (-o NAME=VALUE) are network, mode, mtu, masquerade, podman and socket,\n' +
+            'with the meaning above; with -o network=NAME it is a Network of the definitions.',
         ],
         examples: [
           ['sluice cni install --subnet 10.88.0.0/16 --subnet fd88::/64', 'a network of its own'],
@@ -86,6 +96,7 @@ function installCommand(context: CliContext): Command {
             'sluice cni install --network town --bin-dir /usr/lib/cni --podman-socket /run/podman/podman.sock',
             'for Podman: its folder on Debian, and its labels',
           ],
+          ['sluice cni install --netavark-dir /usr/local/libexec/netavark', 'for Podman with netavark'],
         ],
         failed: 'the agent is not ready, or a file cannot be written',
         files: [
@@ -97,30 +108,50 @@ function installCommand(context: CliContext): Command {
     )
     .action(
       context.action<InstallOptions>(async (options) => {
-        const { name, network, subnet: subnets = [] } = options;
+        const { name, network, subnet: subnets = [], netavarkDir } = options;
         checkFolders(options);
         if (options.podmanSocket !== undefined && !isAbsolute(options.podmanSocket))
           throw new UsageError('--podman-socket must be an absolute path');
-        if ((network === undefined) === (subnets.length === 0))
+        const listed = network !== undefined || subnets.length > 0;
+        if ((!listed && netavarkDir === undefined) || (network !== undefined && subnets.length > 0))
           throw new UsageError('give either --network or --subnet');
         const wait = Number(options.wait);
         if (!(wait >= 0 && wait <= 3600)) throw new UsageError('--wait must be from 0 to 3600 seconds');
         const { loadConfig } = await import('../../main.js');
-        const { installBinary, installList, listFile, listText, pluginConfig, pluginPath, PLUGIN } =
-          await import('../../cni/install.js');
+        const {
+          installBinary,
+          installList,
+          listFile,
+          listText,
+          NETAVARK_PLUGIN,
+          pluginConfig,
+          pluginPath,
+          PLUGIN,
+        } = await import('../../cni/install.js');
         const socket = loadConfig(options.config).cniSocket;
         if (socket === '') throw SluiceError.of('SLU5103', {});
         const list = {
           name,
           ...(network === undefined ? {} : { network }),
-          subnets,
+          subnets: listed ? subnets : [UNUSED_SUBNET],
           ...(socket === DEFAULT_CNI_SOCKET ? {} : { socket }),
           ...(options.podmanSocket === undefined ? {} : { podman: options.podmanSocket }),
         };
-        installBinary(pluginPath(), options);
+        const written: string[] = [];
+        if (listed) {
+          installBinary(pluginPath(), join(options.binDir, PLUGIN));
+          written.push(`${join(options.binDir, PLUGIN)} installed`);
+        }
         await waitUntilReady(socket, { cniVersion: '1.1.0', name, ...pluginConfig(list) }, wait);
-        installList(listText(list), options);
-        print(context.io.stdout, `${join(options.binDir, PLUGIN)} installed`, `${listFile(options)} written`);
+        if (netavarkDir !== undefined) {
+          installBinary(pluginPath(), join(netavarkDir, NETAVARK_PLUGIN));
+          written.push(`${join(netavarkDir, NETAVARK_PLUGIN)} installed`);
+        }
+        if (listed) {
+          installList(listText(list), options);
+          written.push(`${listFile(options)} written`);
+        }
+        print(context.io.stdout, ...written);
         return EXIT.ok;
       }),
     );
@@ -144,8 +175,9 @@ function uninstallCommand(context: CliContext): Command {
     .action(
       context.action<Folders>(async (options) => {
         checkFolders(options);
-        const { uninstall } = await import('../../cni/install.js');
+        const { uninstall, uninstallNetavark } = await import('../../cni/install.js');
         const removed = uninstall(options, filesIn(options.confDir));
+        if (options.netavarkDir !== undefined) removed.push(...uninstallNetavark(options.netavarkDir));
         print(context.io.stdout, ...removed.map((path) => `${path} removed`));
         if (removed.length === 0) print(context.io.stdout, 'Nothing was installed.');
         return EXIT.ok;
@@ -153,7 +185,9 @@ function uninstallCommand(context: CliContext): Command {
     );
 }
 
-function checkFolders({ binDir, confDir, name }: Folders): void {
+function checkFolders({ binDir, confDir, name, netavarkDir }: Folders): void {
+  if (netavarkDir !== undefined && !isAbsolute(netavarkDir))
+    throw new UsageError('--netavark-dir must be an absolute path');
   if (!isAbsolute(binDir)) throw new UsageError('--bin-dir must be an absolute path');
   if (!isAbsolute(confDir)) throw new UsageError('--conf-dir must be an absolute path');
   if (!NAME.test(name)) throw new UsageError('--name must be letters, digits, "_", "." and "-"');

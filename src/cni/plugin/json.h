@@ -26,6 +26,8 @@ struct json_members {
 	struct json_text cni_version; /* string */
 	struct json_text socket; /* string */
 	struct json_text timeout; /* number */
+	struct json_text network; /* object */
+	struct json_text options; /* object */
 };
 
 static inline void json_space(struct json *j)
@@ -164,6 +166,10 @@ static bool json_object(struct json *j, int depth, struct json_members *members)
 			members->socket = value;
 		if (members && !quoted && json_is(key, "timeout"))
 			members->timeout = value;
+		if (members && !quoted && json_is(key, "network"))
+			members->network = value;
+		if (members && !quoted && json_is(key, "options"))
+			members->options = value;
 		json_space(j);
 	} while (json_char(j, ','));
 	return json_char(j, '}');

@@ -8,6 +8,9 @@
  *             CNI_* variables as NAME=VALUE, each with a final zero byte; the input
  *   answer    "SCN1", then little-endian u32: exit status, bytes of text; the text for standard output
  *   then      one byte from here, when the text has been written
+ *
+ * Started with arguments it is a plugin of netavark, Podman's network stack (its plugin-API.md): create, setup NETNS,
+ * teardown NETNS, info. The agent gets them in the same way, with NETAVARK_COMMAND and NETAVARK_NETNS as variables.
  */
 #include <errno.h>
 #include <poll.h>
@@ -33,7 +36,12 @@
 #define MAX_INPUT (1 << 20)
 #define MAX_ENVIRONMENT (64 << 10)
 #define MAX_ANSWER (4 << 20)
+#define MAX_PATH 4096
 #define MAGIC "SCN1"
+#define NETAVARK_API "1.0.0"
+#ifndef SLUICE_VERSION
+#define SLUICE_VERSION "0.0.0"
+#endif
 
 /* Error codes of the CNI specification. */
 enum {
@@ -48,6 +56,8 @@ extern char **environ;
 
 static char version[33] = NEWEST_VERSION;
 static const char *command;
+/* Errors are for netavark. */
+static bool netavark;
 
 static int write_all(int fd, const char *bytes, size_t length)
 {
@@ -68,9 +78,11 @@ static int write_all(int fd, const char *bytes, size_t length)
 static int fail(int code, const char *message, const char *details)
 {
 	char out[1024];
-	int length = snprintf(out, sizeof(out),
-			      "{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"%s\",\"details\":\"%s\"}\n",
-			      version, code, message, details);
+	int length =
+		netavark ? snprintf(out, sizeof(out), "{\"error\":\"%s: %s\"}\n", message, details)
+			 : snprintf(out, sizeof(out),
+				    "{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"%s\",\"details\":\"%s\"}\n",
+				    version, code, message, details);
 
 	write_all(STDOUT_FILENO, out, (size_t)length);
 	return 1;
@@ -248,21 +260,19 @@ static int receive(int fd, void *into, size_t length, int64_t deadline)
 	return 0;
 }
 
-static int ask(const char *path, size_t path_length, const char *input, size_t input_length, int64_t timeout)
+static int ask(struct json_text socket_path, const char *environment, size_t environment_length,
+	       const char *input, size_t input_length, int64_t timeout)
 {
-	static char environment[MAX_ENVIRONMENT];
+	const char *path = socket_path.length ? socket_path.start : DEFAULT_SOCKET;
+	size_t path_length = socket_path.length ? socket_path.length : strlen(DEFAULT_SOCKET);
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int64_t deadline = milliseconds() + timeout;
-	size_t environment_length = pack_environment(environment, sizeof(environment));
 	unsigned char header[12];
 	uint32_t status, length;
 	char *answer;
 	int fd, result;
 
-	if (environment_length == 0)
-		return fail(ERROR_ENVIRONMENT, "the CNI_ variables are too long",
-			    "together they have more than 65536 bytes");
-	if (path_length == 0 || path_length >= sizeof(address.sun_path) || memchr(path, '\\', path_length))
+	if (path_length >= sizeof(address.sun_path) || memchr(path, '\\', path_length))
 		return fail(ERROR_DECODE, "socket is not the path of a Unix socket",
 			    "it must have 1 to 107 bytes and no escapes");
 	memcpy(address.sun_path, path, path_length);
@@ -297,15 +307,83 @@ static int ask(const char *path, size_t path_length, const char *input, size_t i
 	return status > 255 ? 1 : (int)status;
 }
 
-int main(void)
+/* Reads standard input; says what is wrong with it. */
+static ssize_t read_configuration(char **input)
 {
+	ssize_t length = read_input(input);
+
+	if (length == -2)
+		fail(ERROR_DECODE, "the network configuration is too long", "more than 1 MiB");
+	else if (length < 0)
+		fail(ERROR_IO, "standard input cannot be read", "");
+	return length;
+}
+
+/* The options of a network: those of the document, or of its member "network". */
+static bool network_options(const char *input, size_t length, struct json_members *options)
+{
+	struct json_members document = {0}, network = {0};
+
+	if (!json_document(input, length, &document))
+		return false;
+	if (document.network.length > 0)
+		json_document(document.network.start, document.network.length, &network);
+	else
+		network = document;
+	if (network.options.length > 0)
+		json_document(network.options.start, network.options.length, options);
+	return true;
+}
+
+static int netavark_main(int count, char **arguments)
+{
+	char environment[MAX_PATH + 64];
+	struct json_members options = {0};
+	char *input = NULL;
+	ssize_t length;
+	int size;
+
+	netavark = true;
+	command = arguments[1];
+	if (!strcmp(command, "info")) {
+		static const char info[] =
+			"{\"version\":\"" SLUICE_VERSION "\",\"api_version\":\"" NETAVARK_API "\"}\n";
+
+		return write_all(STDOUT_FILENO, info, sizeof(info) - 1) ? 1 : 0;
+	}
+	if (!strcmp(command, "create"))
+		size = snprintf(environment, sizeof(environment), "NETAVARK_COMMAND=create%c", 0);
+	else if (strcmp(command, "setup") && strcmp(command, "teardown"))
+		return fail(ERROR_ENVIRONMENT, "unknown command",
+			    "it must be create, setup, teardown or info");
+	else if (count < 3)
+		return fail(ERROR_ENVIRONMENT, "the path of the network namespace is missing", command);
+	else
+		size = snprintf(environment, sizeof(environment), "NETAVARK_COMMAND=%s%cNETAVARK_NETNS=%s%c",
+				command, 0, arguments[2], 0);
+	if ((size_t)size > sizeof(environment))
+		return fail(ERROR_ENVIRONMENT, "the path of the network namespace is too long", command);
+	length = read_configuration(&input);
+	if (length < 0)
+		return 1;
+	if (!network_options(input, (size_t)length, &options))
+		return fail(ERROR_DECODE, "the network configuration is not a JSON object", "standard input");
+	return ask(options.socket, environment, (size_t)size, input, (size_t)length, DEFAULT_TIMEOUT * 1000);
+}
+
+int main(int count, char **arguments)
+{
+	static char environment[MAX_ENVIRONMENT];
 	static const char *const commands[] = {"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"};
 	struct json_members members = {0};
 	int64_t timeout = DEFAULT_TIMEOUT;
 	char *input = NULL;
+	size_t environment_length;
 	bool known = false;
 	ssize_t length;
 
+	if (count > 1)
+		return netavark_main(count, arguments);
 	command = getenv("CNI_COMMAND");
 	if (!command || !*command) {
 		command = "";
@@ -314,11 +392,9 @@ int main(void)
 	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		known |= !strcmp(command, commands[i]);
-	length = read_input(&input);
+	length = read_configuration(&input);
 	if (length < 0)
-		return length == -2 ? fail(ERROR_DECODE, "the network configuration is too long",
-					   "more than 1 MiB")
-				    : fail(ERROR_IO, "standard input cannot be read", "");
+		return 1;
 	if (!strcmp(command, "VERSION")) {
 		char out[256];
 		int size;
@@ -347,9 +423,9 @@ int main(void)
 		if (timeout < 1 || timeout > MAX_TIMEOUT)
 			timeout = DEFAULT_TIMEOUT;
 	}
-	if (members.socket.length == 0) {
-		members.socket.start = DEFAULT_SOCKET;
-		members.socket.length = strlen(DEFAULT_SOCKET);
-	}
-	return ask(members.socket.start, members.socket.length, input, (size_t)length, timeout * 1000);
+	environment_length = pack_environment(environment, sizeof(environment));
+	if (environment_length == 0)
+		return fail(ERROR_ENVIRONMENT, "the CNI_ variables are too long",
+			    "together they have more than 65536 bytes");
+	return ask(members.socket, environment, environment_length, input, (size_t)length, timeout * 1000);
 }
