@@ -87,7 +87,8 @@ export class Mirror {
           backoff.reset();
           this.#change(message);
         };
-        await client.watch(prefix, revision + 1n, onEvents, either);
+        // Not from the next revision: compacting at it takes its deletions away, and etcd before 3.5.18 then shows the rest.
+        await client.watch(prefix, revision, onEvents, either);
       } catch (error) {
         if (signal.aborted) return;
         const wait = backoff.next();
@@ -115,8 +116,8 @@ export class Mirror {
   #change({ revision, events }: WatchEvents): void {
     const changed = new Set<string>();
     for (const { key, value } of events) {
+      if (this.#values.get(key) === value) continue;
       if (value === undefined) this.#values.delete(key);
-      else if (this.#values.get(key) === value) continue;
       else this.#values.set(key, value);
       changed.add(key);
     }

@@ -99,6 +99,31 @@ describe.skipIf(!haveEtcd)('an etcd (skipped without etcd-server)', () => {
     both.close();
   });
 
+  it('misses no deletion that is compacted away between its list and its watch', async () => {
+    await client.write(['a', 'b'].map((name) => ({ put: { key: `/gap/${name}`, value: '1' } })));
+    let last = 0n;
+    const mirror = new Mirror({
+      client: {
+        list: async (prefix, signal) => {
+          const listed = await client.list(prefix, signal);
+          if (last === 0n) {
+            last = await client.write([{ remove: '/gap/b' }, { put: { key: '/gap/c', value: '2' } }]);
+            expect(await compact()).toBe(last);
+          }
+          return listed;
+        },
+        watch: (...given) => client.watch(...given),
+      },
+      prefix: '/gap/',
+      log: createLogger('error'),
+      onChange: () => undefined,
+    });
+    mirror.start();
+    await until('the new key', () => mirror.get('/gap/c') === '2');
+    expect([...mirror.under('/gap/')].map(([key]) => key)).toEqual(['/gap/a', '/gap/c']);
+    await mirror.close();
+  });
+
   it('follows the store through an outage with a compaction in it, and to a store that has less', async () => {
     const changes: string[] = [];
     const mirror = new Mirror({
