@@ -410,7 +410,7 @@ class AgentEngine implements RuntimeEngine {
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
     this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
     this.#flowLog.start(onError);
-    await this.domains.changed();
+    await this.domains.changed(edits);
     this.domains.start(onError);
     kernel.node.trace = false; // of an agent that was killed while somebody watched
     this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
@@ -661,7 +661,7 @@ class AgentEngine implements RuntimeEngine {
     fault('runtime:committed');
     this.containers.changed(edits);
     await this.names.changed(edits);
-    await this.domains.changed();
+    await this.domains.changed(edits);
     this.#audit.refresh(false);
     if (edits.length >= LARGE_CHANGE) this.#release();
     return () => pending.removed();

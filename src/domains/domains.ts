@@ -17,7 +17,7 @@ import { PROTOCOLS } from '../flows/protocols.js';
 import type { DomainChange } from '../host/peers.js';
 import type { Logger } from '../log.js';
 import type { AttachmentSpec } from '../state/desired.js';
-import type { ObjectSet } from '../state/objects.js';
+import type { Edit, ObjectSet } from '../state/objects.js';
 import { HostServers } from './host-servers.js';
 import type { Learned } from './learned.js';
 
@@ -48,6 +48,9 @@ interface Waiting {
   readonly answer: DnsAnswer;
   readonly done: () => void;
 }
+
+/** Kinds whose rules may have names. */
+const WITH_NAMES: ReadonlySet<string> = new Set(['NetworkPolicy', 'ClusterNetworkPolicy', 'HostPolicy']);
 
 type PolicyWithNames = NetworkPolicyResource | ClusterNetworkPolicyResource;
 
@@ -127,10 +130,12 @@ export class Domains implements NameWatcher {
   }
 
   /** Definitions changed and are in force: rules with other names, other subjects. */
-  async changed(): Promise<void> {
+  async changed(edits: readonly Edit[]): Promise<void> {
     const before = this.#patterns;
     const beforeOnHost = this.#hostPatterns;
-    this.#readPolicies();
+    // There may be thousands of policies, and containers come and go.
+    if (edits.some(({ before, after }) => WITH_NAMES.has((after ?? before)?.kind ?? '')))
+      this.#readPolicies();
     if (!sameSet(beforeOnHost, this.#hostPatterns)) {
       this.#putOnHost(new Set([...this.#parts.learned.addresses(), ...this.#onHost.keys()]));
       await this.#watchHost(this.#hostPatterns.size > 0);
