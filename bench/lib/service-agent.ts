@@ -2,11 +2,16 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { MAPS as CODECS } from '../../loader/abi/gen/types.gen.js';
+import { BpfMap } from '../../loader/map.js';
+import { parseAddress } from '../../policy/address.js';
 import { Agent } from './agent.js';
 import type { Scratch } from './netns.js';
 import { CLIENT, SERVER } from './service-rules.js';
 import { type BenchService, definitionFiles, NAMESPACE, SERVICE_PORT, sliceOf } from './service-world.js';
 
+/** Cluster address of the service that changes. */
+const CHANGING = '10.96.0.10';
 const CGROUP = '/sys/fs/cgroup/unified';
 /** Maps that are there for services. */
 const MAPS = [
@@ -14,6 +19,7 @@ const MAPS = [
   'service_slots',
   'backends',
   'backend_loads',
+  'socket_loads',
   'service_members',
   'service_ranges',
   'service_affinity',
@@ -87,8 +93,16 @@ export async function serviceAgent(
   return { agent, client, server, group, startMs, loadMs: status.lastApply?.milliseconds ?? Number.NaN };
 }
 
-/** Applies another endpoint of one service, so often; milliseconds of each, from the request to its answer. */
-export async function changes(agent: Agent, rounds: number): Promise<number[]> {
+/** One change, milliseconds. */
+export interface ChangeTime {
+  /** From the request until the list of backends in the kernel is the new one. */
+  readonly inForce: number;
+  /** Until the answer, when the definition is on disk too. */
+  readonly answered: number;
+}
+
+/** Applies another endpoint of one service, so often. */
+export async function changes(agent: Agent, rounds: number): Promise<ChangeTime[]> {
   const name = 'changing';
   const endpoints = (round: number): BenchService['endpoints'] =>
     [1, 2, 3, round % 250].map((last, i) => ({ address: `10.250.${i}.${last + 1}`, port: 8080 }));
@@ -96,7 +110,7 @@ export async function changes(agent: Agent, rounds: number): Promise<number[]> {
     apiVersion: 'v1',
     kind: 'Service',
     metadata: { name, namespace: NAMESPACE },
-    spec: { clusterIP: '10.96.0.10', ports: [{ name: 'web', port: SERVICE_PORT }] },
+    spec: { clusterIP: CHANGING, ports: [{ name: 'web', port: SERVICE_PORT }] },
   };
   await agent.apply(
     JSON.stringify({
@@ -105,13 +119,28 @@ export async function changes(agent: Agent, rounds: number): Promise<number[]> {
       items: [service, sliceOf(name, 8080, endpoints(0))],
     }),
   );
-  const times: number[] = [];
+  const pin = join(agent.folder, 'bpf', 'sluice', 'maps', 'services');
+  const services = BpfMap.openPinned(pin, CODECS.services.key, CODECS.services.value);
+  const key = { addr: parseAddress(CHANGING), port: SERVICE_PORT, proto: 6 };
+  const times: ChangeTime[] = [];
   for (let round = 1; round <= rounds; round++) {
     const text = JSON.stringify(sliceOf(name, 8080, endpoints(round)));
+    const before = services.get(key)?.firstInternal;
+    let inForce = 0;
+    let isAnswered = false;
     const started = performance.now();
-    await agent.apply(text);
-    times.push(performance.now() - started);
+    const answered = agent.apply(text).then(() => {
+      isAnswered = true;
+      return performance.now() - started;
+    });
+    while (inForce === 0 && !isAnswered) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (services.get(key)?.firstInternal !== before) inForce = performance.now() - started;
+    }
+    const time = await answered;
+    times.push({ inForce: inForce === 0 ? time : inForce, answered: time });
   }
+  services.close();
   return times;
 }
 
