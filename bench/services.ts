@@ -211,14 +211,21 @@ async function main(scratch: Scratch): Promise<void> {
     const rest = { better: 'lower' } as const;
     return [
       {
-        name: `${name}: in force, from the definitions`,
+        name: `${name}: in the kernel, from the start of the process`,
         unit: 'ms',
-        ours: agent.loadMs,
+        ours: agent.inForceMs,
         peers: { limit: LOAD_MS },
         ...lower,
       },
       {
-        name: `${name}: from the start of the process`,
+        name: `${name}: of that reading the definitions, and keeping them on disk`,
+        unit: 'ms',
+        ours: agent.loadMs,
+        peers: {},
+        ...rest,
+      },
+      {
+        name: `${name}: ready, from the start of the process`,
         unit: 'ms',
         ours: agent.startMs,
         peers: {},

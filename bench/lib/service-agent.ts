@@ -13,6 +13,8 @@ import { type BenchService, definitionFiles, NAMESPACE, SERVICE_PORT, sliceOf } 
 /** Cluster address of the service that changes. */
 const CHANGING = '10.96.0.10';
 const CGROUP = '/sys/fs/cgroup/unified';
+/** Between two looks at whether everything is in the kernel. */
+const POLL_MS = 5;
 /** Maps that are there for services. */
 const MAPS = [
   'services',
@@ -33,6 +35,8 @@ export interface ServiceAgent {
   readonly server: string;
   /** cgroup whose sockets are translated. */
   readonly group: string;
+  /** From the start of the process until the last service and its endpoints are in the kernel. */
+  readonly inForceMs: number;
   /** From the start of the process until it says that everything is in force. */
   readonly startMs: number;
   /** From the files of the folder to the kernel's maps, as the agent measured it. */
@@ -88,9 +92,50 @@ export async function serviceAgent(
   // What counts is after the time in which a file counts as being written.
   await new Promise((resolve) => setTimeout(resolve, 300));
   const started = performance.now();
-  const status = await agent.start(scratch);
+  const starting = agent.start(scratch);
+  let ended = false;
+  const end = (): void => {
+    ended = true;
+  };
+  starting.then(end, end);
+  const inForceMs = await servicesInForce(agent, services, () => ended).then((at) => at - started);
+  const status = await starting;
   const startMs = performance.now() - started;
-  return { agent, client, server, group, startMs, loadMs: status.lastApply?.milliseconds ?? Number.NaN };
+  const loadMs = status.lastApply?.milliseconds ?? Number.NaN;
+  return { agent, client, server, group, inForceMs, startMs, loadMs };
+}
+
+const pinOf = (agent: Agent, map: string): string => join(agent.folder, 'bpf', 'sluice', 'maps', map);
+
+/** When all services are in the kernel: their frontends come last. By performance.now(); NaN: `ended` was first. */
+async function servicesInForce(
+  agent: Agent,
+  services: readonly BenchService[],
+  ended: () => boolean,
+): Promise<number> {
+  const pin = pinOf(agent, 'services');
+  const wait = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  while (!existsSync(pin)) {
+    if (ended()) return Number.NaN;
+    await wait();
+  }
+  const map = BpfMap.openPinned(pin, CODECS.services.key, CODECS.services.value);
+  try {
+    const left = services.map(({ clusterIp }) => ({
+      addr: parseAddress(clusterIp),
+      port: SERVICE_PORT,
+      proto: 6,
+    }));
+    for (;;) {
+      for (let last = left.at(-1); last !== undefined && map.get(last) !== undefined; last = left.at(-1))
+        left.pop();
+      if (left.length === 0) return performance.now();
+      if (ended()) return Number.NaN;
+      await wait();
+    }
+  } finally {
+    map.close();
+  }
 }
 
 /** One change, milliseconds. */
@@ -119,8 +164,7 @@ export async function changes(agent: Agent, rounds: number): Promise<ChangeTime[
       items: [service, sliceOf(name, 8080, endpoints(0))],
     }),
   );
-  const pin = join(agent.folder, 'bpf', 'sluice', 'maps', 'services');
-  const services = BpfMap.openPinned(pin, CODECS.services.key, CODECS.services.value);
+  const services = BpfMap.openPinned(pinOf(agent, 'services'), CODECS.services.key, CODECS.services.value);
   const key = { addr: parseAddress(CHANGING), port: SERVICE_PORT, proto: 6 };
   const times: ChangeTime[] = [];
   for (let round = 1; round <= rounds; round++) {
@@ -153,8 +197,9 @@ export function residentMb(agent: Agent): number {
 /** Memory of the maps of services in the kernel, MB. */
 export function mapsMb(agent: Agent): number {
   const bytes = MAPS.map((name) => {
-    const pin = join(agent.folder, 'bpf', 'sluice', 'maps', name);
-    const shown = execFileSync('bpftool', ['--json', 'map', 'show', 'pinned', pin], { encoding: 'utf8' });
+    const shown = execFileSync('bpftool', ['--json', 'map', 'show', 'pinned', pinOf(agent, name)], {
+      encoding: 'utf8',
+    });
     return (JSON.parse(shown) as { bytes_memlock?: number }).bytes_memlock ?? Number.NaN;
   });
   return bytes.reduce((sum, value) => sum + value, 0) / 2 ** 20;

@@ -173,5 +173,25 @@ describe('JSON', () => {
     ['a list', '[1]'],
   ])('with %s is left to YAML', (_, text) => {
     expect(readJsonDocument('f', text)).toBeUndefined();
+    const service = text.replace('{', '{"kind": "Service", ').replace('[1]', '{"kind": "Service"},');
+    expect(readJsonDocument('f', `{"items": [${service}]}`)).toBeUndefined();
+  });
+
+  it('reads items of a list the same way, whatever they are', () => {
+    const kinds = ['Service', 'EndpointSlice', 'NetworkPolicy', 7];
+    const spec = fc.dictionary(fc.stringMatching(/^[a-z"\\]{1,3}$/), fc.jsonValue({ maxDepth: 1 }));
+    const object = fc.record({ kind: fc.constantFrom(...kinds), spec });
+    fc.assert(
+      fc.property(fc.array(object, { maxLength: 40 }), fc.constantFrom(0, 2), (items, space) => {
+        const text = JSON.stringify({ items }, undefined, space);
+        const document = readJsonDocument('f', text);
+        fc.pre(document !== undefined);
+        expect(document?.value).toEqual(JSON.parse(text));
+        for (const i of items.keys())
+          expect(JSON.parse(document?.textAt?.(['items', i]) ?? '')).toEqual(
+            JSON.parse(JSON.stringify(items[i])),
+          );
+      }),
+    );
   });
 });

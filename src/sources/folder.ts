@@ -38,6 +38,7 @@ interface KnownFile {
   readonly stamp: string;
   readonly settled: boolean;
   readonly text: string;
+  readonly hash: string;
 }
 
 /**
@@ -263,19 +264,21 @@ export class DefinitionsFolder {
       const stamp = `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`;
       const settled = !young(SETTLE_MS);
       if (!settled && complete) waitMs = Math.max(waitMs, SETTLE_MS);
-      let text = known?.stamp === stamp && known.settled ? known.text : undefined;
-      if (text === undefined) {
-        const read = await readSource(file, stats.size);
-        if (typeof read !== 'string') {
-          errors.push(toErrorLine(read));
+      let content: { text: string; hash: string } | undefined =
+        known?.stamp === stamp && known.settled ? known : undefined;
+      if (content === undefined) {
+        const text = await readSource(file, stats.size);
+        if (typeof text !== 'string') {
+          errors.push(toErrorLine(text));
           keys.push(`${name}\0!${stamp}`);
           continue;
         }
-        text = read;
+        content = { text, hash: createHash('sha256').update(text).digest('base64') };
       }
-      files.set(name, { stamp, settled, text });
+      const { text, hash } = content;
+      files.set(name, { stamp, settled, text, hash });
       sources.push({ file, text });
-      keys.push(`${name}\0${createHash('sha256').update(text).digest('base64')}`);
+      keys.push(`${name}\0${hash}`);
     }
     this.#files = files;
     return { sources, errors, key: keys.join('\0'), waitMs, complete };
