@@ -88,7 +88,8 @@ const LARGE_CHANGE = 1000;
 /** The memory of a large change is given back when no other one has followed for this time. */
 const RELEASE_MS = 50;
 
-/** After the start and between two programs of the dry run. */
+/** The programs of the dry run are loaded when the start with all its definitions is over, with pauses between them. */
+const WARM_AFTER_MS = 5000;
 const WARM_MS = 100;
 
 type AppliedListener = Parameters<Engine['onApplied']>[0];
@@ -156,6 +157,7 @@ class AgentEngine implements RuntimeEngine {
   #problems: readonly SluiceError[] = [];
   #lastApply: Status['lastApply'];
   #releasing: NodeJS.Timeout | undefined;
+  #warming: NodeJS.Timeout | undefined;
   #ready = false;
   #closed = false;
 
@@ -413,7 +415,8 @@ class AgentEngine implements RuntimeEngine {
     await this.domains.changed(edits);
     this.domains.start(onError);
     kernel.node.trace = false; // of an agent that was killed while somebody watched
-    this.#timers.push(this.#host.start(), this.#warmDryRun(onError));
+    this.#timers.push(this.#host.start());
+    this.#warmDryRun(onError);
     this.#changes.start((key) => this.#objects.get(key));
     this.#ready = true;
     this.#release();
@@ -521,6 +524,7 @@ class AgentEngine implements RuntimeEngine {
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
     clearTimeout(this.#releasing);
+    clearTimeout(this.#warming);
     this.#changes.close();
     await this.#queue.catch(() => undefined);
     this.#watcher.close();
@@ -668,16 +672,12 @@ class AgentEngine implements RuntimeEngine {
   }
 
   /** Loads the programs of the dry run one by one when nothing else is going on, so that nobody waits for them. */
-  #warmDryRun(onError: (error: unknown) => void): NodeJS.Timeout {
-    const timer = setInterval(() => {
+  #warmDryRun(onError: (error: unknown) => void, wait = WARM_AFTER_MS): void {
+    this.#warming = setTimeout(() => {
       void this.#exclusive(async () => {
-        if (this.#closed || !this.#dryRun.warm()) clearInterval(timer);
-      }).catch((error: unknown) => {
-        clearInterval(timer);
-        onError(error);
-      });
-    }, WARM_MS);
-    return timer.unref();
+        if (!this.#closed && this.#dryRun.warm()) this.#warmDryRun(onError, WARM_MS);
+      }).catch(onError);
+    }, wait).unref();
   }
 
   #release(): void {

@@ -1,6 +1,6 @@
 /** Memory of an agent that reads a whole cluster at its start, and little at a time after that. */
 import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { releaseMemory } from './memory.js';
 
 /** By so much the heap may grow before all of it is collected. V8 itself lets it double and more. */
 const GROWTH_PERCENT = 30;
@@ -11,7 +11,5 @@ const MANY_OBJECTS = 10_000;
 export function settleHeap(objects: number): void {
   if (objects < MANY_OBJECTS) return;
   setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-  collect();
+  releaseMemory();
 }

@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { trimHeap } from '../loader/ffi/libc.js';
 
 let collect: (() => void) | undefined;
 
@@ -12,5 +13,10 @@ export function releaseMemory(): void {
     setFlagsFromString('--expose-gc');
     collect = runInNewContext('gc') as () => void;
   }
+  collect(); // finds the buffers that nobody has; the next one frees them
+  // What is left is moved together, so that pages become free.
+  setFlagsFromString('--compact-on-every-full-gc');
   collect();
+  setFlagsFromString('--no-compact-on-every-full-gc');
+  trimHeap();
 }

@@ -1,6 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { SystemError } from '../errors.js';
-import { bufferAt, cString, Library, nativeAsyncFunction, nativeFunction } from './native.js';
+import {
+  bufferAt,
+  cString,
+  Library,
+  type NativeFunction,
+  nativeAsyncFunction,
+  nativeFunction,
+} from './native.js';
 
 /**
  * The C library's functions that the loader needs. All are synchronous. A call that fails throws
@@ -102,6 +109,20 @@ export function open(path: string, flags: number, mode = 0): number {
 /** close(2). Errors are ignored: the descriptor is gone in any case. */
 export function close(fd: number): void {
   c().close(fd);
+}
+
+let malloc: NativeFunction<'i32'> | null | undefined;
+
+/** malloc_trim(3): gives memory that was freed back to the system. A C library without it does nothing. */
+export function trimHeap(): void {
+  if (malloc === undefined) {
+    try {
+      malloc = nativeFunction(Library.open(null), 'malloc_trim', 'i32', ['u64']);
+    } catch {
+      malloc = null;
+    }
+  }
+  malloc?.(0);
 }
 
 const F_DUPFD_CLOEXEC = 1030;

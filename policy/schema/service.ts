@@ -5,7 +5,14 @@
  */
 import { z } from 'zod';
 import { cidrContains, familyOf, formatCidr, parseAddress, parseCidr } from '../address.js';
-import type { Balancing, IpFamily, ServicePort, ServiceResource, TrafficPolicy } from '../model/service.js';
+import type {
+  Balancing,
+  IpFamily,
+  LoadBalancerAddress,
+  ServicePort,
+  ServiceResource,
+  TrafficPolicy,
+} from '../model/service.js';
 import {
   address,
   labelMap,
@@ -276,15 +283,21 @@ function lowerPort(port: NonNullable<SpecDocument['ports']>[number]): ServicePor
   };
 }
 
+/** Lists that most services have: one of each, as there are very many services. */
+const NOTHING: readonly never[] = Object.freeze([]);
+const ONLY_IPV4: readonly IpFamily[] = Object.freeze([4 as const]);
+
 export function lowerService(document: ServiceDocument, lowering: Lowering): ServiceResource {
   const value: SpecDocument = document.spec ?? ({} as SpecDocument);
   const { metadata } = document;
   const type = value.type ?? 'ClusterIP';
   const ips = clusterIpsOf(value);
+  const families = familiesOf(value, ips === 'None' ? [] : ips);
   const annotations = metadata.annotations ?? {};
   const balancing = annotations[SERVICE_ANNOTATIONS.balancing];
   const external = annotations[SERVICE_ANNOTATIONS.externalBalancing];
-  return {
+  const balanced = type === 'LoadBalancer';
+  const service: ServiceResource = {
     kind: 'Service',
     name: metadata.name,
     namespace: metadata.namespace ?? 'default',
@@ -292,21 +305,15 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     origin: lowering.origin(),
     source: lowering.source,
     type,
-    ...(value.selector === undefined || Object.keys(value.selector).length === 0
-      ? {}
-      : { selector: value.selector }),
     ports: (value.ports ?? []).map(lowerPort),
     clusterIps: ips,
-    families: familiesOf(value, ips === 'None' ? [] : ips),
+    families: families.length === 1 && families[0] === 4 ? ONLY_IPV4 : families,
     familyPolicy: value.ipFamilyPolicy ?? 'SingleStack',
-    externalIps: value.externalIPs ?? [],
-    loadBalancer: (type === 'LoadBalancer' ? (document.status?.loadBalancer?.ingress ?? []) : []).flatMap(
-      ({ ip, ipMode }) => (ip === undefined ? [] : [{ address: ip, mode: ipMode ?? 'VIP' }]),
-    ),
-    sourceRanges:
-      type === 'LoadBalancer'
-        ? (value.loadBalancerSourceRanges ?? legacyRanges(annotations)).map(formatCidr)
-        : [],
+    externalIps: value.externalIPs ?? NOTHING,
+    loadBalancer: balanced ? loadBalancerOf(document) : NOTHING,
+    sourceRanges: balanced
+      ? (value.loadBalancerSourceRanges ?? legacyRanges(annotations)).map(formatCidr)
+      : NOTHING,
     affinitySeconds:
       value.sessionAffinity === 'ClientIP'
         ? (value.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? DEFAULT_AFFINITY)
@@ -315,10 +322,24 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     externalTrafficPolicy: value.externalTrafficPolicy ?? ('Cluster' satisfies TrafficPolicy),
     healthCheckNodePort: value.healthCheckNodePort ?? 0,
     publishNotReady: value.publishNotReadyAddresses ?? false,
-    ...(value.trafficDistribution === undefined ? {} : { trafficDistribution: value.trafficDistribution }),
+  };
+  const { selector, trafficDistribution } = value;
+  const selects = selector !== undefined && Object.keys(selector).length > 0;
+  if (!selects && trafficDistribution === undefined && balancing === undefined && external === undefined)
+    return service;
+  return {
+    ...service,
+    ...(selects ? { selector } : {}),
+    ...(trafficDistribution === undefined ? {} : { trafficDistribution }),
     ...(balancing === undefined ? {} : { balancing: balancing as Balancing }),
     ...(external === undefined ? {} : { maglev: external === 'maglev' }),
   };
+}
+
+function loadBalancerOf(document: ServiceDocument): LoadBalancerAddress[] {
+  return (document.status?.loadBalancer?.ingress ?? []).flatMap(({ ip, ipMode }) =>
+    ip === undefined ? [] : [{ address: ip, mode: ipMode ?? 'VIP' }],
+  );
 }
 
 /** The annotation that came before the field `loadBalancerSourceRanges`. */

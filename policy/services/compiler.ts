@@ -599,7 +599,7 @@ const NOTHING: FrontendRow = {
 export function inputKey(input: ServiceInput): string {
   if (input.kind === 'Workload') return input.id;
   const { namespace, name } = input.kind === 'Service' ? input.service : input;
-  return `${namespace}/${name}`;
+  return [namespace, name].join('/'); // flat: a template would be kept in pieces
 }
 
 function textOf({ addr, port, proto }: BackendRow): EndpointText {

@@ -53,7 +53,7 @@ export class EndpointSources {
     if (slice === undefined) this.#slices.delete(key);
     else {
       this.#slices.set(key, slice);
-      if (slice.service !== undefined) add(this.#slicesOf, `${slice.namespace}/${slice.service}`, key);
+      if (slice.service !== undefined) add(this.#slicesOf, [slice.namespace, slice.service].join('/'), key);
     }
     return touched;
   }

@@ -22,6 +22,9 @@ interface Chosen {
   readonly healthPort: number;
 }
 
+/** Node ports of a service with one port and none of those: most are. */
+const ONE_WITHOUT: readonly number[] = Object.freeze([0]);
+
 /** A record of the journal: a choice, or (nothing chosen) its end. */
 type Entry = Chosen | { readonly key: string; readonly gone: true };
 
@@ -75,7 +78,7 @@ export class Assignments {
    * with the position of the service.
    */
   assign(service: ServiceResource): { readonly assigned: Assigned; readonly undo: () => void } {
-    const key = `${service.namespace}/${service.name}`;
+    const key = [service.namespace, service.name].join('/'); // flat: a template would be kept in pieces
     const before = this.#inForce.get(key);
     const known = this.#chosen.get(key);
     const undo = (): void => {
@@ -146,13 +149,14 @@ export class Assignments {
     };
   }
 
-  #clusterIps(key: string, service: ServiceResource, known: Chosen | undefined): string[] {
+  #clusterIps(key: string, service: ServiceResource, known: Chosen | undefined): readonly string[] {
     if (service.type === 'ExternalName' || service.clusterIps === 'None') return [];
     const given = service.clusterIps;
     for (const address of given) {
       const other = this.#taken.get(address);
       if (other !== undefined) throw this.#conflict('SLU1801', address, other);
     }
+    if (given.length === service.families.length && sameFamilies(given, service.families)) return given;
     return service.families.flatMap((family) => {
       const named = given.find((address) => familyOf(address) === family);
       if (named !== undefined) return [named];
@@ -183,8 +187,9 @@ export class Assignments {
     return undefined;
   }
 
-  #nodePorts(key: string, service: ServiceResource, known: Chosen | undefined): number[] {
-    if (service.type !== 'NodePort' && service.type !== 'LoadBalancer') return service.ports.map(() => 0);
+  #nodePorts(key: string, service: ServiceResource, known: Chosen | undefined): readonly number[] {
+    if (service.type !== 'NodePort' && service.type !== 'LoadBalancer')
+      return service.ports.length === 1 ? ONE_WITHOUT : service.ports.map(() => 0);
     const mine = new Set<string>();
     for (const { protocol, nodePort } of service.ports) {
       if (nodePort === 0) continue;
@@ -277,6 +282,10 @@ function claimsOf({ service, clusterIps, nodePorts, healthPort }: Assigned): str
     ...service.ports.flatMap(({ protocol }, i) => (nodePorts[i] ? [`${protocol} ${nodePorts[i]}`] : [])),
     ...(healthPort === 0 ? [] : [`TCP ${healthPort}`]),
   ];
+}
+
+function sameFamilies(addresses: readonly string[], families: readonly IpFamily[]): boolean {
+  return addresses.every((address, i) => familyOf(address) === families[i]);
 }
 
 function familyOf(address: string): IpFamily {
