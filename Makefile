@@ -96,9 +96,9 @@ test-kernels: need-root deps ## load and smoke test on Debian's 6.1 and 6.12 ker
 	@test/kernels/run
 
 .PHONY: test-predict
-test-predict: need-root deps ## 500 random changes of policy: what was foreseen of each is what happens
+test-predict: need-root deps ## 500 random changes of policy, and 500 of the host's: what was foreseen is what happens
 	@$(MAKE) -s build tools
-	@SLUICE_PREDICT_CHANGES=500 $(BIN)/vitest run --project kernel test/change/predict.test.ts
+	@SLUICE_PREDICT_CHANGES=500 $(BIN)/vitest run --project kernel test/change/predict.test.ts test/host/foresight.test.ts
 
 .PHONY: test-names
 test-names: need-root deps ## domain names with 10,000 names of ten addresses each

@@ -49,7 +49,9 @@ import type { EventContext } from './flows/events.js';
 import { Lister } from './flows/lister.js';
 import { ownerOf } from './flows/names.js';
 import { Telemetry } from './flows/telemetry.js';
+import { devicesByAddress } from './host/devices.js';
 import { HostFirewall } from './host/firewall.js';
+import { HostForesight } from './host/foresight.js';
 import { Journal } from './ipam/journal.js';
 import { LeaseBook } from './ipam/leases.js';
 import { Assignments } from './ipam/service-assignments.js';
@@ -268,6 +270,7 @@ class AgentEngine implements RuntimeEngine {
       kernel: this.#kernel,
       context,
       file: new FlowFile(config.stateDir),
+      host: this.#host,
       log,
       jiffies: () => this.#telemetry.jiffies,
       hz: jiffiesPerSecond(),
@@ -286,14 +289,31 @@ class AgentEngine implements RuntimeEngine {
     });
     this.#kernel.attachments.marksOf = (spec) =>
       this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);
-    this.#differ = new PolicyDiffer({
-      config,
-      kernel: this.#kernel,
-      objects: this.#objects,
-      numberOf: (network) => this.#leases.numberOf(network),
-      isElsewhere: (pod) => nodes.isElsewhere(pod),
-      learned: () => this.domains.inputs(),
-    });
+    this.#differ = new PolicyDiffer(
+      {
+        config,
+        kernel: this.#kernel,
+        objects: this.#objects,
+        numberOf: (network) => this.#leases.numberOf(network),
+        isElsewhere: (pod) => nodes.isElsewhere(pod),
+        learned: () => this.domains.inputs(),
+      },
+      new HostForesight({
+        config,
+        objects: this.#objects,
+        addressesOf: (peer) => this.#host.addressesOf(peer, (name) => this.domains.addressesOf(name)),
+        sockets: () => {
+          const diag = SockDiag.open();
+          try {
+            return diag.sockets();
+          } finally {
+            diag.close();
+          }
+        },
+        devices: () => devicesByAddress(this.#kernel.rtnl),
+        ownerOf: (address) => context.ownerOf(address),
+      }),
+    );
     this.safe = new Safe({
       changes: this.#changes,
       log: this.#flowLog,

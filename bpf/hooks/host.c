@@ -10,6 +10,8 @@ static __always_inline int host_drop(struct packet *p, struct host_query *q, int
 {
 	struct verdict_info info = {.rule = q->rule};
 
+	if (unlikely(is_message(q)))
+		host_log_message(q, (__u32)reason);
 	return drop(p, &info, (__u32)reason, q->direction);
 }
 

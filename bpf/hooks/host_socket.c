@@ -152,6 +152,9 @@ static __always_inline int host_socket(struct __sk_buff *skb, const __u32 direct
 	if (!reason)
 		return PASS;
 	info.rule = q.rule;
+	info.src_identity = q.key.scope;
+	if (is_message(&q))
+		host_log_message(&q, (__u32)reason);
 	drop(&p, &info, (__u32)reason, direction);
 	return DENY;
 }

@@ -495,10 +495,10 @@ struct flow_log_key {
 	struct ip_addr saddr; /* the opener's; 0: not told apart, see sample */
 	struct ip_addr daddr; /* the receiver's, after translation */
 	__u32 ifindex; /* as in the opener's flow_key */
-	__u32 src_identity;
+	__u32 src_identity; /* of processes of the host: their subject */
 	__u32 rule_egress;
 	__u32 rule_ingress;
-	__be16 dport; /* after translation; 0: the protocol has no ports */
+	__be16 dport; /* after translation; 0: the protocol has no ports. Of the host's ICMP flows: type and code */
 	__u8 proto;
 	__u8 reason; /* enum drop_reason, 0: allowed */
 	__u8 direction; /* enum direction, of the drop */

@@ -227,6 +227,84 @@ static __always_inline void report_rule(struct packet *p, const struct host_quer
 		emit_event(p, &info, EVENT_NEW_FLOW, 0, q->direction);
 }
 
+static __always_inline void host_log_key(struct log_scratch *s, const struct host_query *q, __u32 opened,
+					 __be16 port, __u32 rule)
+{
+	const bool in = opened == DIR_INGRESS;
+
+	log_begin(s);
+	s->key.saddr = in ? q->key.remote : q->key.local;
+	s->key.daddr = in ? q->key.local : q->key.remote;
+	s->key.src_identity = q->key.scope;
+	if (in)
+		s->key.rule_ingress = rule;
+	else
+		s->key.rule_egress = rule;
+	s->key.proto = q->key.proto;
+	s->key.dport = port;
+	s->key.direction = (__u8)(opened & 1);
+	s->value.sample = s->key.saddr;
+}
+
+/* A new flow that is allowed; of processes, if a rule of theirs allows it. */
+__noinline int host_log_flow(const struct host_query *q, __u32 opened)
+{
+	struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+	if (!q || !s || (q->key.scope && !q->rule))
+		return 0;
+	host_log_key(s, q, opened, q->port, q->rule);
+	s->value.flows = 1;
+	log_add(s);
+	return 0;
+}
+
+/* An ICMP message is about to be dropped: drop() logs it under a key that has its type. */
+__noinline int host_log_message(const struct host_query *q, __u32 reason)
+{
+	struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+	if (!q || !s)
+		return 0;
+	host_log_key(s, q, q->direction, q->port, q->rule);
+	__builtin_memset(&s->key.saddr, 0, sizeof(s->key.saddr)); /* senders are not told apart */
+	s->key.reason = (__u8)reason;
+	s->prepared = 1;
+	return 0;
+}
+
+static __always_inline bool is_message(const struct host_query *q)
+{
+	return q->key.proto == IPPROTO_ICMP || q->key.proto == IPPROTO_ICMPV6;
+}
+
+/* What a flow has carried; it is about to end. */
+__noinline int host_log_packets(const struct host_query *q, struct host_flow *e)
+{
+	struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+	if (!q || !e || !s || (q->key.scope && !e->rule))
+		return 0;
+	host_log_key(s, q, e->direction, e->port, e->rule);
+	if (e->direction == DIR_INGRESS) {
+		s->value.packets = e->packets[DIR_INGRESS];
+		s->value.bytes = e->bytes[DIR_INGRESS];
+		s->value.reply_packets = e->packets[DIR_EGRESS];
+		s->value.reply_bytes = e->bytes[DIR_EGRESS];
+	} else {
+		s->value.packets = e->packets[DIR_EGRESS];
+		s->value.bytes = e->bytes[DIR_EGRESS];
+		s->value.reply_packets = e->packets[DIR_INGRESS];
+		s->value.reply_bytes = e->bytes[DIR_INGRESS];
+	}
+	e->packets[0] = 0;
+	e->packets[1] = 0;
+	e->bytes[0] = 0;
+	e->bytes[1] = 0;
+	log_add(s);
+	return 0;
+}
+
 /* Counts a packet in its flow, and against the limit of its rule. Returns the reason to drop. */
 static __always_inline int host_pass(struct host_query *q, struct host_flow *e)
 {
@@ -240,6 +318,9 @@ static __always_inline int host_pass(struct host_query *q, struct host_flow *e)
 	e->last = now();
 	e->packets[direction]++;
 	e->bytes[direction] += q->len;
+	if (unlikely(q->tcp_flags & (TCP_FIN | TCP_RST)) && q->key.proto == IPPROTO_TCP &&
+	    !(e->flags & HOST_FLOW_FORWARDED))
+		host_log_packets(q, e);
 	return DROP_NONE;
 }
 
@@ -303,6 +384,7 @@ static __always_inline int host_first(struct __sk_buff *skb, struct packet *p, s
 		if (reason)
 			return reason;
 		report_rule(p, q);
+		host_log_flow(q, opened);
 	}
 	if (q->stateless)
 		return flags & HOST_FLOW_LIMITED && host_over_limit(q->rule, &q->key.remote, 0)

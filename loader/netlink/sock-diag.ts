@@ -1,7 +1,7 @@
 import type { Netns } from '../netns.js';
 import { AF, NETLINK_SOCK_DIAG, SOCK_DIAG } from './constants.js';
 import { NetlinkError } from './errors.js';
-import type { MessageBuilder } from './message.js';
+import { forEachAttribute, type MessageBuilder } from './message.js';
 import { Requests } from './requests.js';
 
 const IPPROTO_TCP = 6;
@@ -9,6 +9,13 @@ const IPPROTO_UDP = 17;
 /** Connected UDP sockets are in this state (enum of linux/tcp_states.h). */
 const ESTABLISHED = 1 << 1;
 const ALL_STATES = 0xfff;
+/** By their numbers in linux/tcp_states.h: established, two of a handshake, the other side has closed. */
+const OPEN_STATES: ReadonlySet<number> = new Set([1, 2, 3, 8]);
+const LISTEN = 10;
+/** struct inet_diag_msg: offset of the user, and size. */
+const UID = 64;
+const MESSAGE = 72;
+const INET_DIAG_CGROUP_ID = 21;
 /** struct inet_diag_sockid: ports, addresses, device, cookie. */
 const SOCKID = 48;
 const COOKIE = 40;
@@ -21,11 +28,37 @@ export interface SocketEnd {
   readonly port: number;
 }
 
+/** A TCP socket, or a UDP socket that is connected. */
+export interface HostSocket {
+  readonly protocol: number;
+  readonly state: 'open' | 'listen';
+  readonly local: SocketEnd;
+  readonly remote: SocketEnd;
+  /** Number of the user that owns it. */
+  readonly user: number;
+  /** Id of its cgroup (v2). */
+  readonly cgroup: bigint;
+}
+
 /** Sockets of a network namespace (NETLINK_SOCK_DIAG, linux/inet_diag.h). */
 export class SockDiag extends Requests {
   /** Opens it in a namespace; default: the one that the process is in. Throws NetlinkError. */
   static open(netns?: Netns): SockDiag {
     return new SockDiag(netns, NETLINK_SOCK_DIAG);
+  }
+
+  /** Sockets that are open or wait for connections. */
+  sockets(): HostSocket[] {
+    return [IPPROTO_TCP, IPPROTO_UDP].flatMap((protocol) =>
+      [AF.INET, AF.INET6].flatMap((family) =>
+        this.dump(
+          'list sockets',
+          SOCK_DIAG.BY_FAMILY,
+          (message) => request(message, family, ALL_STATES, Buffer.alloc(SOCKID), protocol),
+          (buffer, start, end) => decodeSocket(buffer, start, end, protocol),
+        ),
+      ),
+    );
   }
 
   /**
@@ -96,6 +129,31 @@ function request(
   protocol = IPPROTO_UDP,
 ): void {
   message.u8(family).u8(protocol).u8(0).u8(0).u32(states).bytesOf(id);
+}
+
+/** Undefined: it is neither open nor does it listen. */
+function decodeSocket(buffer: Buffer, start: number, end: number, protocol: number): HostSocket | undefined {
+  const state = buffer[start + 1] ?? 0;
+  if (!OPEN_STATES.has(state) && state !== LISTEN) return undefined;
+  const id = start + ID_OFFSET;
+  const address = (at: number): Uint8Array => {
+    if (buffer[start] === AF.INET6) return Uint8Array.prototype.slice.call(buffer, at, at + 16);
+    const mapped = new Uint8Array(16).fill(0xff, 10, 12);
+    mapped.set(buffer.subarray(at, at + 4), 12);
+    return mapped;
+  };
+  let cgroup = 0n;
+  forEachAttribute(buffer, start + MESSAGE, end, (type, at) => {
+    if (type === INET_DIAG_CGROUP_ID) cgroup = buffer.readBigUInt64LE(at);
+  });
+  return {
+    protocol,
+    state: state === LISTEN ? 'listen' : 'open',
+    local: { address: address(id + 4), port: buffer.readUInt16BE(id) },
+    remote: { address: address(id + 20), port: buffer.readUInt16BE(id + 2) },
+    user: buffer.readUInt32LE(start + UID),
+    cgroup,
+  };
 }
 
 function isMapped(address: Uint8Array): boolean {

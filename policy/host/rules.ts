@@ -1,5 +1,5 @@
 /** Rules of HostPolicies with their numbers in the maps, and what they say of a class of peers. */
-import { type RankedRule, type Resolution, resolveRules } from '../compile/ports.js';
+import { type Decision, type RankedRule, type Resolution, resolveRules } from '../compile/ports.js';
 import { type RuleDescription, VERDICT } from '../compile/types.js';
 import type { HostLimit, HostPeer, HostPolicyResource, HostRule } from '../model/host-policy.js';
 import { selectorKey } from '../select.js';
@@ -137,4 +137,16 @@ export function resolveFor(rules: readonly NumberedRule[], peers: ReadonlySet<st
     matching.map(({ tier, action, ports, number }) => ({ tier, action, ports, rule: number })),
     ALLOWED,
   );
+}
+
+/** What a resolution says of a port, as the kernel finds it: the longest prefix. ICMP: type * 256 + code. */
+export function verdictOf({ decision, rows }: Resolution, protocol: number, port: number): Decision {
+  let best: (typeof rows)[number] | undefined;
+  for (const row of rows) {
+    const shift = 64 - Math.max(row.prefixLength, 48);
+    const matches =
+      row.prefixLength === 32 || (row.protocol === protocol && port >> shift === row.port >> shift);
+    if (matches && (best === undefined || row.prefixLength > best.prefixLength)) best = row;
+  }
+  return best ?? decision;
 }

@@ -6,6 +6,7 @@ import { type End, Ends } from '../explain/ends.js';
 import type { FlowRecord } from '../flowlog/record.js';
 import { ruleText } from '../flows/events.js';
 import { reasonName } from '../flows/reasons.js';
+import type { HostDiff, HostForesight } from '../host/foresight.js';
 import { PROBE_PROTOCOLS, type ProbeProtocol } from '../probe/packet.js';
 import { Shadow, type ShadowParts } from './shadow.js';
 
@@ -64,17 +65,19 @@ interface Flow {
 export class PolicyDiffer {
   readonly #parts: ShadowParts;
   readonly #ends: Ends;
+  readonly #host: HostForesight;
   #shadow: Shadow | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(parts: ShadowParts) {
+  constructor(parts: ShadowParts, host: HostForesight) {
     this.#parts = parts;
+    this.#host = host;
     this.#ends = new Ends(parts.kernel, parts.objects, () => undefined);
   }
 
   /**
    * `stage` puts the change into the objects and returns what takes it out again. Throws SLU3301 if the change does
-   * not fit into the maps, SLU3302, SLU3303.
+   * not fit into the maps, SLU3302, SLU3303, and SLU70xx for a list of a HostPolicy that cannot be read.
    */
   diff(records: readonly FlowRecord[], stage: () => () => void): Omit<PolicyDiff, 'ok' | 'changes'> {
     const started = performance.now();
@@ -84,9 +87,12 @@ export class PolicyDiffer {
     const decisions = new Decisions(this.#parts.kernel, shadow, this.#ends);
     const judge = (flow: Flow): Judgement => this.#judge(decisions, shadow, flow);
     const before = flows.map(judge);
+    const hostPolicies = this.#host.policies();
     const unstage = stage();
     let after: Judgement[];
+    let host: HostDiff;
     try {
+      host = this.#host.compare(records, hostPolicies, this.#host.policies());
       after = shadow.trying(() => flows.map(judge));
     } finally {
       unstage();
@@ -101,10 +107,10 @@ export class PolicyDiffer {
       else if (old.rules.join() !== now.rules.join()) otherRule++;
     }
     return {
-      flows: changed,
-      asked: flows.length,
-      otherRule,
-      skipped,
+      flows: [...changed, ...host.flows].sort((a, b) => (a.last < b.last ? 1 : a.last > b.last ? -1 : 0)),
+      asked: flows.length + host.asked,
+      otherRule: otherRule + host.otherRule,
+      skipped: skipped + host.skipped,
       milliseconds: Math.round((performance.now() - started) * 10) / 10,
     };
   }
@@ -139,7 +145,7 @@ export class PolicyDiffer {
         continue;
       }
       const [from, to] = [this.#ends.atAddress(source), this.#ends.atAddress(destination)];
-      // The host's own traffic is not judged, in either direction.
+      // Policies of containers do not judge the host's own traffic; see HostForesight.
       if (from.kind === 'host' || to.kind === 'host') continue;
       const gone = nameOf(from) !== record.from || nameOf(to) !== record.to;
       const outside = from.kind === 'world' && (to.kind === 'world' || (!uplink && !isL2(to)));

@@ -124,6 +124,18 @@ export class Domains implements NameWatcher {
     }
   }
 
+  /** Addresses of a name or pattern that were learned, whether a policy has it or not. */
+  *addressesOf(name: string): Generator<string> {
+    const { learned } = this.#parts;
+    const patterns = new Set([name]);
+    for (const address of learned.addresses())
+      for (const known of learned.namesOf(address))
+        if (matchingPatterns(patterns, known).length > 0) {
+          yield address;
+          break;
+        }
+  }
+
   /** Addresses that were learned. */
   addresses(): IterableIterator<string> {
     return this.#inForce.keys();

@@ -31,8 +31,8 @@ export function flowLogListing(records: readonly FlowRecord[]): Listing {
       record.protocol,
       record.sampled ? `${record.source} and others` : record.source,
       withPort(record.destination, record.port),
-      record.from,
-      record.to,
+      ended(record, 'egress', record.from),
+      ended(record, 'ingress', record.to),
       String(record.flows),
       `${record.packets}/${record.replyPackets}`,
       `${record.bytes}/${record.replyBytes}`,
@@ -44,6 +44,11 @@ export function flowLogListing(records: readonly FlowRecord[]): Listing {
       ...record,
     })),
   };
+}
+
+/** Who is at an end; of the host, the processes if their policy judged it. */
+function ended({ subject, direction }: FlowRecord, side: FlowRecord['direction'], name: string): string {
+  return subject === undefined || direction !== side ? name : `${name} (${subject})`;
 }
 
 function withPort(address: string, port: number): string {

@@ -4,14 +4,19 @@ import {
   FlowAction,
   FlowFlag,
   type FlowLogKey,
+  type HostFlow,
+  HostFlowFlag,
+  type HostFlowKey,
   type FlowLog as KernelCounts,
+  Verdict,
 } from '../../loader/abi/gen/types.gen.js';
 import { formatAddress } from '../../policy/address.js';
+import { FIRST_HOST_RULE } from '../../policy/host/rules.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { EventContext } from '../flows/events.js';
 import { ruleText } from '../flows/events.js';
 import { hotCounts, replyKey, withHot } from '../flows/listing.js';
-import { protocolName } from '../flows/protocols.js';
+import { PROTOCOLS, protocolName } from '../flows/protocols.js';
 import { reasonName } from '../flows/reasons.js';
 import type { Logger } from '../log.js';
 import type { FlowFile } from './file.js';
@@ -37,6 +42,11 @@ interface Parts {
   readonly kernel: Kernel;
   readonly context: EventContext;
   readonly file: FlowFile;
+  /** Flows of the host itself, and subjects of its policies by number. */
+  readonly host: {
+    flows(): Iterable<readonly [HostFlowKey, HostFlow]>;
+    subjectOf(number: number): string | undefined;
+  };
   readonly log: Logger;
   /** Jiffies of the kernel (low 32 bits), about now, and how many make a second. */
   readonly jiffies: () => number;
@@ -112,6 +122,7 @@ export class FlowLog {
     const copies = new Map<string, FlowRecord>();
     for (const [key, record] of this.#records) copies.set(key, { ...record });
     this.#addLive(copies, now);
+    this.#addLiveOfHost(copies, now);
     return [...copies.values()].filter(matcher(query, now)).sort((a, b) => b.last - a.last);
   }
 
@@ -215,21 +226,33 @@ export class FlowLog {
     const { context } = this.#parts;
     const ruleEgress = this.#rule(key.ruleEgress);
     const ruleIngress = this.#rule(key.ruleIngress);
+    const byHost = Math.max(key.ruleEgress, key.ruleIngress) >= FIRST_HOST_RULE;
+    const subject = byHost ? this.#parts.host.subjectOf(key.srcIdentity) : undefined;
+    const isMessage = key.proto === PROTOCOLS.ICMP || key.proto === PROTOCOLS.ICMPv6;
+    const outgoing = subject !== undefined && key.ruleEgress !== 0;
     const verdict = key.audit === 1 ? 'audit' : key.reason === 0 ? 'allow' : 'deny';
     return {
       first: now,
       last: now,
       verdict,
       reason: reasonName(key.reason),
-      direction: verdict !== 'allow' && key.direction === Direction.Egress ? 'egress' : 'ingress',
+      direction: (
+        subject === undefined
+          ? verdict !== 'allow' && key.direction === Direction.Egress
+          : outgoing
+      )
+        ? 'egress'
+        : 'ingress',
       protocol: protocolName(key.proto),
       source: formatAddress(source),
       sampled,
       destination: formatAddress(key.daddr),
-      port: key.dport,
-      from: context.ownerOf(source),
-      to: context.ownerOf(key.daddr),
-      fromIdentity: key.srcIdentity,
+      port: isMessage ? 0 : key.dport,
+      ...(isMessage && key.dport !== 0 ? { icmp: key.dport } : {}),
+      ...(subject === undefined ? {} : { subject }),
+      from: outgoing ? 'host' : context.ownerOf(source),
+      to: subject !== undefined && !outgoing ? 'host' : context.ownerOf(key.daddr),
+      fromIdentity: byHost ? 0 : key.srcIdentity,
       toIdentity,
       ...(ruleEgress === undefined ? {} : { ruleEgress }),
       ...(ruleIngress === undefined ? {} : { ruleIngress }),
@@ -239,6 +262,52 @@ export class FlowLog {
   #rule(number: number): string | undefined {
     const rule = number === 0 ? undefined : this.#parts.context.describeRule(number);
     return rule === undefined ? undefined : ruleText(rule);
+  }
+
+  /** The same for the host's own flows. */
+  #addLiveOfHost(records: Map<string, FlowRecord>, now: number): void {
+    const jiffies = this.#parts.jiffies();
+    let seen = 0;
+    for (const [key, flow] of this.#parts.host.flows()) {
+      if (++seen > MAX_LIVE) break;
+      if (flow.verdict !== Verdict.Allow || (flow.flags & HostFlowFlag.Forwarded) !== 0) continue;
+      if (key.scope !== 0 && flow.rule === 0) continue;
+      const incoming = flow.direction === Direction.Ingress;
+      const [saddr, daddr] = incoming ? [key.remote, key.local] : [key.local, key.remote];
+      const idle = Math.max(0, ((jiffies - flow.last) | 0) / this.#parts.hz) * 1000;
+      const about = this.#about(
+        {
+          saddr,
+          daddr,
+          ifindex: 0,
+          srcIdentity: key.scope,
+          ruleEgress: incoming ? 0 : flow.rule,
+          ruleIngress: incoming ? flow.rule : 0,
+          dport: flow.port,
+          proto: key.proto,
+          reason: 0,
+          direction: flow.direction,
+          slot: 0,
+          audit: 0,
+        },
+        saddr,
+        false,
+        0,
+        Math.round(now - idle),
+      );
+      const id = recordKey({ ...about, ...NOTHING });
+      const record = records.get(id) ?? { ...about, ...NOTHING, flows: 1 };
+      records.set(id, record);
+      record.last = Math.max(record.last, about.last);
+      const [sent, answered] = incoming ? [0, 1] : [1, 0];
+      addCounts(record, {
+        flows: 0,
+        packets: Number(flow.packets[sent] ?? 0n),
+        bytes: Number(flow.bytes[sent] ?? 0n),
+        replyPackets: Number(flow.packets[answered] ?? 0n),
+        replyBytes: Number(flow.bytes[answered] ?? 0n),
+      });
+    }
   }
 
   /** Adds the packets of flows that are open, and flows that were opened before anything was logged. */

@@ -18,6 +18,10 @@ export interface FlowRecord {
   readonly destination: string;
   /** 0: the protocol has none. */
   readonly port: number;
+  /** Of the host's ICMP: type * 256 + code. */
+  readonly icmp?: number;
+  /** Processes of the host by whose policy it was judged, such as `cgroup /system.slice/x`; absent: by that of devices. */
+  readonly subject?: string;
   /** Container `namespace/name`, `host` or `world`. */
   readonly from: string;
   readonly to: string;
@@ -40,8 +44,9 @@ export type Counts = Readonly<Record<(typeof COUNTS)[number], number>>;
 export function recordKey(record: FlowRecord): string {
   const { verdict, reason, direction, protocol, source, sampled, destination, port, from, to } = record;
   const who = sampled ? `*${record.fromIdentity}` : source;
+  const more = `${record.icmp ?? ''} ${record.subject ?? ''}`;
   const rules = `${record.ruleEgress ?? ''}|${record.ruleIngress ?? ''}`;
-  return `${verdict} ${reason} ${direction} ${protocol} ${who} ${destination} ${port} ${from} ${to} ${rules}`;
+  return `${verdict} ${reason} ${direction} ${protocol} ${who} ${destination} ${port} ${from} ${to} ${more} ${rules}`;
 }
 
 /** Adds the counts of one line to another. */

@@ -1,10 +1,12 @@
+import type { HostFlow, HostFlowKey } from '../../loader/abi/gen/types.gen.js';
 import type { TcMethod } from '../../loader/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { formatAddress } from '../../policy/address.js';
 import type { RuleDescription } from '../../policy/compile/types.js';
 import { SluiceError } from '../../policy/errors.js';
+import type { PrefixKey } from '../../policy/host/prefix.js';
 import { comparePolicies, FIRST_HOST_RULE, HostRules } from '../../policy/host/rules.js';
-import type { HostPolicyResource } from '../../policy/model/host-policy.js';
+import type { HostPeer, HostPolicyResource } from '../../policy/model/host-policy.js';
 import type { AgentConfig } from '../config.js';
 import type { Attachments } from '../dataplane/attachments.js';
 import type { Pins } from '../dataplane/pins.js';
@@ -38,6 +40,7 @@ import {
   place,
   rulesOf,
   subjectsOf,
+  subjectText,
   userId,
 } from './subjects.js';
 import { HostTables, type WantedTables } from './tables.js';
@@ -190,6 +193,25 @@ export class HostFirewall {
     for (const map of [host_flows, host_fresh])
       for (const [{ remote }] of map.entries()) found.add(formatAddress(remote));
     return found;
+  }
+
+  /** Addresses behind a peer of rules that need not be in force; see HostPeers. */
+  addressesOf(peer: HostPeer, learned: (name: string) => Iterable<string>): Iterable<PrefixKey> {
+    return this.#peers.addressesOf(peer, () => this.#endpoints(), learned);
+  }
+
+  /** Flows that are known in the kernel. */
+  *flows(): Generator<readonly [HostFlowKey, HostFlow]> {
+    if (this.#running === undefined) return;
+    const { host_flows, host_fresh } = this.#running.loaded.maps;
+    yield* host_flows.entries();
+    yield* host_fresh.entries();
+  }
+
+  /** The subject with a number, as the flow log names it. */
+  subjectOf(number: number): string | undefined {
+    const key = this.#running?.numbers.keyOf(number);
+    return key === undefined ? undefined : subjectText(key);
   }
 
   /** Leaves the kernel as it is. */

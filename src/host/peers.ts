@@ -93,6 +93,24 @@ export class HostPeers {
     return contents;
   }
 
+  /**
+   * Addresses behind a peer of rules that need not be in force. `learned`: addresses of a name or pattern. Throws
+   * SluiceError (70xx) for a list that cannot be read.
+   */
+  addressesOf(
+    peer: HostPeer,
+    endpoints: () => readonly HostEndpoint[],
+    learned: (name: string) => Iterable<string>,
+  ): Iterable<PrefixKey> {
+    if (peer.type === 'domain') return [...learned(peer.name)].map(hostPrefix);
+    if (peer.type !== 'list') return this.#addressesOf(peer, endpoints);
+    const known = this.#lists.get(peerKey(peer));
+    if (known !== undefined) return known.prefixes;
+    const list = new ListFile(peer.path, this.#folder);
+    list.reload();
+    return list.prefixes;
+  }
+
   /** Forgets peers that no rule has. */
   keep(keys: ReadonlySet<string>): void {
     for (const key of [...this.#peers.keys()]) {

@@ -16,6 +16,11 @@ export class SubjectNumbers {
     this.#numbers = new Map(Object.entries(readJson<Record<string, number>>(this.#path) ?? {}));
   }
 
+  keyOf(number: number): string | undefined {
+    for (const [key, known] of this.#numbers) if (known === number) return key;
+    return undefined;
+  }
+
   /** The numbers of exactly these; 1 and above. Throws SLU7008. */
   assign(keys: readonly string[]): ReadonlyMap<string, number> {
     if (keys.length > MAX_SUBJECTS) throw SluiceError.of('SLU7008', { limit: MAX_SUBJECTS });

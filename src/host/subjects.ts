@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Link } from '../../loader/netlink/link.js';
 import { type HostDirection, isPodsKey, type NumberedRule } from '../../policy/host/rules.js';
@@ -143,7 +143,25 @@ export function foldersToWatch(cgroups: Placement['cgroups'], root: string): str
   return [...folders];
 }
 
-function isInside(path: string, outer: string): boolean {
+/** Ids of the cgroup at a path below the root, and of all in it. */
+export function cgroupsBelow(root: string, path: string, depth = 0): Set<bigint> {
+  const ids = new Set<bigint>();
+  const folder = folderAt(root, path);
+  if (folder === undefined || depth > MAX_DEPTH) return ids;
+  ids.add(folder.id);
+  let entries: Dirent[];
+  try {
+    entries = readdirSync(folder.path, { withFileTypes: true });
+  } catch {
+    return ids; // gone meanwhile
+  }
+  for (const entry of entries)
+    if (entry.isDirectory())
+      for (const id of cgroupsBelow(root, join(path, entry.name), depth + 1)) ids.add(id);
+  return ids;
+}
+
+export function isInside(path: string, outer: string): boolean {
   return path !== outer && (outer === '/' || path.startsWith(`${outer}/`));
 }
 
@@ -189,6 +207,21 @@ export function subjectsOf(
 
 function pairKey(path: string | undefined, user: number | undefined): string {
   return `cgroup ${path ?? '*'} user ${user ?? '*'}`;
+}
+
+/** A cgroup, a user or both, as the flow log names them: `cgroup /x`, `user 33`, `cgroup /x user 33`. */
+export interface ProcessSubject {
+  readonly path: string | undefined;
+  readonly user: number | undefined;
+}
+
+export function subjectText(key: string): string {
+  return key.replace(/^cgroup \* /, '').replace(/ user \*$/, '');
+}
+
+export function parseSubject(text: string): ProcessSubject {
+  const [, path, user] = /^(?:cgroup (.*?))?(?:(?:^| )user (\d+))?$/.exec(text) ?? [];
+  return { path, user: user === undefined ? undefined : Number(user) };
 }
 
 /** Keys that need a number: subjects, and each cgroup and user. */

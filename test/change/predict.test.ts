@@ -8,6 +8,7 @@ import type { PolicyDiff } from '../../src/diff/diff.js';
 import type { DropEvent } from '../../src/engine.js';
 import type { Suggestion } from '../../src/suggest/suggest.js';
 import { type Order, Prober } from '../e2e/prober.js';
+import { replay as replayFlows } from '../e2e/replay.js';
 import { documents, HOST, network, OUTSIDE, World } from '../e2e/world.js';
 import { APPS, NAMESPACES, PORTS, Random, TEAMS } from './random.js';
 
@@ -15,9 +16,6 @@ const CHANGES = Number(process.env.SLUICE_PREDICT_CHANGES ?? 15);
 const FLOWS = 50;
 const UNSEEN = 200;
 const PROTOCOLS = ['TCP', 'UDP', 'SCTP', 'ICMP'] as const;
-const DEADLINE_MS = 30_000;
-/** Under way at once: the kernel reports at most 64 drops in a tick. */
-const BATCH = 30;
 
 const seed = Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 const random = new Random(seed);
@@ -40,8 +38,6 @@ interface Flow extends Omit<Order, 'id'> {
 let world: World;
 let pods: readonly Pod[];
 const probers = new Map<Place, Prober>();
-/** Ids are source ports of SCTP: never used twice, so that each is a new flow. */
-let nextId = 1024;
 
 beforeAll(async () => {
   world = new World('slprd');
@@ -116,42 +112,18 @@ function randomFlows(
   return [...flows.values()];
 }
 
-/** Opens each flow anew and waits until it is answered or its drop reported: the drop, or undefined. */
-async function replay(flows: readonly Flow[]): Promise<Map<string, DropEvent | undefined>> {
-  const done = new Map<string, DropEvent | undefined>();
-  for (let start = 0; start < flows.length; start += BATCH) {
-    const batch = flows.slice(start, start + BATCH).map((flow) => ({ flow, id: nextId++ }));
-    for (const { flow, id } of batch) {
-      const { protocol, address, port } = flow;
-      probers.get(flow.from)?.begin({ id, protocol, address, port });
-    }
-    const left = new Set(batch);
-    for (const deadline = Date.now() + DEADLINE_MS; left.size > 0; ) {
-      const drops = new Map((await world.agent.drops(8 * BATCH)).map((event) => [tuple(event), event]));
-      for (const probe of left) {
-        const { flow, id } = probe;
-        const outcome = probers.get(flow.from)?.outcomes.get(id);
-        if (outcome?.sourcePort === undefined) continue;
-        const drop = drops.get(
-          `${protocolOf(flow)} ${addressOf(flow.from, flow.family)} ${outcome.sourcePort} ${flow.address} ${flow.port}`,
-        );
-        if (drop === undefined && !outcome.answered) continue;
-        done.set(keyOf(flow), outcome.answered ? undefined : drop);
-        left.delete(probe);
-      }
-      if (Date.now() > deadline)
-        throw new Error(
-          `neither answered nor dropped: ${[...left].map(({ flow }) => keyOf(flow)).join('; ')}`,
-        );
-    }
-    for (const prober of probers.values()) prober.end();
-  }
-  return done;
+function replay(flows: readonly Flow[]): Promise<Map<string, DropEvent | undefined>> {
+  return replayFlows(
+    world,
+    flows.map((flow) => {
+      const prober = probers.get(flow.from);
+      if (prober === undefined) throw new Error('nobody opens flows there');
+      const { protocol, address, port, family } = flow;
+      const source = addressOf(flow.from, family);
+      return { key: keyOf(flow), prober, source, protocolName: protocolOf(flow), protocol, address, port };
+    }),
+  );
 }
-
-type Tuple = Pick<DropEvent, 'source' | 'sourcePort' | 'destination' | 'destinationPort' | 'protocol'>;
-const tuple = ({ source, sourcePort, destination, destinationPort, protocol }: Tuple): string =>
-  `${protocol} ${source} ${sourcePort} ${destination} ${destinationPort}`;
 
 it(`suggests policies that allow what was seen and nothing else (seed ${seed})`, async () => {
   const { agent } = world;

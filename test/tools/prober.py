@@ -141,6 +141,14 @@ def datagram(sock, probe):
     forget(sock)
 
 
+def send(what):
+    try:
+        what()
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # dropped on its way out
+            raise
+
+
 def begin(order):
     probe, protocol, address, port = order["id"], order["protocol"], order["address"], order.get("port", 0)
     version = 6 if ":" in address else 4
@@ -152,7 +160,7 @@ def begin(order):
         else:
             head = struct.pack("!BBHHH", 8 if version == 4 else 128, 0, 0, probe, 1)
             packet = head[:2] + struct.pack("!H", checksum(head)) + head[4:] if version == 4 else head
-        raw[protocol, version].sendto(packet, (address, 0))
+        send(lambda: raw[protocol, version].sendto(packet, (address, 0)))
         return
     sock = socket.socket(FAMILIES[version], socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM)
     sock.setblocking(False)
@@ -165,7 +173,7 @@ def begin(order):
         watch(sock.fileno(), select.EPOLLOUT, lambda events: connected(sock, probe))
     else:
         sock.connect((address, port))
-        sock.send(b"?")
+        send(lambda: sock.send(b"?"))
         watch(sock.fileno(), select.EPOLLIN, lambda events: datagram(sock, probe))
 
 

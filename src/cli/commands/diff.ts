@@ -28,9 +28,10 @@ export function diffCommand(context: CliContext): Command {
       'after',
       sections({
         notes: [
-          'Flows of containers that are gone are not asked about, nor is traffic of the host itself, to which no\n' +
-            'policy applies. At most 10,000 distinct flows are asked about, the latest first; the last line says how\n' +
-            'many were not.',
+          "If the files change HostPolicies, the host's own flows are looked at too: those that are recorded, and the\n" +
+            'connections that are open, also when nothing is recorded because there is no HostPolicy yet.',
+          'Flows of containers that are gone are not asked about. At most 10,000 distinct flows are, the latest first;\n' +
+            'the last line says how many were not.',
         ],
         examples: [
           ['sluice policy diff -f new.yaml', 'before it is applied'],

@@ -1,0 +1,57 @@
+/** Flows that are opened again and again, and what became of each. */
+import type { DropEvent } from '../../src/engine.js';
+import type { Order, Prober } from './prober.js';
+import type { World } from './world.js';
+
+const DEADLINE_MS = 30_000;
+/** Under way at once: the kernel reports at most 64 drops in a tick. */
+const BATCH = 30;
+/** Ids are source ports of SCTP: never used twice, so that each is a new flow. */
+let nextId = 1024;
+
+export interface ReplayedFlow extends Omit<Order, 'id'> {
+  readonly key: string;
+  /** Who opens it, and its address. */
+  readonly prober: Prober;
+  readonly source: string;
+  /** As drops name it. */
+  readonly protocolName: string;
+}
+
+type Tuple = Pick<DropEvent, 'source' | 'sourcePort' | 'destination' | 'destinationPort' | 'protocol'>;
+const tuple = ({ source, sourcePort, destination, destinationPort, protocol }: Tuple): string =>
+  `${protocol} ${source} ${sourcePort} ${destination} ${destinationPort}`;
+
+/** Opens each flow anew and waits until it is answered or its drop reported: the drop, or undefined, by key. */
+export async function replay(
+  world: World,
+  flows: readonly ReplayedFlow[],
+): Promise<Map<string, DropEvent | undefined>> {
+  const done = new Map<string, DropEvent | undefined>();
+  for (let start = 0; start < flows.length; start += BATCH) {
+    const batch = flows.slice(start, start + BATCH).map((flow) => ({ flow, id: nextId++ }));
+    for (const { flow, id } of batch) {
+      const { prober, protocol, address, port } = flow;
+      prober.begin({ id, protocol, address, port });
+    }
+    const left = new Set(batch);
+    for (const deadline = Date.now() + DEADLINE_MS; left.size > 0; ) {
+      const drops = new Map((await world.agent.drops(8 * BATCH)).map((event) => [tuple(event), event]));
+      for (const probe of left) {
+        const { flow, id } = probe;
+        const outcome = flow.prober.outcomes.get(id);
+        if (outcome?.sourcePort === undefined) continue;
+        const drop = drops.get(
+          `${flow.protocolName} ${flow.source} ${outcome.sourcePort} ${flow.address} ${flow.port}`,
+        );
+        if (drop === undefined && !outcome.answered) continue;
+        done.set(flow.key, outcome.answered ? undefined : drop);
+        left.delete(probe);
+      }
+      if (Date.now() > deadline)
+        throw new Error(`neither answered nor dropped: ${[...left].map(({ flow }) => flow.key).join('; ')}`);
+    }
+    for (const prober of new Set(flows.map((flow) => flow.prober))) prober.end();
+  }
+  return done;
+}

@@ -1,0 +1,175 @@
+/** What `policy diff` foresees of changes of HostPolicies over recorded and open flows is what happens to those. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { inside } from '../../bench/lib/netns.js';
+import type { PolicyDiff } from '../../src/diff/diff.js';
+import type { Listing } from '../../src/engine.js';
+import type { FlowRecord } from '../../src/flowlog/record.js';
+import { Random } from '../change/random.js';
+import { type Order, Prober } from '../e2e/prober.js';
+import { type ReplayedFlow, replay } from '../e2e/replay.js';
+import { documents, HOST, OUTSIDE, World } from '../e2e/world.js';
+import { DENY, hostPolicy } from './policies.js';
+
+const CHANGES = Number(process.env.SLUICE_PREDICT_CHANGES ?? 8);
+const PORTS = [7001, 7002, 7010, 7011];
+/** Addresses of peers: the last part. */
+const PEERS = [2, 3, 4, 5];
+const NETWORKS = [
+  '198.51.100.2/31',
+  '198.51.100.4/30',
+  '198.51.100.0/24',
+  '2001:db8:100::4/126',
+  '2001:db8:100::2/128',
+];
+
+const seed = Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const random = new Random(seed);
+
+let world: World;
+let flows: readonly ReplayedFlow[];
+let list: string;
+
+beforeAll(async () => {
+  world = new World('slfor');
+  for (const last of PEERS.slice(1)) {
+    inside(world.outside, `ip addr add 198.51.100.${last}/24 dev eth0`);
+    inside(world.outside, `ip -6 addr add 2001:db8:100::${last}/64 dev eth0 nodad preferred_lft 0`);
+  }
+  list = join(world.agent.folder, 'list');
+  writeFileSync(list, '198.51.100.3\n2001:db8:100::4/127\n');
+  await world.agent.start(world.scratch);
+  const [here, there] = [
+    await Prober.start(world, world.host, PORTS),
+    await Prober.start(world, world.outside, PORTS),
+  ];
+  const all = new Map<string, ReplayedFlow>();
+  while (all.size < 40) {
+    const six = random.maybe(0.5);
+    const protocol = random.one<Order['protocol']>(['TCP', 'UDP', 'ICMP']);
+    const port = protocol === 'ICMP' ? 0 : random.one(PORTS);
+    const protocolName = protocol === 'ICMP' && six ? 'ICMPv6' : protocol;
+    const incoming = random.maybe(0.3);
+    // A UDP server that is not bound answers from the address that the route says.
+    const peer = protocol === 'UDP' ? 2 : random.one(PEERS);
+    const address = incoming ? HOST[six ? 'v6' : 'v4'] : six ? `2001:db8:100::${peer}` : `198.51.100.${peer}`;
+    const source = (incoming ? OUTSIDE : HOST)[six ? 'v6' : 'v4'];
+    const key = `${source} ${address} ${protocolName} ${port}`;
+    all.set(key, { key, prober: incoming ? there : here, source, protocolName, protocol, address, port });
+  }
+  flows = [...all.values()];
+}, 60_000);
+afterAll(() => world.close());
+
+function diffOf(text: string): Promise<PolicyDiff> {
+  return world.agent.request<PolicyDiff>('POST', '/v1/diff', { sources: [{ file: 'change.yaml', text }] });
+}
+
+const keyOf = (flow: PolicyDiff['flows'][number]): string =>
+  `${flow.source} ${flow.destination} ${flow.protocol} ${flow.port}`;
+
+function randomRule(direction: 'from' | 'to'): Readonly<Record<string, unknown>> {
+  const peer = random.maybe(0.25) ? { list } : { networks: random.times(2, () => random.one(NETWORKS)) };
+  const low = random.one(PORTS);
+  const protocol = random.one([
+    { tcp: { destinationPort: { number: low } } },
+    { udp: { destinationPort: { range: { start: low, end: low + 9 } } } },
+    { icmp: { type: 8 } },
+    { icmpv6: { type: random.one([128, 129]) } },
+  ]);
+  return {
+    action: random.one(['Accept', 'Deny', 'Pass']),
+    ...(random.maybe(0.8) ? { [direction]: [peer] } : {}),
+    ...(random.maybe(0.6) ? { protocols: [protocol] } : {}),
+  };
+}
+
+function randomPolicy(): object {
+  const rules = (direction: 'from' | 'to') => random.times(1 + random.below(3), () => randomRule(direction));
+  return hostPolicy(
+    random.one(['one', 'two', 'three']),
+    { ingress: rules('from'), egress: rules('to') },
+    {
+      tier: random.one(['Admin', 'Baseline']),
+      priority: random.below(5),
+      subject: random.one([{ host: {} }, { host: {} }, { interface: 'uplink0' }, { interface: 'other0' }]),
+    },
+  );
+}
+
+/** A process that keeps connections: to addresses, or of all who come if there are none. */
+const keep = (netns: string, port: number, ...addresses: readonly string[]) =>
+  world.start(netns, 'python3', ['-c', KEEP, port, ...addresses], true);
+const KEEP = `import signal, socket, sys
+port, addresses = int(sys.argv[1]), sys.argv[2:]
+kept = [socket.create_connection((address, port)) for address in addresses]
+server = None if kept else socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while server:
+    kept.append(server.accept())
+signal.pause()
+`;
+
+it('knows the connections that are open before there is any HostPolicy', async () => {
+  const running = [
+    await keep(world.host, 7098),
+    await keep(world.outside, 7099),
+    await keep(world.outside, 7098, HOST.v4, HOST.v6),
+    await keep(world.host, 7099, OUTSIDE.v4, '2001:db8:100::4'),
+  ];
+  const incoming = [`${OUTSIDE.v4} ${HOST.v4} TCP 7098`, `${OUTSIDE.v6} ${HOST.v6} TCP 7098`];
+  const outgoing = [`${HOST.v4} ${OUTSIDE.v4} TCP 7099`, `${HOST.v6} 2001:db8:100::4 TCP 7099`];
+  const denied = async (policy: object): Promise<string[]> => {
+    const { flows: changed } = await diffOf(documents(policy));
+    expect(changed.every(({ after }) => after.rules[0]?.startsWith('HostPolicy closed, '))).toBe(true);
+    return changed.map(keyOf).sort();
+  };
+  expect(await denied(hostPolicy('closed', { ingress: [DENY] }))).toEqual(incoming.sort());
+  expect(await denied(hostPolicy('closed', { egress: [DENY] }))).toEqual(outgoing.sort());
+  expect(await denied(hostPolicy('closed', { egress: [{ ...DENY, to: [{ list }] }] }))).toEqual(
+    outgoing.slice(1),
+  );
+  // The tests run as root.
+  expect(await denied(hostPolicy('closed', { egress: [DENY] }, { subject: { user: 0 } }))).toEqual(outgoing);
+  expect(await denied(hostPolicy('closed', { egress: [DENY] }, { subject: { user: 4000 } }))).toEqual([]);
+  for (const one of running) await one.stop();
+});
+
+it(`foresees ${CHANGES} random changes (seed ${seed})`, async () => {
+  await world.agent.apply(documents(hostPolicy('one', { egress: [{ action: 'Accept' }] })));
+  let before = await replay(world, flows);
+  expect([...before.values()].filter((drop) => drop !== undefined)).toEqual([]);
+  const { objects } = await world.agent.request<Listing>('GET', '/v1/flows?since=600');
+  const logged = new Set(
+    (objects as FlowRecord[]).map(
+      ({ source, destination, protocol, port }) => `${source} ${destination} ${protocol} ${port}`,
+    ),
+  );
+  expect(flows.map(({ key }) => key).filter((key) => !logged.has(key))).toEqual([]);
+  const differences: string[] = [];
+  let flips = 0;
+  for (let i = 0; i < CHANGES; i++) {
+    const text = documents(randomPolicy());
+    const diff = await diffOf(text);
+    expect(diff.skipped).toBe(0);
+    await world.agent.apply(text);
+    const after = await replay(world, flows);
+    const foreseen = new Map(diff.flows.map((change) => [keyOf(change), change]));
+    for (const { key } of flows) {
+      const [was, is] = [before.get(key), after.get(key)];
+      const changed = (was === undefined) !== (is === undefined);
+      if (changed) flips++;
+      const said = foreseen.get(key);
+      const verdict = is === undefined ? 'allow' : 'deny';
+      if ((said !== undefined) !== changed || (said !== undefined && said.after.verdict !== verdict))
+        differences.push(`change ${i}: ${key}: ${verdict}, foreseen ${said?.after.verdict ?? 'no change'}`);
+      const rule = (place: string | undefined): string => (place ?? '').replace(/ \(.*$/, '');
+      if (said !== undefined && is !== undefined && rule(said.after.rules[0]) !== rule(is.rule))
+        differences.push(`change ${i}: ${key}: ${is.rule}, foreseen ${said.after.rules.join('; ')}`);
+    }
+    before = after;
+  }
+  expect(differences).toEqual([]);
+  expect(flips).toBeGreaterThan(CHANGES);
+}, 600_000);
