@@ -223,6 +223,8 @@ export interface NodeResource extends ResourceBase {
 /** `v1` Pod; what other nodes and policies can see of it. Pods of this node come from container runtimes. */
 export interface PodResource extends ResourceBase {
   readonly kind: 'Pod';
+  /** `Pod namespace/name`, where it is kept: of a hundred thousand pods one text each, not one for each use. */
+  readonly key?: string;
   readonly namespace: string;
   readonly labels: Labels;
   /** Absent: not scheduled (yet). */

@@ -9,6 +9,7 @@ import type {
 } from '../../policy/compile/types.js';
 import type { ContainerResource, NodeResource, PodResource, Resource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
+import { keyOf } from '../state/keys.js';
 import type { Edit } from '../state/objects.js';
 import type { Plan, Wanted } from './plan.js';
 import type { Rollback } from './rollback.js';
@@ -51,7 +52,7 @@ export class PolicyInputs {
       } else if (after?.kind === 'Node') upsert.push(nodeInput(after));
       else if (before?.kind === 'Node') remove.push({ kind: 'Node', name: before.name });
       else if (after?.kind === 'Pod' && this.#isElsewhere(after)) upsert.push(podInput(after));
-      else if (before?.kind === 'Pod') remove.push({ kind: 'Endpoint', id: podId(before) });
+      else if (before?.kind === 'Pod') remove.push({ kind: 'Endpoint', id: keyOf(before) });
     }
     for (const { spec, container } of [...making, ...plan.keep, ...plan.mtu]) {
       const input = endpointInput(spec, container);
@@ -132,16 +133,11 @@ export function endpointInput(spec: AttachmentSpec, container: ContainerResource
   };
 }
 
-/** No attachment has such an id: names have no colon. */
-function podId(pod: PodResource): string {
-  return ['pod:', pod.namespace, '/', pod.name].join(''); // in one piece, see keyOf
-}
-
 export function podInput(pod: PodResource): EndpointInput {
   const { namespace, name, labels, ports, ipv4, ipv6 } = pod;
   return {
     kind: 'Endpoint',
-    id: podId(pod),
+    id: keyOf(pod), // no attachment has such an id: theirs have no space
     namespace,
     name,
     labels,

@@ -11,6 +11,7 @@ import type {
 } from '../../policy/model/resources.js';
 import { issuesToErrors } from '../../policy/schema/issues.js';
 import { TEST_KINDS } from '../../policy/schema/kinds.js';
+import { keyText } from '../state/keys.js';
 import type { LabelInterner } from './labels.js';
 
 /** `origin.file` of objects of the cluster. */
@@ -39,6 +40,7 @@ export interface ApiObject {
 
 /** A cluster has a hundred thousand of these: what is the same for all is on the prototype. */
 export class WatchedPod implements PodResource {
+  readonly key: string;
   readonly namespace: string;
   readonly name: string;
   readonly labels: Labels;
@@ -50,7 +52,9 @@ export class WatchedPod implements PodResource {
   constructor(
     given: Omit<PodResource, 'kind' | 'origin' | 'source' | 'hostNetwork' | 'nodeName'>,
     nodeName: string,
+    key = keyText('Pod', `${given.namespace}/${given.name}`),
   ) {
+    this.key = key;
     this.namespace = given.namespace;
     this.name = given.name;
     this.labels = given.labels;

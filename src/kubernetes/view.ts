@@ -107,9 +107,9 @@ export class ClusterView {
 
   /** A sink for pods of other nodes. */
   pods(): ReflectorSink {
-    return this.#sink('Pod', (object) => {
+    return this.#sink('Pod', (object, key) => {
       const facts = this.#readPod(object);
-      return facts === undefined ? undefined : podResource(facts);
+      return facts === undefined ? undefined : podResource(facts, key);
     });
   }
 
@@ -307,10 +307,10 @@ export class ClusterView {
 }
 
 /** The pod for policies; undefined: it has no address of its own (any more). */
-export function podResource(facts: PodFacts): WatchedPod | undefined {
+export function podResource(facts: PodFacts, key?: ResourceKey): WatchedPod | undefined {
   const { ipv4, ipv6, hostNetwork, ended, nodeName } = facts;
   if (hostNetwork || ended || nodeName === '' || (ipv4 === undefined && ipv6 === undefined)) return undefined;
-  return new WatchedPod(facts, nodeName);
+  return new WatchedPod(facts, nodeName, key);
 }
 
 /** Whether two versions mean the same. */

@@ -4,6 +4,7 @@ import type { ContainerResource, Resource, ResourceKind } from '../../policy/mod
 export type ResourceKey = string;
 
 export function keyOf(resource: Resource): ResourceKey {
+  if (resource.kind === 'Pod' && resource.key !== undefined) return resource.key;
   // There may be very many. A text that is put together by + keeps its parts as well; by join it does not.
   return 'namespace' in resource
     ? [resource.kind, ' ', resource.namespace, '/', resource.name].join('')
