@@ -152,7 +152,7 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	cookie = bpf_get_socket_cookie(ctx);
 	if (sends && same_backend(&keys, cookie, proto, svc, addr, port))
 		return SOCKET_TRANSLATED;
-	picked = service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b);
+	picked = service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b, NULL, 0);
 	if (!picked) {
 		if (unable == SOCKET_REFUSED || proto == IPPROTO_TCP) {
 			count_service(number, true);

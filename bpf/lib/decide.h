@@ -235,15 +235,20 @@ __noinline int decide(struct __sk_buff *skb)
 	}
 
 	/* Who gets it? */
-	address_info(&w->fwd.daddr, &w->dst);
 	if (has_ports(w->fwd.proto)) {
 		reason = to_backend(skb);
 		if (reason)
 			return reason;
-		if ((w->dst.flags & ADDR_HOST) && !(w->f.flags & FLOW_SERVICE))
+		if (w->f.flags & FLOW_SERVICE) {
+			if (decided_for_backend())
+				return DROP_NONE;
+		} else if (w->dst.flags & ADDR_HOST) {
 			publish(&w->fwd, &w->f);
+		}
 		if (w->f.flags & FLOW_DNAT)
 			address_info(&w->f.daddr, &w->dst);
+	} else {
+		address_info(&w->fwd.daddr, &w->dst);
 	}
 	w->info.src_identity = w->src.identity;
 	w->info.dst_identity = w->dst.identity;

@@ -66,7 +66,7 @@ static __always_inline bool hot_may(const struct packet *p, const struct flow *e
 {
 	if (p->v6 || p->fragment || e->state != FLOW_OPEN || (e->flags & FLOW_LIMIT))
 		return false;
-	if ((e->flags & FLOW_TTL) && e->mtu && p->len > e->mtu)
+	if (e->flags & FLOW_TTL ? e->mtu && p->len > e->mtu : e->action != ACTION_PEER)
 		return false;
 	return p->key.proto == IPPROTO_TCP || (p->key.proto == IPPROTO_UDP && !(e->flags & FLOW_SERVICE));
 }
@@ -174,6 +174,31 @@ static __always_inline bool hot_rewrite(struct __sk_buff *skb, const struct hot_
 	return true;
 }
 
+/* hot_forward() for flows that are translated or leave the host, out of the way of the others. */
+__noinline int hot_translated(struct __sk_buff *skb, struct hot_flow *h)
+{
+	struct bpf_redir_neigh nh = {.nh_family = AF_INET};
+	__u32 len = skb->len - L3_OFF;
+	void *data;
+
+	if (!h || !hot_rewrite(skb, h, len))
+		return HOT_MISS;
+	h->packets++;
+	h->bytes += len;
+	count(DIR_EGRESS, DROP_NONE, len);
+	if (h->action == ACTION_NEIGH) {
+		nh.ipv4_nh = h->nexthop;
+		return (int)bpf_redirect_neigh(h->oif, &nh, sizeof(nh), 0);
+	}
+	data = (void *)(long)skb->data;
+	if (data + L3_OFF > (void *)(long)skb->data_end)
+		return TC_ACT_SHOT;
+	memcpy(data, h->dmac, 2 * ETH_ALEN);
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return (int)bpf_redirect_peer(h->oif, 0);
+}
+
 /* Forwards a packet of a hot flow, or HOT_MISS. */
 static __always_inline int hot_forward(struct __sk_buff *skb, const struct node *node)
 {
@@ -200,22 +225,11 @@ static __always_inline int hot_forward(struct __sk_buff *skb, const struct node 
 	if (!mac_equal(data + ETH_ALEN, h->from_mac) || (*(__u8 *)data & 1))
 		return HOT_MISS;
 	len = skb->len - L3_OFF;
-	if (unlikely(h->flags & (FLOW_NAT | FLOW_TTL))) {
-		if (!hot_rewrite(skb, h, len))
-			return HOT_MISS;
-		data = (void *)(long)skb->data;
-		if (data + L3_OFF > (void *)(long)skb->data_end)
-			return TC_ACT_SHOT;
-	}
+	if (unlikely(h->flags & (FLOW_NAT | FLOW_TTL)))
+		return hot_translated(skb, h);
 	h->packets++;
 	h->bytes += len;
 	count(DIR_EGRESS, DROP_NONE, len);
-	if (unlikely(h->action == ACTION_NEIGH)) {
-		struct bpf_redir_neigh nh = {.nh_family = AF_INET};
-
-		nh.ipv4_nh = h->nexthop;
-		return (int)bpf_redirect_neigh(h->oif, &nh, sizeof(nh), 0);
-	}
 	memcpy(data, h->dmac, 2 * ETH_ALEN);
 	if (unlikely(skb->pkt_type != PACKET_HOST))
 		bpf_skb_change_type(skb, PACKET_HOST);

@@ -9,7 +9,8 @@
 
 static __always_inline struct decision *decision_slot(const struct flow_key *k)
 {
-	__u32 h = (k->saddr.w[3] ^ (k->daddr.w[3] << 5 | k->daddr.w[3] >> 27)) + k->dport + k->ifindex;
+	__u32 h = (k->saddr.w[3] ^ (k->daddr.w[3] << 5 | k->daddr.w[3] >> 27)) + k->dport + k->ifindex +
+		  k->pad[0];
 	__u32 slot;
 
 	h *= 0x9e3779b1;
@@ -23,8 +24,8 @@ static __always_inline struct decision *decision_about(const struct flow_key *k,
 	struct decision *d = decision_slot(k);
 
 	return d && d->epoch == epoch && d->key.dport == k->dport && d->key.ifindex == k->ifindex &&
-			       d->key.proto == k->proto && addr_equal(&d->key.saddr, &k->saddr) &&
-			       addr_equal(&d->key.daddr, &k->daddr)
+			       d->key.proto == k->proto && d->key.pad[0] == k->pad[0] &&
+			       addr_equal(&d->key.saddr, &k->saddr) && addr_equal(&d->key.daddr, &k->daddr)
 		       ? d
 		       : NULL;
 }
@@ -67,22 +68,101 @@ static __always_inline bool decided_before(struct work *w)
 	return true;
 }
 
+/* Flags of a flow to a service, and of its answers, of which a decision holds for others too. */
+#define REPEAT_SERVICE (FLOW_SERVICE | FLOW_DNAT | FLOW_NAT | FLOW_L4_NAT_PORT)
+#define REPEAT_ANSWERS (FLOW_SERVICE | FLOW_REPLY | FLOW_NAT | FLOW_L4_NAT_PORT)
+
+/*
+ * Into *k the key of decisions about flows of w->fwd's opener to the backend in w->f: pad[0] tells them from those about
+ * flows that go to the same address by themselves.
+ */
+static __always_inline void backend_key(struct flow_key *k, const struct work *w)
+{
+	*k = w->fwd;
+	k->daddr = w->f.daddr;
+	k->dport = w->f.dport;
+	k->pad[0] = 1;
+}
+
+/*
+ * Fills w->f, w->r and w->rev, as decide() would, for a flow from a container to a service, whose backend is in w->f.
+ * Returns 0 if it has to be decided.
+ */
+__noinline int decided_for_backend(void)
+{
+	struct work *w = work_area();
+	struct decision *d;
+	struct flow *taken;
+
+	if (!w || cfg_dry_run || w->had_old || !from_container(w))
+		return 0;
+	backend_key(&w->rev, w);
+	d = decision_about(&w->rev, w->epoch);
+	if (!d)
+		return 0;
+	w->rev = d->rev;
+	w->rev.dport = w->fwd.sport;
+	/* The same answers may already belong to a flow that came by another address. */
+	taken = bpf_map_lookup_elem(&flows, &w->rev);
+	if (taken && !same_opener(taken, w))
+		return 0;
+	w->f = d->f;
+	w->r = d->r;
+	w->f.sport = w->fwd.sport;
+	w->f.last = w->jiffies;
+	w->r.saddr = w->fwd.daddr;
+	w->r.sport = w->fwd.dport;
+	w->r.dport = w->fwd.sport;
+	w->r.last = w->jiffies;
+	w->info.src_identity = w->f.src_identity;
+	w->info.dst_identity = w->f.dst_identity;
+	w->info.rule = w->f.rule_ingress ? w->f.rule_ingress : w->f.rule_egress;
+	w->direction = DIR_EGRESS;
+	finish_translation(&w->fwd, &w->f);
+	finish_translation(&w->rev, &w->r);
+	return 1;
+}
+
+/* Does the opener of w->fwd ask a name server, and may the answer be another one by the time of the next question? */
+static __always_inline bool asks_names(const struct work *w)
+{
+	__u32 ifindex = w->fwd.ifindex;
+	struct endpoint *ep;
+
+	if (w->f.dport != bpf_htons(53))
+		return false;
+	ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+	return !ep || (ep->flags & EP_NAMES);
+}
+
 /* Keeps what decide() said, if it holds for any source port. */
 __noinline int keep_decision(void)
 {
 	struct work *w = work_area();
 	struct decision *d;
+	bool service;
 
-	if (!w || cfg_dry_run || w->published || w->f.action != ACTION_PEER || w->r.action != ACTION_PEER ||
-	    w->f.flags || w->r.flags != FLOW_REPLY)
+	if (!w || cfg_dry_run || w->f.action != ACTION_PEER || w->r.action != ACTION_PEER)
 		return 0;
-	d = decision_slot(&w->fwd);
-	if (!d)
+	service = w->f.flags & FLOW_SERVICE;
+	if (service ? (w->f.flags & ~REPEAT_SERVICE) || (w->r.flags & ~REPEAT_ANSWERS) || asks_names(w)
+		    : w->published || w->f.flags || w->r.flags != FLOW_REPLY)
 		return 0;
-	d->key = w->fwd;
+	if (service)
+		backend_key(&w->old_rev, w);
+	else
+		w->old_rev = w->fwd;
+	d = decision_slot(&w->old_rev);
+	if (!d || (service && decision_about(&w->old_rev, w->epoch)))
+		return 0;
+	d->key = w->old_rev;
 	d->epoch = w->epoch;
 	d->f = w->f;
 	d->r = w->r;
+	if (service) {
+		d->f.flags = FLOW_SERVICE | FLOW_DNAT;
+		d->r.flags = FLOW_SERVICE | FLOW_REPLY;
+	}
 	d->rev = w->rev;
 	decision_key(&d->log, w, DROP_NONE);
 	return 0;

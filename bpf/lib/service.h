@@ -48,6 +48,18 @@ static __always_inline bool services_active(void)
 	return s && s->active;
 }
 
+/* The node port with the port and protocol of k, of which service_find knew no frontend. Changes k. */
+static __always_inline struct service *service_of_node(struct service_key *k)
+{
+	k->addr.w[3] = 0;
+	if (k->addr.w[2] != V4_MAPPED) {
+		k->addr.w[0] = 0;
+		k->addr.w[1] = 0;
+		k->addr.w[2] = 0;
+	}
+	return bpf_map_lookup_elem(&services, k);
+}
+
 /* Fills the key of the frontend of an address and port; `node`: node ports are served there. NULL: no service. */
 static __always_inline struct service *service_find(struct service_key *k, const struct ip_addr *addr,
 						    __be16 port, __u8 proto, bool node)
@@ -59,15 +71,7 @@ static __always_inline struct service *service_find(struct service_key *k, const
 	k->proto = proto;
 	k->pad = 0;
 	svc = bpf_map_lookup_elem(&services, k);
-	if (svc || !node)
-		return svc;
-	k->addr.w[3] = 0;
-	if (k->addr.w[2] != V4_MAPPED) {
-		k->addr.w[0] = 0;
-		k->addr.w[1] = 0;
-		k->addr.w[2] = 0;
-	}
-	return bpf_map_lookup_elem(&services, k);
+	return svc || !node ? svc : service_of_node(k);
 }
 
 /* Whether k, of which service_find knew no frontend, has the address of a service. Changes k. */
@@ -211,11 +215,13 @@ __noinline int least_loaded(__u32 first, __u32 count, __u32 hash)
 
 /*
  * Chooses a backend of the service that k names, by `hash`. client: zero for this host. At most SERVICE_TRIES
- * readings. Returns its number + 1, or 0 if there is none now.
+ * readings. Returns its number + 1, or 0 if there is none now. known: the service, if it has been looked up, with the
+ * generation of before; or NULL.
  */
 static __always_inline __u32 service_pick(struct service_keys *keys, const struct service_key *k,
 					  bool external, __u32 hash, const struct ip_addr *client,
-					  struct backend *out)
+					  struct backend *out, const struct service *known,
+					  __u32 known_generation)
 {
 	struct service_state *s = service_state();
 
@@ -223,10 +229,18 @@ static __always_inline __u32 service_pick(struct service_keys *keys, const struc
 		return 0;
 	for (int i = 0; i < SERVICE_TRIES; i++) {
 		__u32 generation = *(volatile __u32 *)&s->generation;
-		struct service *svc = bpf_map_lookup_elem(&services, k);
+		const struct service *svc;
 		__u32 first, count, slot, n;
 		struct backend *b;
 		__u32 *number;
+
+		if (known) {
+			svc = known;
+			generation = known_generation;
+			known = NULL;
+		} else {
+			svc = bpf_map_lookup_elem(&services, k);
+		}
 
 		/* Keeps the addresses of fields out of the stack, which is all in use on kernels before 6.2. */
 		barrier_var(keys);

@@ -13,31 +13,38 @@ static __always_inline void set_backend(struct work *w, const struct ip_addr *ad
 	w->f.flags |= FLOW_DNAT | FLOW_SERVICE;
 }
 
-/* Chooses a backend for w->service into w->backend. Returns its number + 1, or 0 if there is none. */
-__noinline int pick_backend(__u32 external, __u32 hash)
+/*
+ * Chooses a backend for w->service into w->backend. Returns its number + 1, or 0 if there is none. known: the service
+ * itself, if it was looked up after w->generation was read.
+ */
+__noinline int pick_backend(__u32 external, __u32 hash, const struct service *known)
 {
 	struct work *w = work_area();
 
 	if (!w)
 		return 0;
-	return (int)service_pick(&w->keys, &w->service, external, hash, &w->fwd.saddr, &w->backend);
+	return (int)service_pick(&w->keys, &w->service, external, hash, &w->fwd.saddr, &w->backend, known,
+				 w->generation);
 }
 
 /*
- * If w->fwd goes to a service, w->f goes to one of its backends. A flow that is open keeps its backend; UDP as long
- * as it is one. Returns the reason to refuse.
+ * If w->fwd goes to a service, w->f goes to one of its backends; else w->dst is filled. A flow that is open keeps its
+ * backend; UDP as long as it is one. Returns the reason to refuse.
  */
 __noinline int to_backend(struct __sk_buff *skb)
 {
 	struct work *w = work_area();
-	bool external, open, node;
+	struct service_state *s = service_state();
+	bool external, open;
 	struct service *svc;
 
-	if (!w)
+	if (!w || !s)
 		return DROP_INTERNAL;
 	w->service_snat = 0;
-	if (w->fwd.ifindex == FLOW_IF_HOST || !services_active())
+	if (w->fwd.ifindex == FLOW_IF_HOST || !s->active) {
+		address_info(&w->fwd.daddr, &w->dst);
 		return DROP_NONE;
+	}
 	external = w->fwd.ifindex == FLOW_IF_UPLINK || w->fwd.ifindex == FLOW_IF_TUNNEL;
 	open = w->had_old && (w->known.flags & FLOW_SERVICE);
 	if (open && w->fwd.proto != IPPROTO_UDP) {
@@ -45,12 +52,21 @@ __noinline int to_backend(struct __sk_buff *skb)
 		w->service_snat = external && (w->known.flags & FLOW_SNAT);
 		return DROP_NONE;
 	}
-	node = (w->dst.flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
-	svc = service_find(&w->service, &w->fwd.daddr, w->fwd.dport, w->fwd.proto, node);
-	if (!svc)
-		return !node && is_cluster_address(&w->service) ? DROP_SERVICE_PORT : DROP_NONE;
-	if ((svc->flags & SVC_NODEPORT) && host_socket(skb, &w->fwd))
-		return DROP_NONE; /* no port is taken from a process of the host */
+	w->generation = *(volatile __u32 *)&s->generation;
+	svc = service_find(&w->service, &w->fwd.daddr, w->fwd.dport, w->fwd.proto, false);
+	if (!svc) {
+		address_info(&w->fwd.daddr, &w->dst);
+		if ((w->dst.flags & (ADDR_HOST | ADDR_NODEPORT)) != (ADDR_HOST | ADDR_NODEPORT))
+			return is_cluster_address(&w->service) ? DROP_SERVICE_PORT : DROP_NONE;
+		svc = service_of_node(&w->service);
+		if (!svc)
+			return DROP_NONE;
+	}
+	if ((svc->flags & SVC_NODEPORT) && host_socket(skb, &w->fwd)) {
+		/* No port is taken from a process of the host. */
+		address_info(&w->fwd.daddr, &w->dst);
+		return DROP_NONE;
+	}
 	if (!service_admits(&w->keys, svc, &w->fwd.saddr)) {
 		if (!cfg_dry_run)
 			count_service(svc->number, true);
@@ -66,7 +82,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 			return DROP_NONE;
 		}
 	}
-	if (!pick_backend(external, tuple_hash(&w->fwd))) {
+	if (!pick_backend(external, tuple_hash(&w->fwd), svc)) {
 		bool local = svc->flags & (external ? SVC_LOCAL_EXTERNAL : SVC_LOCAL_INTERNAL);
 
 		if (!cfg_dry_run)

@@ -12,7 +12,7 @@ struct work {
 	struct flow_key fwd; /* packets of the opener, as they arrive */
 	struct flow_key rev; /* packets of the answer, as they arrive */
 	struct flow_key old_rev; /* reply key before this decision, if had_old */
-	__u32 pad;
+	__u32 generation; /* of the services, before the flow's was looked up */
 	struct flow r; /* entry for rev; with f behind it, a struct half_flow */
 	struct flow f; /* entry for fwd */
 	struct flow known; /* the entry that was found, when it is decided again */

@@ -230,7 +230,7 @@ __noinline int xdp_affine(const struct flow_key *k, const struct xdp_frontend *f
 		return 0;
 	w->service = fe->key;
 	w->fwd = *k;
-	return pick_backend(1, tuple_hash(k));
+	return pick_backend(1, tuple_hash(k), NULL);
 }
 
 /* The backend for a packet with this tuple, whose hash is h. NULL: it is TC's. */
