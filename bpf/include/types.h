@@ -507,14 +507,14 @@ struct flow_log_key {
 	__u8 pad;
 };
 
-/* The latest decisions about new flows between two local containers, by CPU; see lib/repeat.h. */
+/* The latest decisions about new flows, by CPU; see lib/repeat.h. */
 struct decision {
 	struct flow_key key; /* of the opener's packets; its source port does not count */
 	__u32 epoch; /* 0: empty */
 	struct flow r;
 	struct flow f;
 	struct flow_key rev; /* of the answers; its destination port does not count */
-	__u32 pad;
+	__u32 device; /* that the opener's packet came in by: routes may depend on it */
 	struct flow_log_key log;
 };
 #define DECISIONS 64

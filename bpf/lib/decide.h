@@ -670,10 +670,10 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	}
 	w->direct = p->key.proto == IPPROTO_TCP && !known && opens_tcp(w) &&
 		    node->half_open < (__s32)cfg_half_limit;
-	if (known || hook != HOOK_CONTAINER || !decided_before(w)) {
+	if (known || hook == HOOK_HOST || !decided_before(w, skb->ifindex)) {
 		reason = decide(skb);
-		if (!reason && !known && hook == HOOK_CONTAINER && !w->pass)
-			keep_decision();
+		if (!reason && !known && hook != HOOK_HOST && !w->pass)
+			keep_decision(skb->ifindex);
 	} else {
 		reason = DROP_NONE;
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * The latest decisions: a new flow between two local containers that differs from one just decided only in its source
- * port is decided the same way, until the next epoch. So the second connection costs no look at addresses and policy.
+ * The latest decisions: a new flow that differs from one just decided only in its source port is decided the same way,
+ * until the next epoch. So the second connection costs no look at addresses, policy and routes. Not for flows that are
+ * translated, but for those to the backend of a service.
  */
 #pragma once
 #include "decision_log.h"
@@ -30,8 +31,8 @@ static __always_inline struct decision *decision_about(const struct flow_key *k,
 		       : NULL;
 }
 
-/* Fills w->f, w->r and w->rev as decide() would. False: it has to be asked. */
-static __always_inline bool decided_before(struct work *w)
+/* Fills w->f, w->r and w->rev as decide() would, for a packet that came in by device. False: it has to be asked. */
+static __always_inline bool decided_before(struct work *w, __u32 device)
 {
 	const struct flow_key *k = &w->fwd;
 	struct decision *d;
@@ -39,7 +40,7 @@ static __always_inline bool decided_before(struct work *w)
 	if (cfg_dry_run || w->published)
 		return false;
 	d = decision_about(k, w->epoch);
-	if (!d)
+	if (!d || d->device != device)
 		return false;
 	w->f = d->f;
 	w->r = d->r;
@@ -64,7 +65,7 @@ static __always_inline bool decided_before(struct work *w)
 	w->info.src_identity = w->f.src_identity;
 	w->info.dst_identity = w->f.dst_identity;
 	w->info.rule = w->f.rule_ingress ? w->f.rule_ingress : w->f.rule_egress;
-	w->direction = DIR_EGRESS;
+	w->direction = from_container(w) ? DIR_EGRESS : DIR_INGRESS;
 	return true;
 }
 
@@ -135,18 +136,27 @@ static __always_inline bool asks_names(const struct work *w)
 	return !ep || (ep->flags & EP_NAMES);
 }
 
-/* Keeps what decide() said, if it holds for any source port. */
-__noinline int keep_decision(void)
+/* Does one direction lead into a container or to another node as it is? flags: those that the other direction lacks. */
+static __always_inline bool leads_on(const struct flow *e, __u8 flags)
+{
+	return (e->flags & ~FLOW_TTL) == flags &&
+	       (e->action == ACTION_PEER || e->action == ACTION_NEIGH || e->action == ACTION_TUNNEL);
+}
+
+/* Keeps what decide() said about a packet that came in by device, if it holds for any source port. */
+__noinline int keep_decision(__u32 device)
 {
 	struct work *w = work_area();
 	struct decision *d;
 	bool service;
 
-	if (!w || cfg_dry_run || w->f.action != ACTION_PEER || w->r.action != ACTION_PEER)
+	if (!w || cfg_dry_run)
 		return 0;
 	service = w->f.flags & FLOW_SERVICE;
-	if (service ? (w->f.flags & ~REPEAT_SERVICE) || (w->r.flags & ~REPEAT_ANSWERS) || asks_names(w)
-		    : w->published || w->f.flags || w->r.flags != FLOW_REPLY)
+	if (service ? w->f.action != ACTION_PEER || w->r.action != ACTION_PEER ||
+			      (w->f.flags & ~REPEAT_SERVICE) || (w->r.flags & ~REPEAT_ANSWERS) ||
+			      !from_container(w) || asks_names(w)
+		    : w->published || !leads_on(&w->f, 0) || !leads_on(&w->r, FLOW_REPLY))
 		return 0;
 	if (service)
 		backend_key(&w->old_rev, w);
@@ -164,6 +174,7 @@ __noinline int keep_decision(void)
 		d->r.flags = FLOW_SERVICE | FLOW_REPLY;
 	}
 	d->rev = w->rev;
+	d->device = device;
 	decision_key(&d->log, w, DROP_NONE);
 	return 0;
 }

@@ -17,9 +17,11 @@ static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 version)
 	return !(version & 1) && __sync_val_compare_and_swap(&s->version, version, version + 1) == version;
 }
 
-static __always_inline void xdp_syn_unlock(struct xdp_syn *s)
+/* version: what it was locked with. Only who has locked the slot writes it. */
+static __always_inline void xdp_syn_unlock(struct xdp_syn *s, __u32 version)
 {
-	__sync_fetch_and_add(&s->version, 1);
+	barrier();
+	*(volatile __u32 *)&s->version = version + 2;
 }
 
 /* Room for a copy of a slot: nothing is decided again in XDP. */
@@ -69,7 +71,7 @@ static __always_inline int xdp_syn_claim(struct xdp_syn *s, __u32 version, const
 		s->client_port = k->sport;
 		s->frontend_port = k->dport;
 	}
-	xdp_syn_unlock(s);
+	xdp_syn_unlock(s, version);
 	return result;
 }
 
@@ -89,17 +91,20 @@ static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_
 					 __u8 state)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
+	__u32 version;
 	bool found;
 
-	if (!s || !xdp_syn_is(s, rev) || jiffies - s->made >= cfg_ttl_half * cfg_hz ||
-	    !xdp_syn_lock(s, xdp_syn_version(s)))
+	if (!s || !xdp_syn_is(s, rev) || jiffies - s->made >= cfg_ttl_half * cfg_hz)
+		return false;
+	version = xdp_syn_version(s);
+	if (!xdp_syn_lock(s, version))
 		return false;
 	found = xdp_syn_is(s, rev) && s->state != FLOW_CLOSING;
 	if (found) {
 		memcpy(out, s, sizeof(*out));
 		s->state = state;
 	}
-	xdp_syn_unlock(s);
+	xdp_syn_unlock(s, version);
 	return found;
 }
 

@@ -9,6 +9,7 @@ import {
   type AddrInfo,
   addrInfoCodec,
   type Bandwidth,
+  backendCodec,
   bandwidthCodec,
   type CidrKey,
   type Counter,
@@ -46,6 +47,9 @@ import {
   policyPeerKeyCodec,
   policyPortCodec,
   policyPortKeyCodec,
+  serviceCodec,
+  serviceKeyCodec,
+  serviceStateCodec,
   traceCodec,
   uplinkCodec,
   Verdict,
@@ -261,6 +265,8 @@ export class Bed {
     clear(this.#object.map('policy_ports', policyPortKeyCodec, policyPortCodec));
     clear(this.#object.map('identity_class', u32Codec, u32Codec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
+    clear(this.#object.map('services', serviceKeyCodec, serviceCodec));
+    this.#object.map('service_state_map', u32Codec, serviceStateCodec).set(0, { active: 0, generation: 0 });
     const decisions = this.#object.map('decisions', u32Codec, decisionCodec);
     for (let slot = 0; slot < decisions.maxEntries; slot++) decisions.set(slot, NO_DECISION);
     for (const [slot, all] of this.hot.entriesPerCpu())
@@ -370,6 +376,32 @@ export class Bed {
       tunnelId: 0,
       halfOpen: 0,
     });
+  }
+
+  /** Backends of services, in the order of their numbers. */
+  #backends = 0;
+
+  /** A frontend of a service with one backend. */
+  service(address: string, port: number, proto: number, guest: Guest, to: number): void {
+    const number = ++this.#backends;
+    const addr = parseAddress(address.includes(':') ? guest.v6 : guest.v4);
+    this.#object.map('backends', u32Codec, backendCodec).set(number, { addr, port: to, proto });
+    this.#object.map('service_slots', u32Codec, u32Codec).set(number, number);
+    this.#object.map('services', serviceKeyCodec, serviceCodec).set(
+      { addr: parseAddress(address), port, proto },
+      {
+        number,
+        flags: 0,
+        firstInternal: number,
+        countInternal: 1,
+        firstExternal: number,
+        countExternal: 1,
+        affinity: 0,
+      },
+    );
+    this.#object
+      .map('service_state_map', u32Codec, serviceStateCodec)
+      .set(0, { active: number, generation: 1 });
   }
 
   /** `named`: what a dry run takes for the device (cb[0]). */

@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '473434129e3f8371';
+export const LAYOUT_HASH = '3504146e64f5b108';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -189,6 +189,7 @@ export interface Decision {
   readonly r: Flow;
   readonly f: Flow;
   readonly rev: FlowKey;
+  readonly device: number;
   readonly log: FlowLogKey;
 }
 export const decisionCodec: Codec<Decision> = {
@@ -199,7 +200,7 @@ export const decisionCodec: Codec<Decision> = {
     flowCodec.encode(value.r, into, offset + 48);
     flowCodec.encode(value.f, into, offset + 200);
     flowKeyCodec.encode(value.rev, into, offset + 352);
-    into.fill(0, offset + 396, offset + 400);
+    into.writeUInt32LE(value.device, offset + 396);
     flowLogKeyCodec.encode(value.log, into, offset + 400);
   },
   decode(from, offset) {
@@ -209,6 +210,7 @@ export const decisionCodec: Codec<Decision> = {
       r: flowCodec.decode(from, offset + 48),
       f: flowCodec.decode(from, offset + 200),
       rev: flowKeyCodec.decode(from, offset + 352),
+      device: from.readUInt32LE(offset + 396),
       log: flowLogKeyCodec.decode(from, offset + 400),
     };
   },
