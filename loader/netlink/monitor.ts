@@ -35,6 +35,7 @@ const AF_BRIDGE = 7;
 export class NetlinkMonitor {
   readonly #socket: NetlinkSocket;
   readonly #buffer = Buffer.from(new ArrayBuffer(RECEIVE_SIZE));
+  #more = false;
 
   private constructor(socket: NetlinkSocket) {
     this.#socket = socket;
@@ -64,6 +65,7 @@ export class NetlinkMonitor {
    */
   poll(on: (event: NetlinkEvent) => void, limit = 4096): number {
     let count = 0;
+    this.#more = true;
     const report = (event: NetlinkEvent): void => {
       count++;
       on(event);
@@ -79,13 +81,21 @@ export class NetlinkMonitor {
         report({ type: 'overflow' });
         continue;
       }
-      if (length < 0) break;
+      if (length < 0) {
+        this.#more = false;
+        break;
+      }
       forEachMessage(this.#buffer, length, (type, _flags, _sequence, start, end) => {
         const event = decodeEvent(type, this.#buffer, start, end);
         if (event !== undefined) report(event);
       });
     }
     return count;
+  }
+
+  /** Whether the last poll ended at its limit. */
+  get hasMore(): boolean {
+    return this.#more;
   }
 
   close(): void {

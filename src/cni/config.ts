@@ -78,11 +78,13 @@ const MIN_RATE = 1000;
 /** IPAM types that are served without another program. */
 const BUILT_IN: ReadonlySet<string> = new Set(['', 'sluice', 'sluice-cni', 'host-local']);
 
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
 /** JSON of a request. Throws CniError 6. */
 export function readJson(input: Buffer): JsonObject {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(input));
+    value = JSON.parse(UTF8.decode(input));
   } catch (error) {
     throw CniError.of('SLU5114', { reason: error instanceof Error ? error.message : String(error) });
   }

@@ -1,3 +1,4 @@
+import { readJson } from './config.js';
 import { CniError } from './errors.js';
 import { isObject, type JsonObject, listOf, object, optional, text, wholeNumber } from './fields.js';
 import type { CniAnswer } from './service.js';
@@ -25,7 +26,7 @@ export async function handleNetavark(handle: Handle, request: WireRequest): Prom
   try {
     const command = COMMANDS.find((name) => name === request.environment.get('NETAVARK_COMMAND'));
     if (command === undefined) throw CniError.of('SLU5112', { names: 'NETAVARK_COMMAND' });
-    const given = read(request.input);
+    const given = readJson(request.input);
     const network = command === 'create' ? given : (optional(given, 'network', '', object) ?? {});
     const answer = await handle(cniRequest(request, command, network, given));
     if (answer.status !== 0) return refusal(messageIn(answer.text));
@@ -37,16 +38,6 @@ export async function handleNetavark(handle: Handle, request: WireRequest): Prom
   } catch (error) {
     return refusal(CniError.from(error).message);
   }
-}
-
-function read(input: Buffer): JsonObject {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(input));
-    if (isObject(value)) return value;
-  } catch (error) {
-    throw CniError.of('SLU5114', { reason: error instanceof Error ? error.message : String(error) });
-  }
-  throw CniError.of('SLU5114', { reason: 'it is not an object' });
 }
 
 function cniRequest(

@@ -10,6 +10,8 @@ import type { Kernel } from './kernel.js';
 import type { Reconciler } from './reconciler.js';
 
 const POLL_MS = 200;
+/** Events that are read in one turn of the event loop: those of many containers would hold up others. */
+const POLL_SLICE = 64;
 const RETRY_MS = 1000;
 /** A container that fails for another reason than a missing namespace waits longer each time, up to this. */
 const MAX_WAIT_MS = 30_000;
@@ -36,6 +38,8 @@ export class Watcher {
   readonly #monitor: NetlinkMonitor;
   readonly #waiting = new Map<string, Waiting>();
   #sweep: string[] = [];
+  #closed = false;
+  #hostTouched = false;
 
   constructor(parts: {
     readonly kernel: Kernel;
@@ -60,7 +64,10 @@ export class Watcher {
 
   start(): NodeJS.Timeout[] {
     const timers = [
-      setInterval(() => this.#guard(() => this.#poll()), POLL_MS),
+      setInterval(() => {
+        this.#guard(() => this.#poll());
+        this.#guard(() => this.#sweepNamespaces());
+      }, POLL_MS),
       setInterval(() => this.#guard(() => this.#retry()), RETRY_MS),
     ];
     for (const timer of timers) timer.unref();
@@ -68,6 +75,7 @@ export class Watcher {
   }
 
   close(): void {
+    this.#closed = true;
     this.#monitor.close();
   }
 
@@ -80,8 +88,9 @@ export class Watcher {
   }
 
   #poll(): void {
+    if (this.#closed) return;
     const lost: string[] = [];
-    let host = false;
+    let host = this.#hostTouched;
     let everything = false;
     this.#monitor.poll((event) => {
       if (event.type === 'overflow') everything = true;
@@ -92,15 +101,18 @@ export class Watcher {
         else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
       } else if (event.type === 'address') host = true;
       else if (event.type === 'route' && event.route.destination === 'default') host = true;
-    });
+    }, POLL_SLICE);
+    // The host is looked at once, when all has been read.
+    const more = this.#monitor.hasMore;
+    this.#hostTouched = more && (host || everything);
+    if (more) setImmediate(() => this.#guard(() => this.#poll()));
     if (everything) lost.push(...this.#missingDevices());
     const gone = lost.filter((id) => this.#isGone(id));
     if (gone.length > 0) this.#renew(gone, 'device is gone');
-    if (host || everything)
+    if ((host || everything) && !more)
       void this.#exclusive(() => this.#refreshHost()).catch((err: unknown) =>
         this.#log.error({ err }, 'following the host failed'),
       );
-    this.#sweepNamespaces();
   }
 
   #isGone(id: string): boolean {

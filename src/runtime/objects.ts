@@ -202,10 +202,13 @@ export class RuntimeObjects implements Runtime {
   async #carryOut(batch: readonly Waiting[]): Promise<void> {
     try {
       const { removed } = await this.#attempt(batch);
-      for (const { received, resolve, reject } of batch) {
+      const now = performance.now();
+      for (const { resolve, reject } of batch)
         removed.then(resolve, (error: unknown) => reject(internalError(error)));
-        this.#parts.onApplied((performance.now() - received) / 1000);
-      }
+      // After the answers.
+      setImmediate(() => {
+        for (const { received } of batch) this.#parts.onApplied((now - received) / 1000);
+      });
     } catch (error) {
       const [only, another] = batch;
       if (another === undefined) {
