@@ -275,7 +275,12 @@ class AgentEngine implements RuntimeEngine {
       jiffies: () => this.#telemetry.jiffies,
       hz: jiffiesPerSecond(),
     });
-    this.#audit = new Audit({ stateDir: config.stateDir, kernel: this.#kernel, objects: this.#objects });
+    this.#audit = new Audit({
+      stateDir: config.stateDir,
+      kernel: this.#kernel,
+      objects: this.#objects,
+      host: this.#host,
+    });
     const capacity = Math.floor(config.addressEntries * NAMES_SHARE);
     this.domains = new Domains({
       kernel: this.#kernel,
@@ -289,6 +294,21 @@ class AgentEngine implements RuntimeEngine {
     });
     this.#kernel.attachments.marksOf = (spec) =>
       this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);
+    const foresight = new HostForesight({
+      config,
+      objects: this.#objects,
+      addressesOf: (peer) => this.#host.addressesOf(peer, (name) => this.domains.addressesOf(name)),
+      sockets: () => {
+        const diag = SockDiag.open();
+        try {
+          return diag.sockets();
+        } finally {
+          diag.close();
+        }
+      },
+      devices: () => devicesByAddress(this.#kernel.rtnl),
+      ownerOf: (address) => context.ownerOf(address),
+    });
     this.#differ = new PolicyDiffer(
       {
         config,
@@ -298,27 +318,14 @@ class AgentEngine implements RuntimeEngine {
         isElsewhere: (pod) => nodes.isElsewhere(pod),
         learned: () => this.domains.inputs(),
       },
-      new HostForesight({
-        config,
-        objects: this.#objects,
-        addressesOf: (peer) => this.#host.addressesOf(peer, (name) => this.domains.addressesOf(name)),
-        sockets: () => {
-          const diag = SockDiag.open();
-          try {
-            return diag.sockets();
-          } finally {
-            diag.close();
-          }
-        },
-        devices: () => devicesByAddress(this.#kernel.rtnl),
-        ownerOf: (address) => context.ownerOf(address),
-      }),
+      foresight,
     );
     this.safe = new Safe({
       changes: this.#changes,
       log: this.#flowLog,
       auditing: this.#audit,
       differ: this.#differ,
+      openFlows: () => foresight.openFlows(),
       objects: this.#objects,
       exclusive: (work) => this.#exclusive(work),
       stage: (sources) => this.#stageable(sources),

@@ -40,7 +40,7 @@ int sluice_host_xdp(struct xdp_md *ctx)
 	__u32 subject;
 	long size;
 
-	if (!st || st->panic || !xdp_parse(ctx, &p))
+	if (!st || st->panic || st->audit || !xdp_parse(ctx, &p))
 		return XDP_PASS;
 	pk.identity = (__u32)host_class(&p.key.saddr);
 	subject = host_owner(st->generation, HOST_EARLY, ctx->ingress_ifindex);

@@ -23,6 +23,7 @@ enum host_flow_flag {
 	HOST_FLOW_LIMITED = 2, /* its rule limits packets */
 	HOST_FLOW_FAILSAFE = 4, /* allowed by a failsafe port */
 	HOST_FLOW_FORWARDED = 8, /* not of this host: routed through it */
+	HOST_FLOW_AUDIT = 16, /* it would be dropped, for `reason`; see host_state.audit */
 };
 
 struct host_flow {
@@ -34,7 +35,7 @@ struct host_flow {
 	__u8 direction; /* enum direction: how it was opened */
 	__u8 verdict; /* VERDICT_ALLOW or VERDICT_DENY */
 	__u8 flags; /* enum host_flow_flag */
-	__u8 reason; /* VERDICT_DENY: enum drop_reason */
+	__u8 reason; /* VERDICT_DENY and HOST_FLOW_AUDIT: enum drop_reason */
 	__u8 pad[2];
 	__u64 packets[2]; /* by enum direction */
 	__u64 bytes[2]; /* IP bytes */
@@ -63,6 +64,7 @@ struct host_state {
 	__u32 anchors4; /* bit i: host_lines has prefixes whose anchor is HOST_ANCHOR_BITS * (HOST_ANCHORS - 1 - i) bits */
 	__u32 last_line
 		[2]; /* of host_lines, by the lowest bit of the generation: lines in use - 1, a power of two less 1 */
+	__u32 audit; /* 1: what policy would drop is logged, not dropped */
 	__u8 lengths4[HOST_LENGTHS4]; /* 0 to 32 */
 	__u8 lengths6[HOST_LENGTHS6]; /* 0 to 128 */
 	__u8 pad[2];

@@ -112,9 +112,22 @@ static __always_inline int host_verdict(__u32 set, __u32 class, __u8 proto, __be
 	return found->verdict;
 }
 
+static __always_inline bool host_audits(void)
+{
+	struct host_state *st = host_state();
+
+	return st && st->audit;
+}
+
+/* What host_decide says of a flow that passes because of audit. */
+static __always_inline __u32 audited(__u32 reason)
+{
+	return HOST_FLOW_AUDIT | reason << 8;
+}
+
 /*
  * Decides q, with the class of its peer, as a flow that is opened in `direction` to `port`. Returns the reason to drop; sets q->rule and, in
- * *flags, enum host_flow_flag.
+ * *flags, enum host_flow_flag and from bit 8 on the reason of HOST_FLOW_AUDIT.
  */
 __noinline int host_decide(struct host_query *q, __u32 direction, __u32 port, __u32 is_new, __u32 *flags)
 {
@@ -142,8 +155,12 @@ __noinline int host_decide(struct host_query *q, __u32 direction, __u32 port, __
 	q->rule = rule;
 	if (verdict == VERDICT_NONE)
 		return DROP_POLICY_MISSING;
-	if (verdict != VERDICT_ALLOW)
-		return DROP_HOST_POLICY;
+	if (verdict != VERDICT_ALLOW) {
+		if (!host_audits())
+			return DROP_HOST_POLICY;
+		*flags = audited(DROP_HOST_POLICY);
+		return DROP_NONE;
+	}
 	if (!rule)
 		return DROP_NONE;
 	r = bpf_map_lookup_elem(&host_rules, &rule);
@@ -151,8 +168,11 @@ __noinline int host_decide(struct host_query *q, __u32 direction, __u32 port, __
 		return DROP_NONE;
 	if (r->flags & HOST_RULE_PACKETS)
 		*flags = HOST_FLOW_LIMITED;
-	if (is_new && (r->flags & HOST_RULE_CONNECTIONS) && host_over_limit(rule, &q->key.remote, 1))
-		return DROP_HOST_RATE;
+	if (is_new && (r->flags & HOST_RULE_CONNECTIONS) && host_over_limit(rule, &q->key.remote, 1)) {
+		if (!host_audits())
+			return DROP_HOST_RATE;
+		*flags |= audited(DROP_HOST_RATE);
+	}
 	return DROP_NONE;
 }
 
@@ -217,13 +237,16 @@ static __always_inline bool is_forwarded(struct __sk_buff *skb, const struct hos
 	       found == BPF_FIB_LKUP_RET_FRAG_NEEDED || found == BPF_FIB_LKUP_RET_UNSUPP_LWT;
 }
 
-static __always_inline void report_rule(struct packet *p, const struct host_query *q)
+static __always_inline void report_rule(struct packet *p, const struct host_query *q, __u32 flags)
 {
 	__u32 rule = q->rule;
 	struct host_rule *r = bpf_map_lookup_elem(&host_rules, &rule);
 	struct verdict_info info = {.rule = rule};
+	struct node *node = node_state();
 
-	if (r && (r->flags & HOST_RULE_LOG))
+	if (flags & HOST_FLOW_AUDIT)
+		emit_event(p, &info, EVENT_AUDIT, flags >> 8, q->direction);
+	else if ((r && (r->flags & HOST_RULE_LOG)) || (node && node->trace && !(q->key.scope && !rule)))
 		emit_event(p, &info, EVENT_NEW_FLOW, 0, q->direction);
 }
 
@@ -247,13 +270,17 @@ static __always_inline void host_log_key(struct log_scratch *s, const struct hos
 }
 
 /* A new flow that is allowed; of processes, if a rule of theirs allows it. */
-__noinline int host_log_flow(const struct host_query *q, __u32 opened)
+__noinline int host_log_flow(const struct host_query *q, __u32 opened, __u32 flags)
 {
 	struct log_scratch *s = log_area(LOG_OF_PACKETS);
 
 	if (!q || !s || (q->key.scope && !q->rule))
 		return 0;
 	host_log_key(s, q, opened, q->port, q->rule);
+	if (flags & HOST_FLOW_AUDIT) {
+		s->key.reason = (__u8)(flags >> 8);
+		s->key.audit = 1;
+	}
 	s->value.flows = 1;
 	log_add(s);
 	return 0;
@@ -286,6 +313,10 @@ __noinline int host_log_packets(const struct host_query *q, struct host_flow *e)
 	if (!q || !e || !s || (q->key.scope && !e->rule))
 		return 0;
 	host_log_key(s, q, e->direction, e->port, e->rule);
+	if (e->flags & HOST_FLOW_AUDIT) {
+		s->key.reason = e->reason;
+		s->key.audit = 1;
+	}
 	if (e->direction == DIR_INGRESS) {
 		s->value.packets = e->packets[DIR_INGRESS];
 		s->value.bytes = e->bytes[DIR_INGRESS];
@@ -305,6 +336,22 @@ __noinline int host_log_packets(const struct host_query *q, struct host_flow *e)
 	return 0;
 }
 
+/* A packet above the limit of a rule: to be dropped, unless there is audit. */
+__noinline int host_excess(const struct host_query *q, __u32 direction, __be16 port, __u32 rule)
+{
+	struct log_scratch *s = log_area(LOG_OF_PACKETS);
+
+	if (!host_audits() || !q || !s)
+		return DROP_HOST_RATE;
+	host_log_key(s, q, direction, port, rule);
+	s->key.reason = DROP_HOST_RATE;
+	s->key.audit = 1;
+	s->value.packets = 1;
+	s->value.bytes = q->len;
+	log_add(s);
+	return DROP_NONE;
+}
+
 /* Counts a packet in its flow, and against the limit of its rule. Returns the reason to drop. */
 static __always_inline int host_pass(struct host_query *q, struct host_flow *e)
 {
@@ -313,7 +360,8 @@ static __always_inline int host_pass(struct host_query *q, struct host_flow *e)
 	if (unlikely(e->flags & HOST_FLOW_LIMITED) && direction == e->direction &&
 	    host_over_limit(e->rule, &q->key.remote, 0)) {
 		q->rule = e->rule;
-		return DROP_HOST_RATE;
+		if (host_excess(q, e->direction, e->port, e->rule))
+			return DROP_HOST_RATE;
 	}
 	e->last = now();
 	e->packets[direction]++;
@@ -340,7 +388,7 @@ __noinline int host_decide_again(struct host_query *q, struct host_flow *e, __u3
 	q->class = (__u32)host_class(&q->key.remote);
 	reason = host_decide(q, e->direction, e->port, 0, &flags);
 	e->rule = q->rule;
-	e->reason = (__u8)reason;
+	e->reason = (__u8)(reason ? (__u32)reason : flags >> 8);
 	e->verdict = reason ? VERDICT_DENY : VERDICT_ALLOW;
 	e->flags = (__u8)((e->flags & HOST_FLOW_ANSWERED) | flags);
 	/* The fast path looks at the epoch first: the rest must be there. */
@@ -383,12 +431,12 @@ static __always_inline int host_first(struct __sk_buff *skb, struct packet *p, s
 		reason = host_decide(q, opened, q->port, !established, &flags);
 		if (reason)
 			return reason;
-		report_rule(p, q);
-		host_log_flow(q, opened);
+		report_rule(p, q, flags);
+		host_log_flow(q, opened, flags);
 	}
 	if (q->stateless)
 		return flags & HOST_FLOW_LIMITED && host_over_limit(q->rule, &q->key.remote, 0)
-			       ? DROP_HOST_RATE
+			       ? host_excess(q, opened, q->port, q->rule)
 			       : DROP_NONE;
 	e.epoch = epoch;
 	e.rule = q->rule;
@@ -397,6 +445,7 @@ static __always_inline int host_first(struct __sk_buff *skb, struct packet *p, s
 	e.direction = (__u8)opened;
 	e.verdict = VERDICT_ALLOW;
 	e.flags = (__u8)flags;
+	e.reason = (__u8)(flags >> 8);
 	e.created = bpf_jiffies64();
 	reason = host_pass(q, &e);
 	if (established) {

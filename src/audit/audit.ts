@@ -13,6 +13,8 @@ export interface AuditState {
   readonly targets: readonly string[];
   /** Containers in audit now, `namespace/name`. */
   readonly containers: readonly string[];
+  /** Whether the host is: what HostPolicies deny. */
+  readonly host: boolean;
 }
 
 /** What `sluice policy audit` asks for. */
@@ -26,6 +28,8 @@ interface Parts {
   readonly stateDir: string;
   readonly kernel: Kernel;
   readonly objects: ObjectSet;
+  /** The policies of the host itself. */
+  readonly host: { audit: boolean };
 }
 
 /** The containers in audit, kept on disk (`<stateDir>/audit.json`) and marked in their slots. */
@@ -38,6 +42,7 @@ export class Audit {
     this.#parts = parts;
     this.#path = join(parts.stateDir, 'audit.json');
     this.#targets = readJson<readonly Target[]>(this.#path) ?? [];
+    parts.host.audit = this.#onHost;
   }
 
   /** Flags for the slot of an attachment. */
@@ -49,7 +54,8 @@ export class Audit {
     const containers = [...this.#parts.kernel.attachments.values()]
       .map(({ spec }) => spec.container)
       .filter((container) => this.#includes(container));
-    return { targets: this.#targets.map(targetText), containers: [...new Set(containers)].sort() };
+    const names = [...new Set(containers)].sort();
+    return { targets: this.#targets.map(targetText), containers: names, host: this.#onHost };
   }
 
   /** Turns it on for more containers, or off for what was turned on (without a selector: all). Throws SLU7206, SLU7207. */
@@ -68,6 +74,7 @@ export class Audit {
     if (targets.length === 0) removeFile(this.#path);
     else writeJson(this.#path, targets);
     this.#targets = targets;
+    this.#parts.host.audit = this.#onHost;
     this.refresh(true);
     return this.state();
   }
@@ -78,6 +85,10 @@ export class Audit {
     const { attachments, node } = this.#parts.kernel;
     for (const { spec, policy } of [...attachments.values()]) attachments.setPolicy(spec.id, policy);
     node.nextEpoch();
+  }
+
+  get #onHost(): boolean {
+    return this.#targets.some(({ host }) => host === true);
   }
 
   #includes(name: string): boolean {

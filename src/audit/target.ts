@@ -12,14 +12,17 @@ export interface Target {
   readonly namespace?: string;
   readonly name?: string;
   readonly labels: readonly LabelTerm[];
+  /** The host itself, and no container. */
+  readonly host?: true;
 }
 
 /**
- * `shop/web`, `web` (namespace default), `app=web,tier!=db,!old`; undefined or '': everything. Undefined: the text is
+ * `shop/web`, `web` (namespace default), `app=web,tier!=db,!old`, `host`; undefined or '': all containers. Undefined: the text is
  * none of them.
  */
 export function parseTarget(text: string | undefined, namespace?: string): Target | undefined {
   const place = namespace === undefined ? {} : { namespace };
+  if (text === 'host' && namespace === undefined) return { labels: [], host: true };
   if (text === undefined || text === '') return { ...place, labels: [] };
   if (/[=!,]/.test(text)) {
     const labels: LabelTerm[] = [];
@@ -38,9 +41,10 @@ export function parseTarget(text: string | undefined, namespace?: string): Targe
 }
 
 export function selectsContainer(
-  { namespace, name, labels }: Target,
+  { namespace, name, labels, host }: Target,
   container: Pick<ContainerResource, 'namespace' | 'name' | 'labels'>,
 ): boolean {
+  if (host === true) return false;
   if (namespace !== undefined && container.namespace !== namespace) return false;
   if (name !== undefined && container.name !== name) return false;
   return labels.every(({ key, not, value }) => {
@@ -51,7 +55,8 @@ export function selectsContainer(
 }
 
 /** The target as it was written. */
-export function targetText({ namespace, name, labels }: Target): string {
+export function targetText({ namespace, name, labels, host }: Target): string {
+  if (host === true) return 'host';
   if (name !== undefined) return `${namespace ?? 'default'}/${name}`;
   const terms = labels
     .map(({ key, not, value }) =>

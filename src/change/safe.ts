@@ -7,6 +7,7 @@ import type { FlowQuery } from '../flowlog/filter.js';
 import { flowLogListing } from '../flowlog/listing.js';
 import type { FlowLog } from '../flowlog/log.js';
 import type { ObjectSet } from '../state/objects.js';
+import { type HostEvidence, suggestForHost } from '../suggest/host.js';
 import { type Suggestion, suggest } from '../suggest/suggest.js';
 import type { SafeChange } from './types.js';
 
@@ -41,6 +42,8 @@ interface Parts {
   readonly log: FlowLog;
   readonly auditing: Audit;
   readonly differ: PolicyDiffer;
+  /** Of the host's sockets. */
+  readonly openFlows: () => readonly HostEvidence[];
   readonly objects: ObjectSet;
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /** Reads sources, and says how they would be staged. */
@@ -96,6 +99,11 @@ export class Safe implements SafeEngine {
   async suggest({ selector, namespace, since }: SuggestRequest): Promise<Suggestion> {
     const target = parseTarget(selector, namespace);
     if (target === undefined) throw SluiceError.of('SLU7206', { selector: selector ?? '' });
+    if (target.host === true) {
+      const recorded = await this.#parts.log.list(since === undefined ? {} : { since });
+      const now = new Date();
+      return suggestForHost([...recorded, ...this.#parts.openFlows()], now);
+    }
     const all = [...this.#parts.objects.ofKind('Container')];
     const selected = all.filter((container) => selectsContainer(target, container));
     if (selected.length === 0) throw SluiceError.of('SLU7208', { selector: selector ?? 'everything' });

@@ -275,6 +275,7 @@ export class FlowLog {
       const incoming = flow.direction === Direction.Ingress;
       const [saddr, daddr] = incoming ? [key.remote, key.local] : [key.local, key.remote];
       const idle = Math.max(0, ((jiffies - flow.last) | 0) / this.#parts.hz) * 1000;
+      const isAudited = (flow.flags & HostFlowFlag.Audit) !== 0;
       const about = this.#about(
         {
           saddr,
@@ -285,10 +286,10 @@ export class FlowLog {
           ruleIngress: incoming ? flow.rule : 0,
           dport: flow.port,
           proto: key.proto,
-          reason: 0,
+          reason: isAudited ? flow.reason : 0,
           direction: flow.direction,
           slot: 0,
-          audit: 0,
+          audit: isAudited ? 1 : 0,
         },
         saddr,
         false,

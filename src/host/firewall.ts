@@ -92,6 +92,7 @@ export class HostFirewall {
   #devices: Placement['devices'] = [];
   #panic: PanicMode = 'none';
   #problems: readonly SluiceError[] = [];
+  #audit = false;
   #closed = false;
 
   constructor(parts: {
@@ -130,6 +131,15 @@ export class HostFirewall {
 
   describeRule(rule: number): RuleDescription | undefined {
     return this.#running?.rules.describe(rule);
+  }
+
+  /** In audit, what the policies would drop is logged, not dropped. */
+  set audit(on: boolean) {
+    if (on === this.#audit) return;
+    this.#audit = on;
+    if (this.#running === undefined) return;
+    this.#running.state.audit = on;
+    this.#running.state.nextEpoch();
   }
 
   /** Puts the HostPolicies of a change into force. Throws SluiceError; `undo` gets what takes it back. */
@@ -247,6 +257,7 @@ export class HostFirewall {
     const state = new HostStateMemory(maps.host_state_map);
     this.#panic = readPanic(this.#config.stateDir)?.mode ?? 'none';
     state.panic = this.#panic;
+    state.audit = this.#audit;
     new FailsafePorts(maps.host_failsafe).set(this.#config);
     return {
       loaded,

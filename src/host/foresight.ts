@@ -20,6 +20,7 @@ import type { FlowRecord } from '../flowlog/record.js';
 import { ruleText } from '../flows/events.js';
 import { PROTOCOLS, protocolName } from '../flows/protocols.js';
 import type { ObjectSet } from '../state/objects.js';
+import type { HostEvidence } from '../suggest/host.js';
 import { AddressSets } from './address-sets.js';
 import { failsafePorts } from './failsafe.js';
 import { cgroupsBelow, isInside, type ProcessSubject, parseSubject, unitPath, userId } from './subjects.js';
@@ -107,6 +108,20 @@ export class HostForesight {
       else if (old.rules.join() !== now.rules.join()) otherRule++;
     }
     return { flows: changed, asked: flows.length, otherRule, skipped };
+  }
+
+  /** Flows of sockets that are open, for a suggestion. */
+  openFlows(): HostEvidence[] {
+    const flows = new Map<string, HostEvidence & { flows: number }>();
+    for (const { direction, local, remote, onDevice, record } of this.#open()) {
+      if (!onDevice) continue;
+      const [source, destination] = direction === 'ingress' ? [remote, local] : [local, remote];
+      const key = `${source} ${destination} ${record.protocol} ${record.port}`;
+      const known = flows.get(key);
+      if (known !== undefined) known.flows++;
+      else flows.set(key, { ...record, source, destination, verdict: 'allow', packets: 0, replyPackets: 0 });
+    }
+    return [...flows.values()];
   }
 
   #sets(policies: readonly HostPolicyResource[]): AddressSets {

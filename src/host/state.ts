@@ -7,8 +7,9 @@ const GENERATION = 2;
 const COUNT = { 4: 3, 6: 4 } as const;
 const ANCHORS = 5;
 const LAST_LINE = 6;
-const WORDS = 8;
-const LENGTHS = { 4: 32, 6: 65 } as const;
+const AUDIT = 8;
+const WORDS = 9;
+const LENGTHS = { 4: 36, 6: 69 } as const;
 
 /** Numbers of enum host_panic. */
 export const PANIC_MODES = { none: 0, open: 1, close: 2 } as const;
@@ -50,6 +51,11 @@ export class HostStateMemory {
 
   set panic(mode: PanicMode) {
     Atomics.store(this.#words, PANIC, PANIC_MODES[mode]);
+  }
+
+  /** Whether what policy would drop is logged, not dropped. */
+  set audit(on: boolean) {
+    Atomics.store(this.#words, AUDIT, on ? 1 : 0);
   }
 
   /** Anchors of prefixes in lines, as bits: added before the first prefix that has one is written. */

@@ -161,8 +161,32 @@ function byPort(a: Port, b: Port): number {
   return a.protocol < b.protocol ? -1 : a.protocol > b.protocol ? 1 : a.port - b.port;
 }
 
+/** What is said of a flow that was seen. */
+export type Evidence = Pick<
+  FlowRecord,
+  | 'from'
+  | 'to'
+  | 'source'
+  | 'destination'
+  | 'port'
+  | 'protocol'
+  | 'flows'
+  | 'packets'
+  | 'replyPackets'
+  | 'last'
+  | 'verdict'
+>;
+
 /** What the rule comes from, the latest first. */
 function evidence({ seen, ports }: Rule): string {
+  const lines = evidenceLines(seen);
+  if (ports === undefined)
+    lines.push('    # a protocol without ports was seen, which only a rule without ports allows\n');
+  return lines.join('');
+}
+
+/** The flows that a rule comes from, as comments. */
+export function evidenceLines(seen: readonly Evidence[]): string[] {
   const lines = [...seen]
     .sort((a, b) => b.last - a.last)
     .slice(0, EVIDENCE)
@@ -172,9 +196,7 @@ function evidence({ seen, ports }: Rule): string {
       return `    # ${flows} flows, ${packets + replyPackets} packets, last ${new Date(last).toISOString()}${audited}: ${from} (${source}) -> ${to} (${destination}) ${service}\n`;
     });
   if (seen.length > EVIDENCE) lines.push(`    # and ${seen.length - EVIDENCE} more\n`);
-  if (ports === undefined)
-    lines.push('    # a protocol without ports was seen, which only a rule without ports allows\n');
-  return lines.join('');
+  return lines;
 }
 
 function block(address: string): object {

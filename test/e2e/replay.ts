@@ -36,7 +36,8 @@ export async function replay(
     }
     const left = new Set(batch);
     for (const deadline = Date.now() + DEADLINE_MS; left.size > 0; ) {
-      const drops = new Map((await world.agent.drops(8 * BATCH)).map((event) => [tuple(event), event]));
+      const events = (await world.agent.drops(8 * BATCH)).filter(({ audit }) => audit !== true);
+      const drops = new Map(events.map((event) => [tuple(event), event]));
       for (const probe of left) {
         const { flow, id } = probe;
         const outcome = flow.prober.outcomes.get(id);

@@ -15,7 +15,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '3504146e64f5b108';
+export const LAYOUT_HASH = 'b98fdc1995f59312';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -862,7 +862,7 @@ export const hostRuleCodec: Codec<HostRule> = {
   },
 };
 
-/** struct host_state, 196 bytes. */
+/** struct host_state, 200 bytes. */
 export interface HostState {
   readonly epoch: number;
   readonly panic: number;
@@ -871,11 +871,12 @@ export interface HostState {
   readonly count6: number;
   readonly anchors4: number;
   readonly lastLine: readonly number[];
+  readonly audit: number;
   readonly lengths4: Uint8Array;
   readonly lengths6: Uint8Array;
 }
 export const hostStateCodec: Codec<HostState> = {
-  size: 196,
+  size: 200,
   encode(value, into, offset) {
     into.writeUInt32LE(value.epoch, offset);
     into.writeUInt32LE(value.panic, offset + 4);
@@ -884,9 +885,10 @@ export const hostStateCodec: Codec<HostState> = {
     into.writeUInt32LE(value.count6, offset + 16);
     into.writeUInt32LE(value.anchors4, offset + 20);
     putArray(value.lastLine, u32Codec, into, offset + 24, 2, 'host_state.last_line');
-    putBytes(value.lengths4, into, offset + 32, 33, 'host_state.lengths4');
-    putBytes(value.lengths6, into, offset + 65, 129, 'host_state.lengths6');
-    into.fill(0, offset + 194, offset + 196);
+    into.writeUInt32LE(value.audit, offset + 32);
+    putBytes(value.lengths4, into, offset + 36, 33, 'host_state.lengths4');
+    putBytes(value.lengths6, into, offset + 69, 129, 'host_state.lengths6');
+    into.fill(0, offset + 198, offset + 200);
   },
   decode(from, offset) {
     return {
@@ -897,8 +899,9 @@ export const hostStateCodec: Codec<HostState> = {
       count6: from.readUInt32LE(offset + 16),
       anchors4: from.readUInt32LE(offset + 20),
       lastLine: takeArray(from, u32Codec, offset + 24, 2),
-      lengths4: takeBytes(from, offset + 32, 33),
-      lengths6: takeBytes(from, offset + 65, 129),
+      audit: from.readUInt32LE(offset + 32),
+      lengths4: takeBytes(from, offset + 36, 33),
+      lengths6: takeBytes(from, offset + 69, 129),
     };
   },
 };
@@ -1826,6 +1829,7 @@ export const HostFlowFlag = {
   Limited: 2,
   Failsafe: 4,
   Forwarded: 8,
+  Audit: 16,
 } as const;
 export type HostFlowFlag = (typeof HostFlowFlag)[keyof typeof HostFlowFlag];
 /** Names of enum host_flow_flag by number. */
@@ -1834,6 +1838,7 @@ export const HostFlowFlagName: Readonly<Record<number, keyof typeof HostFlowFlag
   2: 'Limited',
   4: 'Failsafe',
   8: 'Forwarded',
+  16: 'Audit',
 };
 
 /** enum host_owner_kind. */

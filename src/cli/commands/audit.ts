@@ -7,20 +7,25 @@ import { FORMATS, type Format, printValue } from '../output.js';
 
 export const SELECTOR_NOTE =
   '[selector] is NAMESPACE/NAME or NAME of a container, or labels such as app=web,tier!=db,!old; with labels or\n' +
-  'without a selector, -n limits it to a namespace.';
+  'without a selector, -n limits it to a namespace. "host" is this host, to which HostPolicies apply.';
 
 /** `sluice policy audit`. */
 export function auditCommand(context: CliContext): Command {
   return new Command('audit')
     .summary('let pass what policy denies, and log it')
     .description(
-      'In audit, packets that the policy of a container denies are forwarded, counted and logged: "sluice get flows ' +
+      'In audit, packets that the policy of a container or of the host denies are forwarded, counted and logged: "sluice get flows ' +
         '--denied" and "sluice monitor" show them. Only what policy denies passes; forged addresses, missing routes ' +
         'and the like are dropped as always. It is on disk, so it survives the agent. Without on or off the ' +
         'command shows for whom it is on.',
     )
     .addArgument(new Argument('[state]', 'on or off').choices(['on', 'off']))
-    .addArgument(new Argument('[selector]', 'which containers; without it all, and "off" ends all audit'))
+    .addArgument(
+      new Argument(
+        '[selector]',
+        'which containers, or host; without it all containers, and "off" ends all audit',
+      ),
+    )
     .option('-n, --namespace <name>', 'only containers of this namespace')
     .addOption(new Option('-o, --output <format>', 'format').choices(FORMATS).default('table'))
     .addHelpText(
@@ -34,6 +39,7 @@ export function auditCommand(context: CliContext): Command {
         examples: [
           ['sluice policy audit on shop/db', 'for one container'],
           ['sluice policy audit on app=web -n shop', 'for containers with a label'],
+          ['sluice policy audit on host', 'for HostPolicies'],
           ['sluice policy audit', 'for whom it is on'],
           ['sluice policy audit off', 'policy applies to all again'],
         ],
@@ -58,8 +64,9 @@ export function auditCommand(context: CliContext): Command {
     );
 }
 
-function auditLines({ targets, containers }: AuditState): string[] {
+function auditLines({ targets, containers, host }: AuditState): string[] {
   if (targets.length === 0) return ['Audit is off.'];
-  const who = containers.length === 0 ? 'no container now' : containers.join(', ');
+  const all = [...(host ? ['the host'] : []), ...containers];
+  const who = all.length === 0 ? 'no container now' : all.join(', ');
   return [`Audit is on for ${targets.join('; ')}: ${who}.`];
 }

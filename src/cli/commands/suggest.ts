@@ -15,7 +15,7 @@ export function suggestCommand(context: CliContext): Command {
         'allowed or let pass by audit) and deny everything else. Each rule has the flows that it comes from as a ' +
         'comment. Nothing is applied.',
     )
-    .addArgument(new Argument('[selector]', 'for which containers; without it for all'))
+    .addArgument(new Argument('[selector]', 'for which containers, or host; without it for all containers'))
     .option('-n, --namespace <name>', 'only containers of this namespace')
     .addOption(
       new Option('--since <time>', 'only from flows seen in this time (90s, 15m, 2h, 7d)').argParser(
@@ -34,6 +34,7 @@ export function suggestCommand(context: CliContext): Command {
         examples: [
           ['sluice policy suggest shop/web', 'for one container'],
           ['sluice policy suggest -n shop > shop.yaml', 'for a namespace'],
+          ['sluice policy suggest host', 'a HostPolicy, from recorded flows and connections that are open'],
           ['sluice policy diff -f shop.yaml', 'what it would do; denied flows were denied before'],
         ],
         failed: 'no such container, or the agent cannot be reached',
