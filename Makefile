@@ -46,7 +46,7 @@ dist/bpf/%.bpf.o: build/%.bpf.o
 	@$(LLVM_STRIP) -g $< -o $@
 
 # The generator is compiled on its own, unchecked: the rest may not type-check before it has run.
-GENERATE = $(BIN)/tsc -p tsconfig.build.json --noCheck --outDir build/gen && node build/gen/loader/abi/generate.js
+GENERATE = node scripts/bundle.js generator && node build/gen/loader/abi/generate.js
 
 gen: build/sluice.bpf.o ## regenerate the TypeScript codecs from the object's BTF
 	@$(GENERATE)
@@ -61,16 +61,16 @@ dist/cni/sluice-cni: src/cni/plugin/sluice-cni.c src/cni/plugin/json.h package.j
 
 build: bpf dist/.built dist/cni/sluice-cni ## compile everything into dist/
 
-dist/.built: $(TS_SOURCES) scripts/bundle.js tsconfig.json tsconfig.build.json package.json
+dist/.built: $(TS_SOURCES) scripts/bundle.js tsconfig.json package.json
 	@mkdir -p dist build
-	@flock build/.bundle.lock node scripts/bundle.js
+	@flock build/.bundle.lock node scripts/bundle.js package
 	@touch $@
 
 tools: build/js/.built
 
-build/js/.built: $(TOOL_SOURCES) $(TS_SOURCES) tsconfig.json tsconfig.tools.json
+build/js/.built: $(TOOL_SOURCES) $(TS_SOURCES) scripts/bundle.js tsconfig.json package.json
 	@mkdir -p build/js
-	@flock build/.tsc.lock $(BIN)/tsc -p tsconfig.tools.json $(TSC_FLAGS) --incremental --tsBuildInfoFile build/js/.tsbuildinfo
+	@flock build/.bundle.lock node scripts/bundle.js tools
 	@touch $@
 
 check-static:
@@ -88,7 +88,7 @@ format-check-c:
 
 # The static checks look at the types of everything, tests included: once is enough.
 test: need-root deps ## everything; the last line is "N passed, N failed"
-	@$(MAKE) -j2 build tools TSC_FLAGS=--noCheck
+	@$(MAKE) -j2 build tools
 	@scripts/run-tests
 
 test-kernels: need-root deps ## load and smoke test on Debian's 6.1 and 6.12 kernels in QEMU (not part of `make test`)
