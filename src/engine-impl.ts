@@ -90,8 +90,7 @@ const LARGE_CHANGE = 1000;
 /** The memory of a large change is given back when no other one has followed for this time. */
 const RELEASE_MS = 50;
 
-/** The programs of the dry run are loaded when the start with all its definitions is over, with pauses between them. */
-const WARM_AFTER_MS = 5000;
+/** Between two programs of the dry run. */
 const WARM_MS = 100;
 
 type AppliedListener = Parameters<Engine['onApplied']>[0];
@@ -443,7 +442,6 @@ class AgentEngine implements RuntimeEngine {
     this.domains.start(onError);
     kernel.node.trace = false; // of an agent that was killed while somebody watched
     this.#timers.push(this.#host.start());
-    this.#warmDryRun(onError);
     this.#changes.start((key) => this.#objects.get(key));
     this.#ready = true;
     this.#release();
@@ -481,7 +479,9 @@ class AgentEngine implements RuntimeEngine {
   explain(request: ExplainRequest): Promise<Explanation> {
     return this.#exclusive(async () => {
       if (this.#closed) throw SluiceError.of('SLU2405', {});
-      return this.#explainer.explain(request);
+      const explanation = this.#explainer.explain(request);
+      if (this.#warming === undefined) this.#warmDryRun();
+      return explanation;
     });
   }
 
@@ -698,13 +698,16 @@ class AgentEngine implements RuntimeEngine {
     return () => pending.removed();
   }
 
-  /** Loads the programs of the dry run one by one when nothing else is going on, so that nobody waits for them. */
-  #warmDryRun(onError: (error: unknown) => void, wait = WARM_AFTER_MS): void {
+  /**
+   * Who asks once asks again: loads the other programs of the dry run, one by one with pauses, as each takes time in
+   * which nothing else goes on.
+   */
+  #warmDryRun(): void {
     this.#warming = setTimeout(() => {
       void this.#exclusive(async () => {
-        if (!this.#closed && this.#dryRun.warm()) this.#warmDryRun(onError, WARM_MS);
-      }).catch(onError);
-    }, wait).unref();
+        if (!this.#closed && this.#dryRun.warm()) this.#warmDryRun();
+      }).catch((err: unknown) => this.#log.error({ err }, 'loading a program of the dry run failed'));
+    }, WARM_MS).unref();
   }
 
   #release(): void {

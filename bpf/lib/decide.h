@@ -388,8 +388,8 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
 	if (addr_is_zero(&w->snat) &&
-	    ((w->published && (dep || (w->f.flags & FLOW_SERVICE))) || unlikely(w->redirected))) {
-		/* The same answers may already belong to a flow that came by another address. */
+	    ((w->published && (sep || dep || (w->f.flags & FLOW_SERVICE))) || unlikely(w->redirected))) {
+		/* The same answers may already belong to a flow that came by another address, to a service or not. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 
 		if (taken && !same_opener(taken, w))

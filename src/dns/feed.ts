@@ -64,12 +64,10 @@ export class NameFeed {
 
   /** A service without an address of its own has no name here. */
   #service(service: ServiceResource): NamedService | undefined {
-    const { namespace, name, type, clusterIps } = service;
+    const { type, clusterIps } = service;
     if (type === 'ExternalName' || clusterIps === 'None') return undefined;
     const addresses = this.#clusterIps(displayName(service));
-    if (addresses.length === 0) return undefined;
-    const ofFamily = (v6: boolean): string[] => addresses.filter((address) => address.includes(':') === v6);
-    return { namespace, name, ipv4: ofFamily(false), ipv6: ofFamily(true) };
+    return addresses.length === 0 ? undefined : addresses;
   }
 
   #object(container: ContainerResource): NamedObject {

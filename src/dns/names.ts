@@ -26,13 +26,8 @@ export interface NamedPlace {
   readonly aliases?: readonly string[];
 }
 
-/** A Service with a cluster address: all containers know it, as in a cluster. */
-export interface NamedService {
-  readonly namespace: string;
-  readonly name: string;
-  readonly ipv4: readonly string[];
-  readonly ipv6: readonly string[];
-}
+/** Cluster addresses of a Service that has any: all containers know it, as in a cluster. There may be very many. */
+export type NamedService = readonly string[];
 
 /** What changed: an absent value is one that is gone. */
 export interface NameChange {
@@ -126,8 +121,8 @@ export class NameTable {
       const scopes = this.#scopes(network, this.#byAddress.get(client)?.object);
       return scopes.includes(entry.place.network) ? `${entry.object.name}.${entry.place.network}` : null;
     }
-    const service = this.#services.get(this.#serviceOf.get(address) ?? '');
-    if (service !== undefined) return `${service.name}.${service.namespace}${CLUSTER_SUFFIX}`;
+    const service = this.#serviceOf.get(address);
+    if (service !== undefined) return `${service.split('/').reverse().join('.')}${CLUSTER_SUFFIX}`;
     const bytes = tryParseAddress(address);
     if (bytes === undefined) return undefined;
     for (const { ipv4, ipv6 } of this.#networks.values()) {
@@ -143,19 +138,21 @@ export class NameTable {
     const [first = '', second, ...more] = name.slice(0, name.length - end.length).split('.');
     if (more.length > 0 || (second === undefined && end !== '')) return undefined;
     const found = this.#services.get(`${second ?? namespace}/${first}`);
-    return found === undefined ? undefined : { ipv4: found.ipv4, ipv6: found.ipv6 };
+    if (found === undefined) return undefined;
+    const ofFamily = (v6: boolean): string[] => found.filter((address) => address.includes(':') === v6);
+    return { ipv4: ofFamily(false), ipv6: ofFamily(true) };
   }
 
   #setService(key: string, service: NamedService | undefined): void {
     const before = this.#services.get(key);
-    for (const address of [...(before?.ipv4 ?? []), ...(before?.ipv6 ?? [])])
+    for (const address of before ?? [])
       if (this.#serviceOf.get(address) === key) this.#serviceOf.delete(address);
     if (service === undefined) {
       this.#services.delete(key);
       return;
     }
     this.#services.set(key, service);
-    for (const address of [...service.ipv4, ...service.ipv6]) this.#serviceOf.set(address, key);
+    for (const address of service) this.#serviceOf.set(address, key);
   }
 
   /** Networks whose names a client sees, that of the gateway it asked first. */

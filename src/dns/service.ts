@@ -10,6 +10,8 @@ import type { NameWatcher } from './watch.js';
 
 /** Megabytes of heap that the thread may use before it is ended and started again. */
 const MAX_HEAP = 128;
+/** Megabytes for what is young: an answer leaves little. */
+const YOUNG_HEAP = 3;
 const RESTART_MS = 1000;
 const CLOSE_MS = 1000;
 /** How long a change waits for the thread at most. */
@@ -133,7 +135,7 @@ export class DnsService {
     const worker = new Worker(join(packageRoot(), 'dist', 'src', 'dns', 'worker.js'), {
       workerData: this.#data,
       name: 'dns',
-      resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP },
+      resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP, maxYoungGenerationSizeMb: YOUNG_HEAP },
     });
     this.#worker = worker;
     worker.on('message', (message: FromWorker) => this.#hear(message));

@@ -3,6 +3,7 @@
  * networks, and a flood of questions holds up no change. It loads nothing that talks to the kernel.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+import { collectGarbage } from '../garbage.js';
 import { Forwarder, type Upstream } from './forwarder.js';
 import { NameTable } from './names.js';
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
@@ -16,6 +17,9 @@ const LOOPBACKS = { v4: '127.0.0.1', v6: '::1' } as const;
 /** Milliseconds after which an address that was taken is tried again. */
 const RETRY = 2000;
 const COUNT_EVERY = 1000;
+/** A change of so many names leaves much garbage, which goes when no other one has followed for some milliseconds. */
+const LARGE_CHANGE = 1000;
+const COLLECT_AFTER = 50;
 /** Questions of watched containers under way: in all, and for one. */
 const WATCHED = { all: 2048, client: 1024 };
 
@@ -89,9 +93,14 @@ async function settle(): Promise<void> {
   }
 }
 
+let collecting: NodeJS.Timeout | undefined;
 parentPort?.on('message', (message: ToWorker) => {
   if (message.type === 'change') {
     names.update(message.change);
+    if (message.change.objects.length + (message.change.services?.length ?? 0) >= LARGE_CHANGE) {
+      clearTimeout(collecting);
+      collecting = setTimeout(collectGarbage, COLLECT_AFTER).unref();
+    }
     if (message.change.networks.length > 0) queue = queue.then(settle);
     queue = queue.then(() => tell({ type: 'settled', sequence: message.sequence }));
     return;

@@ -232,6 +232,39 @@ describe.each(['socket', 'packet'])('cluster addresses, translated per %s', (how
     await cluster.drop({ services: ['ten'], slices: ['ten-4', 'ten-6'] });
   });
 
+  it.runIf(how === 'packet')(
+    'keeps two connections of one source port apart, through the service and to its backend on another node',
+    async () => {
+      const ip = '10.96.12.1';
+      await cluster.server(b, 'keep', 'b', '90');
+      await cluster.apply(
+        service('twelve', { clusterIP: ip, ports: [{ port: 90 }] }),
+        slice('twelve', [{ pod: b }], { ports: [{ port: 90 }] }),
+      );
+      for (const [i, ways] of [
+        [ip, b.ipv4],
+        [b.ipv4, ip],
+      ].entries()) {
+        const open: ReturnType<Cluster['begin']>[] = [];
+        for (const to of ways) {
+          const words = ['hold', to, '90', to === ways[0] ? '5000' : '10', '5', String(20_500 + i)];
+          const connection = cluster.begin(via(client), ...words);
+          open.push(connection);
+          while (connection.lines.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        await open[1]?.done;
+        const before = open[0]?.lines.length ?? 0;
+        for (let n = 0; n < 400 && (open[0]?.lines.length ?? 0) < before + 5; n++)
+          await new Promise((resolve) => setTimeout(resolve, 5));
+        open[0]?.stop();
+        expect(open[1]?.lines).toEqual(Array.from({ length: 10 }, () => 'b'));
+        expect(open[0]?.lines.length).toBeGreaterThanOrEqual(before + 5);
+        expect(new Set(open[0]?.lines)).toEqual(new Set(['b']));
+      }
+      await cluster.drop({ services: ['twelve'], slices: ['twelve-4'] });
+    },
+  );
+
   it('CT-2 CT-4 DS-11 moves a client that never stops sending from one port', async () => {
     const ip = `10.96.11.${net}`;
     const ports = [{ port: 80, protocol: 'UDP' }];

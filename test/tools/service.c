@@ -15,7 +15,7 @@
  *   service keep NAME PORT
  *        answers each byte of each TCP connection with a line, "NAME"; after the first one of a connection it also
  *        sends segments that lie far outside of the window (IPv4)
- *   service hold ADDRESS PORT COUNT INTERVAL_MS
+ *   service hold ADDRESS PORT COUNT INTERVAL_MS [SOURCE_PORT]
  *        one TCP connection over which COUNT bytes are sent and as many lines come; prints them, or what went wrong
  *   service sctp-serve NAME PORT
  *        answers SCTP INIT chunks (raw packets, IPv4) with an INIT ACK that carries "NAME PEER-ADDRESS"
@@ -384,10 +384,10 @@ static void keep(const char *name, int port)
 	}
 }
 
-static void hold(const char *address, const char *port, int count, int interval_ms)
+static void hold(const char *address, const char *port, int count, int interval_ms, int source)
 {
 	struct addrinfo *a = resolve(address, port, SOCK_STREAM);
-	int fd = client(a, SOCK_STREAM, 3000, 0);
+	int fd = client(a, SOCK_STREAM, 3000, source);
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (connect(fd, a->ai_addr, a->ai_addrlen)) {
@@ -582,8 +582,8 @@ int main(int argc, char **argv)
 		serve(argv[3], argc - 4, argv + 4);
 	} else if (!strcmp(mode, "keep") && argc == 4)
 		keep(argv[2], atoi(argv[3]));
-	else if (!strcmp(mode, "hold") && argc == 6)
-		hold(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
+	else if (!strcmp(mode, "hold") && (argc == 6 || argc == 7))
+		hold(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]), argc == 7 ? atoi(argv[6]) : 0);
 	else if (!strcmp(mode, "sctp-serve") && argc == 4)
 		sctp_serve(argv[2], atoi(argv[3]));
 	else if (!strcmp(mode, "sctp-ask") && argc == 7)
