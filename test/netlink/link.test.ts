@@ -72,6 +72,23 @@ describe('veth', () => {
     expect(outside.link('sl1')).toEqual(outside.link(77));
     expect(outside.link(77)).toMatchObject({ name: 'sl1', kind: 'veth', linkIndex: 5, up: true });
     expect(inside.link('eth0')).toMatchObject({ index: 5, linkIndex: 77 });
+    expect(['sl1', 77, 'none', 76].map((which) => outside.hasLink(which))).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+    expect(inside.hasLink('eth0')).toBe(true);
+    expect(inside.netnsCookie()).not.toBe(outside.netnsCookie());
+  });
+
+  it('leaves a pair in a group of its own for who takes it out', () => {
+    const peer = { name: 'eth7', netns: pod.ns };
+    const { ifindex } = outside.createVeth({ name: 'sl7', alias: 'a', keepGroup: true, peer });
+    expect(outside.link(ifindex)?.group).toBeGreaterThanOrEqual(0x10000);
+    outside.setLink(ifindex, { group: 0 });
+    expect(outside.link(ifindex)).toMatchObject({ group: 0, alias: 'a' });
+    outside.deleteLink(ifindex);
   });
 
   it('finds out both indexes when none is asked for, and leaves IPv6 as it is', () => {

@@ -63,7 +63,9 @@ describe('NetlinkMonitor', () => {
     const monitor = NetlinkMonitor.open(['address'], ns);
     for (let i = 1; i <= 5; i++) requests.addAddress(1, { address: `10.2.0.${i}`, prefix: 32 });
     expect(events(monitor, 2).length).toBe(2);
+    expect(monitor.hasMore).toBe(true);
     expect(events(monitor).map((event) => event.type)).toEqual(['address', 'address', 'address']);
+    expect(monitor.hasMore).toBe(false);
     monitor.close();
   });
 
