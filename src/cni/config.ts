@@ -1,4 +1,4 @@
-import { familyOf, parseAddress } from '../../policy/address.js';
+import { compareAddresses, familyOf, parseAddress } from '../../policy/address.js';
 import type {
   Bandwidth,
   ContainerRoute,
@@ -144,7 +144,7 @@ export function readConfig(raw: JsonObject): NetConf {
     optional(args, 'ips', 'args.cni', listOf(addressOrCidr)) ??
     [];
   const dns = optional(runtime, 'dns', 'runtimeConfig', readRuntimeDns) ?? optional(raw, 'dns', '', readDns);
-  const prevResult = optional(raw, 'prevResult', '', object);
+  const prevResult = optional(raw, 'prevResult', '', readResult);
   const podman = optional(raw, 'podman', '', absolutePath);
   const mtu = optional(raw, 'mtu', '', wholeNumber(0, 65535)) ?? 0;
   return {
@@ -165,6 +165,13 @@ export function readConfig(raw: JsonObject): NetConf {
     ...(dns === undefined ? {} : { dns }),
     ...(prevResult === undefined ? {} : { prevResult }),
   };
+}
+
+/** A result of a plugin: its lists are lists of objects. */
+function readResult(value: unknown, field: string): JsonObject {
+  const result = object(value, field);
+  for (const name of ['interfaces', 'ips', 'routes']) optional(result, name, field, listOf(object));
+  return result;
 }
 
 function absolutePath(value: unknown, field: string): string {
@@ -235,6 +242,12 @@ function readRange(value: unknown, field: string): RangeConfig {
   const gateway = optional(given, 'gateway', field, address);
   const first = optional(given, 'rangeStart', field, address);
   const last = optional(given, 'rangeEnd', field, address);
+  if (
+    first !== undefined &&
+    last !== undefined &&
+    compareAddresses(parseAddress(first), parseAddress(last)) > 0
+  )
+    throw invalid(`${field}.rangeEnd`, `${last} comes before rangeStart ${first}`);
   return {
     cidr: subnet,
     ...(gateway === undefined ? {} : { gateway }),

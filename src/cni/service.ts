@@ -266,7 +266,7 @@ export class CniService {
     const ipv4 = ips.find((ip) => !ip.includes(':'));
     const ipv6 = ips.find((ip) => ip.includes(':'));
     const wantedMac = conf.mac ?? (args.mac === undefined ? undefined : mac(args.mac, 'CNI_ARGS MAC'));
-    const { routes, isDefault } = this.#routes(netns, ifname, conf);
+    const { routes, isDefault } = this.#routes(netns, ifname, conf, network);
     return {
       network: network.name,
       defaultRoute: isDefault,
@@ -283,7 +283,12 @@ export class CniService {
    * The routes for a container: those of the configuration, or default routes. Of several networks the first one
    * that gives a default route has it.
    */
-  #routes(netns: string, ifname: string, conf: NetConf): { isDefault: boolean; routes: ContainerRoute[] } {
+  #routes(
+    netns: string,
+    ifname: string,
+    conf: NetConf,
+    network: NetworkResource,
+  ): { isDefault: boolean; routes: ContainerRoute[] } {
     const wanted = conf.routes ?? [];
     const others = wanted.filter(({ destination }) => !isDefaultRoute(destination));
     if (conf.routes !== undefined && others.length === wanted.length)
@@ -295,11 +300,19 @@ export class CniService {
     });
     const taken = mine || (ifname !== 'eth0' && this.#parts.namespaces.defaultRoutes(netns).size > 0);
     if (taken) return { isDefault: false, routes: others };
-    // A default route through another gateway than the network's is a route like any other.
-    const special = wanted.filter(
-      ({ destination, gateway }) => isDefaultRoute(destination) && gateway !== undefined,
-    );
-    return { isDefault: special.length === 0, routes: [...others, ...special] };
+    // Through another gateway than the network's, or in one family only, a default route is a route like any other.
+    const defaults = wanted.filter(({ destination }) => isDefaultRoute(destination));
+    const families = [
+      ...(network.ipv4 === undefined ? [] : ['0.0.0.0/0']),
+      ...(network.ipv6 === undefined ? [] : ['::/0']),
+    ];
+    const plain =
+      conf.routes === undefined ||
+      families.every((all) =>
+        defaults.some(({ destination, gateway }) => destination === all && gateway === undefined),
+      );
+    const usable = defaults.filter(({ destination }) => families.includes(destination));
+    return plain ? { isDefault: true, routes: others } : { isDefault: false, routes: [...others, ...usable] };
   }
 
   async #del(call: Call, target: Target): Promise<CniAnswer> {

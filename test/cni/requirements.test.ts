@@ -1024,6 +1024,35 @@ describe('all together', () => {
       expect(await runList('DEL', chain, { ...call, prevResult: json })).toMatchObject({ status: 0 });
     }));
 
+  it('gives the default routes that are listed, and no others', () =>
+    withSandbox(async (sandbox) => {
+      const ranges = [[{ subnet: '10.149.0.0/24' }], [{ subnet: 'fd49::/64' }]];
+      const routesOf = async (...dst: readonly string[]): Promise<readonly string[]> => {
+        const duo = bed.conf('duo', '', { ipam: { ranges, routes: dst.map((to) => ({ dst: to })) } });
+        const { json, stdout } = await bed.call('ADD', duo, sandbox);
+        expect((await bed.call('CHECK', { ...duo, prevResult: json }, sandbox)).stdout, stdout).toBe('');
+        await bed.call('DEL', duo, sandbox);
+        return (json.routes as { readonly dst: string }[]).map((route) => route.dst);
+      };
+      expect(await routesOf()).toEqual(['0.0.0.0/0', '::/0']);
+      expect(await routesOf('::/0', '0.0.0.0/0')).toEqual(['0.0.0.0/0', '::/0']);
+      expect(await routesOf('::/0')).toEqual(['10.149.0.0/24', 'fd49::/64', '::/0']);
+      expect(await routesOf('192.0.2.0/24')).not.toContain('0.0.0.0/0');
+    }));
+
+  it('refuses a range that ends before it begins, and results that are none', () =>
+    withSandbox(async (sandbox) => {
+      const range = { subnet: SUBNET, rangeStart: '10.141.0.9', rangeEnd: '10.141.0.8' };
+      for (const [more, what] of [
+        [{ ipam: { ranges: [[range]] } }, 'ipam.ranges[0][0].rangeEnd'],
+        [{ prevResult: { interfaces: 'x' } }, 'prevResult.interfaces'],
+        [{ prevResult: { ips: [7] } }, 'prevResult.ips[0]'],
+      ] as const) {
+        const { json } = await bed.call('ADD', bed.conf('podnet', SUBNET, more), sandbox);
+        expect(json).toMatchObject({ code: 7, msg: expect.stringContaining(what) as unknown });
+      }
+    }));
+
   it('leaves no lease, no device and no network', async () => {
     expect(await leases()).toBe('[]');
     expect(inside(bed.world.host, 'ip -br link').match(/^sl[0-9a-f]{8}/gm)).toBeNull();
