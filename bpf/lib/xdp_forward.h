@@ -207,7 +207,6 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 	int claim = XDP_TAKEN;
 	struct xdp_syn *syn;
 	struct flow *known;
-	__u32 version;
 	struct xdp_change c;
 	struct flow_key rev;
 	__u32 h;
@@ -237,24 +236,31 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 			w->rev = rev;
 			return XDP_ACKNOWLEDGES;
 		}
-		/*
-		 * An open flow may have the port. The slot's version is read first: if the slot changes hands before it
-		 * is locked, that fails. So the processor can wait for both at once.
-		 */
+		/* An open flow may have the port. The look-up comes first, so that the processor waits for both at once. */
+		known = bpf_map_lookup_elem(&flows, &rev);
 		syn = xdp_syn_slot(&rev);
 		if (!syn)
 			return XDP_PASS;
-		version = xdp_syn_version(syn);
-		known = bpf_map_lookup_elem(&flows, &rev);
 		if (known) {
 			if (xdp_answers(known, &p->key) ||
 			    xdp_syn_is_left(syn, &p->key, &rev, be->number - 1))
 				return XDP_PASS;
 			continue;
 		}
-		claim = xdp_syn_claim(syn, version, &p->key, &rev, be->number - 1, node->epoch);
+		claim = xdp_syn_claim(syn, &p->key, &rev, be->number - 1, node->epoch);
 		if (claim == XDP_LEFT)
 			return XDP_PASS;
+		if (unlikely(claim == XDP_CLAIMED_AFTER)) {
+			/* Who had the slot may have moved to the flow table in between. */
+			claim = XDP_CLAIMED;
+			known = bpf_map_lookup_elem(&flows, &rev);
+			if (known) {
+				xdp_syn_set(&rev, FLOW_CLOSED);
+				if (xdp_answers(known, &p->key))
+					return XDP_PASS;
+				claim = XDP_TAKEN;
+			}
+		}
 	}
 	if (claim == XDP_TAKEN)
 		return XDP_PASS;

@@ -11,7 +11,7 @@ static __always_inline __u32 xdp_syn_version(const struct xdp_syn *s)
 	return *(const volatile __u32 *)&s->version;
 }
 
-/* Begins a change of the slot; 0: another program is at it, or has been since the slot had this version. */
+/* Begins a change of the slot, which had this version; 0: another program is at it. */
 static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 version)
 {
 	return !(version & 1) && __sync_val_compare_and_swap(&s->version, version, version + 1) == version;
@@ -36,6 +36,7 @@ enum xdp_claim {
 	XDP_CLAIMED_BEFORE = 1, /* by the same opener */
 	XDP_TAKEN = 2,
 	XDP_LEFT = 3, /* to TC: the opener has a connection with these ports */
+	XDP_CLAIMED_AFTER = 4, /* after another opener whose answers look the same */
 };
 
 /* Is s that of packets k, which are TC's? */
@@ -45,10 +46,11 @@ static __always_inline bool xdp_syn_is_left(const struct xdp_syn *s, const struc
 	return s->state == FLOW_CLOSING && xdp_syn_at(s, rev, backend) && xdp_syn_from(s, k);
 }
 
-/* Notes in s, their slot, which had this version, that a packet k was sent on so that its answers look like rev. */
-static __always_inline int xdp_syn_claim(struct xdp_syn *s, __u32 version, const struct flow_key *k,
+/* Notes in s, their slot, that a packet k was sent on so that its answers look like rev. */
+static __always_inline int xdp_syn_claim(struct xdp_syn *s, const struct flow_key *k,
 					 const struct flow_key *rev, __u32 backend, __u32 epoch)
 {
+	__u32 version = xdp_syn_version(s);
 	int result = XDP_CLAIMED;
 	__u32 jiffies = now();
 
@@ -60,6 +62,8 @@ static __always_inline int xdp_syn_claim(struct xdp_syn *s, __u32 version, const
 		else
 			result = s->state == FLOW_CLOSING ? XDP_LEFT : XDP_CLAIMED_BEFORE;
 	} else {
+		if (s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3])
+			result = XDP_CLAIMED_AFTER;
 		s->made = jiffies;
 		s->epoch = epoch;
 		s->state = FLOW_NEW;
