@@ -14,6 +14,8 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['{loader,policy,src,bench,scripts}/**/*.test.ts'],
+          // Many short files: a process for each would take longer than the tests.
+          isolate: false,
           sequence: { groupOrder: 0 },
         },
       },

@@ -36,9 +36,9 @@ const mostly = <T>(value: T, others: fc.Arbitrary<unknown>): fc.Arbitrary<unknow
 
 const record = (model: Record<string, fc.Arbitrary<unknown>>, required: readonly string[]) =>
   fc.record({ ...model, extra: fc.constant(1) }, { requiredKeys: required as never[] }).chain((value) =>
-    fc.boolean().map((keep) => {
+    fc.nat(7).map((odd) => {
       const { extra: _, ...rest } = value as Record<string, unknown>;
-      return keep ? rest : value;
+      return odd > 0 ? rest : value;
     }),
   );
 
