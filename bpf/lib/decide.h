@@ -387,8 +387,11 @@ __noinline int decide(struct __sk_buff *skb)
 	w->r.dst_identity = w->dst.identity;
 	w->r.rule_egress = w->f.rule_egress;
 	w->r.rule_ingress = w->f.rule_ingress;
-	if (addr_is_zero(&w->snat) &&
-	    ((w->published && (sep || dep || (w->f.flags & FLOW_SERVICE))) || unlikely(w->redirected))) {
+	if (addr_is_zero(&w->snat) && w->keep_port && addr_equal(&w->old_rev.daddr, &w->fwd.saddr)) {
+		/* It got its port for the reason that follows, and has it to its end, whatever became of the other. */
+		w->snat = w->fwd.saddr;
+	} else if (addr_is_zero(&w->snat) && ((w->published && (sep || dep || (w->f.flags & FLOW_SERVICE))) ||
+					      unlikely(w->redirected))) {
 		/* The same answers may already belong to a flow that came by another address, to a service or not. */
 		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
 

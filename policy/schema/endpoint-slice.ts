@@ -1,7 +1,7 @@
 /** `discovery.k8s.io/v1` EndpointSlice: schema and lowering (ValidateEndpointSlice of Kubernetes). */
 import { z } from 'zod';
 import { canonicalAddress, tryParseAddress } from '../address.js';
-import type { EndpointSliceResource, SliceEndpoint } from '../model/service.js';
+import type { EndpointSliceResource, SliceEndpoint, SlicePort } from '../model/service.js';
 import {
   mapping,
   namespacedMetadata,
@@ -12,7 +12,7 @@ import {
   textOf,
   wholeNumber,
 } from './fields.js';
-import type { Lowering } from './lowering.js';
+import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel } from './names.js';
 
 /** The label that says whose endpoints these are. */
@@ -103,6 +103,11 @@ function lowerEndpoint(value: EndpointDocument, weight: number | undefined): Sli
   };
 }
 
+/** Slices that come together often have the same ports, which then are one list. */
+const likeBefore = repeats<SlicePort>(
+  (a, b) => a.name === b.name && a.protocol === b.protocol && a.port === b.port,
+);
+
 export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering): EndpointSliceResource {
   const { metadata, addressType } = document;
   const service = metadata.labels?.[SERVICE_NAME_LABEL];
@@ -117,9 +122,11 @@ export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering):
     ...(service === undefined ? {} : { service }),
     ...(addressType === 'FQDN' ? {} : { family: addressType === 'IPv6' ? 6 : 4 }),
     // A port without a number stands for all ports, which no service can have.
-    ports: (document.ports ?? [])
-      .filter((port) => port.port !== undefined)
-      .map(({ name = '', protocol = 'TCP', port = 0 }) => ({ name, protocol, port })),
+    ports: likeBefore(
+      (document.ports ?? [])
+        .filter((port) => port.port !== undefined)
+        .map(({ name = '', protocol = 'TCP', port = 0 }) => ({ name, protocol, port })),
+    ),
     endpoints: usable.map((value) =>
       lowerEndpoint(value, Number.isInteger(weight) && weight >= 1 && weight <= 100 ? weight : undefined),
     ),

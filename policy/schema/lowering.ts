@@ -19,3 +19,12 @@ export function splitFieldPath(text: string): FieldPath {
     match[2] === undefined ? (match[1] ?? '') : Number(match[2]),
   );
 }
+
+/** Returns the list of the call before when the new one is the same. */
+export function repeats<T>(same: (a: T, b: T) => boolean): (list: readonly T[]) => readonly T[] {
+  let latest: readonly T[] = [];
+  return (list) => {
+    if (list.length !== latest.length || !list.every((item, i) => same(item, latest[i] as T))) latest = list;
+    return latest;
+  };
+}

@@ -27,7 +27,7 @@ import {
   textOf,
   wholeNumber,
 } from './fields.js';
-import type { Lowering } from './lowering.js';
+import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel, badDnsSubdomain, badPortName } from './names.js';
 
 /** Annotations of a Service that Sluice reads. */
@@ -286,6 +286,15 @@ function lowerPort(port: NonNullable<SpecDocument['ports']>[number]): ServicePor
 /** Lists that most services have: one of each, as there are very many services. */
 const NOTHING: readonly never[] = Object.freeze([]);
 const ONLY_IPV4: readonly IpFamily[] = Object.freeze([4 as const]);
+/** Services that come together often have the same ports, which then are one list. */
+const likeBefore = repeats<ServicePort>(
+  (a, b) =>
+    a.name === b.name &&
+    a.protocol === b.protocol &&
+    a.port === b.port &&
+    a.targetPort === b.targetPort &&
+    a.nodePort === b.nodePort,
+);
 
 export function lowerService(document: ServiceDocument, lowering: Lowering): ServiceResource {
   const value: SpecDocument = document.spec ?? ({} as SpecDocument);
@@ -305,7 +314,7 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     origin: lowering.origin(),
     source: lowering.source,
     type,
-    ports: (value.ports ?? []).map(lowerPort),
+    ports: likeBefore((value.ports ?? []).map(lowerPort)),
     clusterIps: ips,
     families: families.length === 1 && families[0] === 4 ? ONLY_IPV4 : families,
     familyPolicy: value.ipFamilyPolicy ?? 'SingleStack',

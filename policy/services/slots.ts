@@ -29,13 +29,13 @@ export class SlotSpace {
   take(count: number): number | undefined {
     const order = orderOf(count);
     const found = this.#find(order);
-    if (found !== undefined) this.#used += 2 ** order;
+    if (found !== undefined) this.#used += 1 << order;
     return found;
   }
 
   /** Gives a range of `count` entries back. */
   free(first: number, count: number): void {
-    const size = 2 ** orderOf(count);
+    const size = 1 << orderOf(count);
     this.#used -= size;
     this.#leaving.push({ first, size });
   }
@@ -49,7 +49,7 @@ export class SlotSpace {
   #find(order: number): number | undefined {
     const own = this.#free[order]?.pop();
     if (own !== undefined) return own;
-    const size = 2 ** order;
+    const size = 1 << order;
     if (this.#top + size <= this.#capacity) {
       const first = this.#top;
       this.#top += size;
@@ -58,7 +58,7 @@ export class SlotSpace {
     for (let larger = order + 1; larger < this.#free.length; larger++) {
       const first = this.#free[larger]?.pop();
       if (first === undefined) continue;
-      for (let rest = larger - 1; rest >= order; rest--) this.#put(first + 2 ** rest, rest);
+      for (let rest = larger - 1; rest >= order; rest--) this.#put(first + (1 << rest), rest);
       return first;
     }
     return undefined;
@@ -78,9 +78,9 @@ export class SlotSpace {
       while (at < first) {
         const order = Math.min(31 - Math.clz32(first - at), at === 0 ? 31 : Math.log2(at & -at));
         this.#put(at, order);
-        at += 2 ** order;
+        at += 1 << order;
       }
-      at = Math.max(at, first + 2 ** orderOf(Math.max(count, 1)));
+      at = Math.max(at, first + (1 << orderOf(Math.max(count, 1))));
     }
     this.#top = Math.max(this.#top, at);
   }

@@ -22,7 +22,7 @@ export function namespaceOf(resource: Resource): string | undefined {
 
 /** The name as people write it: `namespace/name`, or the name alone. */
 export function displayName(resource: Resource): string {
-  return 'namespace' in resource ? `${resource.namespace}/${resource.name}` : resource.name;
+  return 'namespace' in resource ? [resource.namespace, resource.name].join('/') : resource.name;
 }
 
 /** Identifies one container in one network, in leases, aliases and the policy compiler. */

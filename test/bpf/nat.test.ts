@@ -477,6 +477,13 @@ describe.each(FAMILIES)('host ports, $family', ({ family, any, echo }) => {
       destinationPort: 5555,
       broken: [],
     });
+    // It keeps its port when the other one is gone and it is decided again.
+    for (const [key] of [...bed.flows.entries()])
+      if (key.dport === 8080 || key.dport === 5555) bed.flows.delete(key);
+    expect(bed.table()).toHaveLength(2);
+    bed.epoch(2);
+    const again = bed.fromUplink({ ...client, destinationPort: 8081, proto: PROTO.udp });
+    expect(again.packet).toMatchObject({ sourcePort: two.packet.sourcePort, broken: [] });
   });
 
   it('translates the container’s ICMP errors', () => {
