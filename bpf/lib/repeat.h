@@ -221,14 +221,18 @@ static __always_inline struct flow *open_again(const struct packet *p, const str
 	d->r.last = (__u32)jiffies;
 	d->r.created = jiffies;
 	d->rev.dport = p->key.sport;
+	/* Before the entries: a locked instruction behind them would wait until they are in the cache. */
+	count_half_open(1);
 	/* Not new, or no room: the slow path sees to it. */
-	if (bpf_map_update_elem(&flows, &p->key, &d->f, BPF_NOEXIST))
-		return NULL;
-	if (bpf_map_update_elem(&flows, &d->rev, &d->r, BPF_ANY)) {
-		bpf_map_delete_elem(&flows, &p->key);
+	if (bpf_map_update_elem(&flows, &p->key, &d->f, BPF_NOEXIST)) {
+		count_half_open(-1);
 		return NULL;
 	}
-	count_half_open(1);
+	if (bpf_map_update_elem(&flows, &d->rev, &d->r, BPF_ANY)) {
+		bpf_map_delete_elem(&flows, &p->key);
+		count_half_open(-1);
+		return NULL;
+	}
 	d->log.slot = (__u8)(node->log_slot & 1);
 	log = bpf_map_lookup_elem(&flow_log_map, &d->log);
 	if (likely(log))
