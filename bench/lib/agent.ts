@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +31,10 @@ export class Agent {
     mkdirSync(bpffs);
     sh(`mount -t bpf bpf ${bpffs}`);
     scratch.onClose(() => unmount(bpffs));
+    // One that is killed leaves its socket where Docker looks for plugins.
+    const { dockerPlugin = '' } = settings;
+    if (typeof dockerPlugin === 'string' && dockerPlugin !== '')
+      scratch.onClose(() => rmSync(dockerPlugin, { force: true }));
     this.socket = join(this.folder, 'run', 'sluice.sock');
     this.configFile = join(this.folder, 'agent.yaml');
     this.#logFile = join(this.folder, 'agent.log');
