@@ -4,6 +4,8 @@ import type { Order, Prober } from './prober.js';
 import type { World } from './world.js';
 
 const DEADLINE_MS = 30_000;
+/** Times of drops are as exact as this. */
+const CLOCK_MS = 20;
 /** Under way at once: the kernel reports at most 64 drops in a tick. */
 const BATCH = 30;
 /** Ids are source ports of SCTP: never used twice, so that each is a new flow. */
@@ -29,6 +31,7 @@ export async function replay(
 ): Promise<Map<string, DropEvent | undefined>> {
   const done = new Map<string, DropEvent | undefined>();
   for (let start = 0; start < flows.length; start += BATCH) {
+    const began = Date.now() - CLOCK_MS;
     const batch = flows.slice(start, start + BATCH).map((flow) => ({ flow, id: nextId++ }));
     for (const { flow, id } of batch) {
       const { prober, protocol, address, port } = flow;
@@ -36,7 +39,10 @@ export async function replay(
     }
     const left = new Set(batch);
     for (const deadline = Date.now() + DEADLINE_MS; left.size > 0; ) {
-      const events = (await world.agent.drops(8 * BATCH)).filter(({ audit }) => audit !== true);
+      // Source ports come again: drops of earlier flows may look the same.
+      const events = (await world.agent.drops(8 * BATCH)).filter(
+        ({ audit, time }) => audit !== true && Date.parse(time) >= began,
+      );
       const drops = new Map(events.map((event) => [tuple(event), event]));
       for (const probe of left) {
         const { flow, id } = probe;
