@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Kernel tests that leave nothing in the process that runs them: files share one, which saves a third of the time. */
-const PROGRAMS = ['test/{bpf,deploy,loader,netlink,policy,policytest,probe}/**/*.test.ts'];
+const PROGRAMS = ['test/{bpf,deploy,loader,policy,policytest,probe}/**/*.test.ts'];
 
 // In QEMU without KVM (make test-kernels) everything takes twenty times as long.
 const PATIENCE = process.env.KERNEL_TESTS === undefined ? 120_000 : 1_800_000;
