@@ -25,7 +25,6 @@ import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import type { Member } from './etcd/member.js';
-import { settleHeap } from './heap.js';
 import type { Panic } from './host/panic.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
@@ -33,6 +32,7 @@ import { Journal } from './ipam/journal.js';
 import type { Cluster } from './kubernetes/cluster.js';
 import { InstanceLock } from './lock.js';
 import { createLogger, type Logger } from './log.js';
+import { settleHeap } from './memory.js';
 import type { Check, Health } from './metrics/health.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';

@@ -1,5 +1,12 @@
+/** Memory of an agent that takes in much at once, at its start or by a large change, and little at a time after that. */
+import { setFlagsFromString } from 'node:v8';
 import { trimHeap } from '../loader/ffi/libc.js';
 import { collectGarbage } from './garbage.js';
+
+/** By so much the heap may grow before all of it is collected. V8 itself lets it double and more. */
+const GROWTH_PERCENT = 30;
+/** With fewer objects there is not much to be had. */
+const MANY_OBJECTS = 10_000;
 
 /**
  * Collects garbage now and gives memory back to the system. A large change leaves much of it, and the collector would
@@ -8,4 +15,11 @@ import { collectGarbage } from './garbage.js';
 export function releaseMemory(): void {
   collectGarbage();
   trimHeap();
+}
+
+/** After the start: gives back what only the start needed, and keeps the heap close to what is in use. */
+export function settleHeap(objects: number): void {
+  if (objects < MANY_OBJECTS) return;
+  setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);
+  releaseMemory();
 }

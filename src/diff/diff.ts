@@ -103,7 +103,7 @@ export class PolicyDiffer {
     for (const [index, { record }] of flows.entries()) {
       const [old, now] = [before[index], after[index]];
       if (old === undefined || now === undefined) continue;
-      if (old.verdict !== now.verdict) changed.push(change(record, old, now));
+      if (old.verdict !== now.verdict) changed.push(flowChange(record, old, now));
       else if (old.rules.join() !== now.rules.join()) otherRule++;
     }
     return {
@@ -175,7 +175,12 @@ export class PolicyDiffer {
   }
 }
 
-function change(record: FlowRecord, before: Judgement, after: Judgement): FlowChange {
+/** The change of a flow's verdict as it is told. */
+export function flowChange(
+  record: Pick<FlowRecord, 'from' | 'to' | 'source' | 'destination' | 'protocol' | 'port' | 'flows' | 'last'>,
+  before: Judgement,
+  after: Judgement,
+): FlowChange {
   const { from, to, source, destination, protocol, port, flows, last } = record;
   return {
     from,

@@ -15,7 +15,7 @@ import {
 } from '../../policy/host/rules.js';
 import type { HostPeer, HostPolicyResource } from '../../policy/model/host-policy.js';
 import type { AgentConfig } from '../config.js';
-import type { FlowChange, Judgement } from '../diff/diff.js';
+import { type FlowChange, flowChange, type Judgement } from '../diff/diff.js';
 import type { FlowRecord } from '../flowlog/record.js';
 import { ruleText } from '../flows/events.js';
 import { PROTOCOLS, protocolName } from '../flows/protocols.js';
@@ -322,20 +322,11 @@ function ownerText(owner: Owner | undefined): string {
   return 'cgroup' in owner ? `${owner.cgroup} ${owner.user}` : `${owner.path} ${owner.user}`;
 }
 
-function changeOf(flow: HostFlow, before: Judgement, after: Judgement): FlowChange {
-  const { direction, local, remote, record } = flow;
+function changeOf(
+  { direction, local, remote, record }: HostFlow,
+  before: Judgement,
+  after: Judgement,
+): FlowChange {
   const [source, destination] = direction === 'ingress' ? [remote, local] : [local, remote];
-  const { from, to, protocol, port, flows, last } = record;
-  return {
-    from,
-    to,
-    source,
-    destination,
-    protocol,
-    port,
-    flows,
-    last: new Date(last).toISOString(),
-    before,
-    after,
-  };
+  return flowChange({ ...record, source, destination }, before, after);
 }

@@ -10,15 +10,17 @@ import { MAX_SUBJECTS } from './tables.js';
 export class SubjectNumbers {
   readonly #path: string;
   #numbers: Map<string, number>;
+  /** By their numbers: the flow log asks for each of many flows. */
+  #keys: ReadonlyMap<number, string>;
 
   constructor(folder: string) {
     this.#path = join(folder, 'subjects.json');
     this.#numbers = new Map(Object.entries(readJson<Record<string, number>>(this.#path) ?? {}));
+    this.#keys = byNumber(this.#numbers);
   }
 
   keyOf(number: number): string | undefined {
-    for (const [key, known] of this.#numbers) if (known === number) return key;
-    return undefined;
+    return this.#keys.get(number);
   }
 
   /** The numbers of exactly these; 1 and above. Throws SLU7008. */
@@ -43,6 +45,11 @@ export class SubjectNumbers {
       numbers.size !== this.#numbers.size || keys.some((key) => this.#numbers.get(key) !== numbers.get(key));
     if (changed) writeJson(this.#path, Object.fromEntries(numbers));
     this.#numbers = numbers;
+    this.#keys = byNumber(numbers);
     return numbers;
   }
+}
+
+function byNumber(numbers: ReadonlyMap<string, number>): ReadonlyMap<number, string> {
+  return new Map([...numbers].map(([key, number]) => [number, key]));
 }

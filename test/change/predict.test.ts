@@ -5,10 +5,9 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import type { PolicyDiff } from '../../src/diff/diff.js';
-import type { DropEvent } from '../../src/engine.js';
 import type { Suggestion } from '../../src/suggest/suggest.js';
 import { type Order, Prober } from '../e2e/prober.js';
-import { replay as replayFlows } from '../e2e/replay.js';
+import { compare, flowKey, type Outcomes, replay as replayFlows } from '../e2e/replay.js';
 import { documents, HOST, network, OUTSIDE, World } from '../e2e/world.js';
 import { APPS, NAMESPACES, PORTS, Random, TEAMS } from './random.js';
 
@@ -95,9 +94,13 @@ function addressOf(end: Place, family: 4 | 6): string {
 
 const protocolOf = ({ protocol, family }: Flow): string =>
   protocol === 'ICMP' && family === 6 ? 'ICMPv6' : protocol;
-/** As the log and the diff name it. */
 const keyOf = (flow: Flow): string =>
-  `${addressOf(flow.from, flow.family)} ${flow.address} ${protocolOf(flow)} ${flow.port}`;
+  flowKey({
+    source: addressOf(flow.from, flow.family),
+    destination: flow.address,
+    protocol: protocolOf(flow),
+    port: flow.port,
+  });
 
 function randomFlows(
   count: number,
@@ -112,7 +115,7 @@ function randomFlows(
   return [...flows.values()];
 }
 
-function replay(flows: readonly Flow[]): Promise<Map<string, DropEvent | undefined>> {
+function replay(flows: readonly Flow[]): Promise<Outcomes> {
   return replayFlows(
     world,
     flows.map((flow) => {
@@ -168,27 +171,9 @@ it(`foresees ${CHANGES} random changes (seed ${seed})`, async () => {
     expect(diff.skipped).toBe(0);
     await agent.apply(text, 'change.yaml');
     const after = await replay(flows);
-    const foreseen = new Map(
-      diff.flows.map((change) => [
-        `${change.source} ${change.destination} ${change.protocol} ${change.port}`,
-        change,
-      ]),
-    );
-    for (const flow of flows) {
-      const key = keyOf(flow);
-      const [was, is] = [before.get(key), after.get(key)];
-      const changed = (was === undefined) !== (is === undefined);
-      if (changed) flips++;
-      const said = foreseen.get(key);
-      const verdict = is === undefined ? 'allow' : 'deny';
-      if ((said !== undefined) !== changed || (said !== undefined && said.after.verdict !== verdict))
-        differences.push(`change ${i}: ${key}: ${verdict}, foreseen ${said?.after.verdict ?? 'no change'}`);
-      // A packet is dropped by the first side that denies; what is foreseen names both.
-      if (said !== undefined && is !== undefined && said.after.rules[0] !== is.rule)
-        differences.push(`change ${i}: ${key}: ${is.rule}, foreseen ${said.after.rules.join('; ')}`);
-      if (said !== undefined && was !== undefined && said.before.rules[0] !== was.rule)
-        differences.push(`change ${i}: ${key}: was ${was.rule}, said ${said.before.rules.join('; ')}`);
-    }
+    const compared = compare(diff, before, after);
+    flips += compared.flips;
+    differences.push(...compared.differences.map((line) => `change ${i}: ${line}`));
     before = after;
   }
   expect(differences).toEqual([]);

@@ -1,4 +1,5 @@
 /** Flows that are opened again and again, and what became of each. */
+import type { PolicyDiff } from '../../src/diff/diff.js';
 import type { DropEvent } from '../../src/engine.js';
 import type { Order, Prober } from './prober.js';
 import type { World } from './world.js';
@@ -23,6 +24,45 @@ export interface ReplayedFlow extends Omit<Order, 'id'> {
 type Tuple = Pick<DropEvent, 'source' | 'sourcePort' | 'destination' | 'destinationPort' | 'protocol'>;
 const tuple = ({ source, sourcePort, destination, destinationPort, protocol }: Tuple): string =>
   `${protocol} ${source} ${sourcePort} ${destination} ${destinationPort}`;
+
+type Ends = Pick<PolicyDiff['flows'][number], 'source' | 'destination' | 'protocol' | 'port'>;
+/** A flow as the log and the diff name it. */
+export const flowKey = ({ source, destination, protocol, port }: Ends): string =>
+  `${source} ${destination} ${protocol} ${port}`;
+
+export type Outcomes = ReadonlyMap<string, DropEvent | undefined>;
+export interface Comparison {
+  /** A line for each flow that fared otherwise than was foreseen. */
+  readonly differences: readonly string[];
+  /** Flows whose verdict changed. */
+  readonly flips: number;
+}
+
+/** What a diff foresaw beside what happened to the flows, `before` and `after` the change. */
+export function compare({ flows }: PolicyDiff, before: Outcomes, after: Outcomes): Comparison {
+  const foreseen = new Map(flows.map((change) => [flowKey(change), change]));
+  const differences: string[] = [];
+  let flips = 0;
+  for (const [key, is] of after) {
+    const was = before.get(key);
+    const changed = (was === undefined) !== (is === undefined);
+    if (changed) flips++;
+    const said = foreseen.get(key);
+    const verdict = is === undefined ? 'allow' : 'deny';
+    if ((said !== undefined) !== changed || (said !== undefined && said.after.verdict !== verdict))
+      differences.push(`${key}: ${verdict}, foreseen ${said?.after.verdict ?? 'no change'}`);
+    if (said === undefined) continue;
+    // A packet is dropped by the first side that denies; what is foreseen names both.
+    if (is !== undefined && ruleOf(said.after.rules[0]) !== ruleOf(is.rule))
+      differences.push(`${key}: ${is.rule}, foreseen ${said.after.rules.join('; ')}`);
+    if (was !== undefined && ruleOf(said.before.rules[0]) !== ruleOf(was.rule))
+      differences.push(`${key}: was ${was.rule}, said ${said.before.rules.join('; ')}`);
+  }
+  return { differences, flips };
+}
+
+/** Without the place in its file. */
+const ruleOf = (rule: string | undefined): string => (rule ?? '').replace(/ \(.*$/, '');
 
 /** Opens each flow anew and waits until it is answered or its drop reported: the drop, or undefined, by key. */
 export async function replay(

@@ -10,7 +10,7 @@ import type { FlowRecord } from '../../src/flowlog/record.js';
 import type { Suggestion } from '../../src/suggest/suggest.js';
 import { Random } from '../change/random.js';
 import { type Order, Prober } from '../e2e/prober.js';
-import { type ReplayedFlow, replay } from '../e2e/replay.js';
+import { compare, flowKey, type ReplayedFlow, replay } from '../e2e/replay.js';
 import { documents, HOST, OUTSIDE, World } from '../e2e/world.js';
 import { DENY, hostPolicy } from './policies.js';
 
@@ -73,9 +73,6 @@ function diffOf(text: string): Promise<PolicyDiff> {
   return world.agent.request<PolicyDiff>('POST', '/v1/diff', { sources: [{ file: 'change.yaml', text }] });
 }
 
-const keyOf = (flow: PolicyDiff['flows'][number]): string =>
-  `${flow.source} ${flow.destination} ${flow.protocol} ${flow.port}`;
-
 function randomRule(direction: 'from' | 'to'): Readonly<Record<string, unknown>> {
   const peer = random.maybe(0.25) ? { list } : { networks: random.times(2, () => random.one(NETWORKS)) };
   const low = random.one(PORTS);
@@ -130,7 +127,7 @@ it('knows the connections that are open before there is any HostPolicy', async (
   const denied = async (policy: object): Promise<string[]> => {
     const { flows: changed } = await diffOf(documents(policy));
     expect(changed.every(({ after }) => after.rules[0]?.startsWith('HostPolicy closed, '))).toBe(true);
-    return changed.map(keyOf).sort();
+    return changed.map(flowKey).sort();
   };
   expect(await denied(hostPolicy('closed', { ingress: [DENY] }))).toEqual(incoming.sort());
   expect(await denied(hostPolicy('closed', { egress: [DENY] }))).toEqual(outgoing.sort());
@@ -173,9 +170,7 @@ it('lets pass in audit what policies deny, and logs it', async () => {
   expect([...(await replay(world, flows)).values()].filter((drop) => drop !== undefined)).toEqual([]);
   const { objects } = await agent.request<Listing>('GET', '/v1/flows?denied=1&since=600');
   const audited = (objects as FlowRecord[]).filter(({ verdict }) => verdict === 'audit');
-  const logged = new Map(
-    audited.map((line) => [`${line.source} ${line.destination} ${line.protocol} ${line.port}`, line]),
-  );
+  const logged = new Map(audited.map((line) => [flowKey(line), line]));
   for (const { key } of flows) {
     const { reason, ruleIngress, ruleEgress } = logged.get(key) ?? {};
     expect([reason, (ruleIngress ?? ruleEgress)?.replace(/, .*/, '')], key).toEqual([
@@ -194,11 +189,7 @@ it(`foresees ${CHANGES} random changes (seed ${seed})`, async () => {
   let before = await replay(world, flows);
   expect([...before.values()].filter((drop) => drop !== undefined)).toEqual([]);
   const { objects } = await world.agent.request<Listing>('GET', '/v1/flows?since=600');
-  const logged = new Set(
-    (objects as FlowRecord[]).map(
-      ({ source, destination, protocol, port }) => `${source} ${destination} ${protocol} ${port}`,
-    ),
-  );
+  const logged = new Set((objects as FlowRecord[]).map(flowKey));
   expect(flows.map(({ key }) => key).filter((key) => !logged.has(key))).toEqual([]);
   const differences: string[] = [];
   let flips = 0;
@@ -208,19 +199,9 @@ it(`foresees ${CHANGES} random changes (seed ${seed})`, async () => {
     expect(diff.skipped).toBe(0);
     await world.agent.apply(text);
     const after = await replay(world, flows);
-    const foreseen = new Map(diff.flows.map((change) => [keyOf(change), change]));
-    for (const { key } of flows) {
-      const [was, is] = [before.get(key), after.get(key)];
-      const changed = (was === undefined) !== (is === undefined);
-      if (changed) flips++;
-      const said = foreseen.get(key);
-      const verdict = is === undefined ? 'allow' : 'deny';
-      if ((said !== undefined) !== changed || (said !== undefined && said.after.verdict !== verdict))
-        differences.push(`change ${i}: ${key}: ${verdict}, foreseen ${said?.after.verdict ?? 'no change'}`);
-      const rule = (place: string | undefined): string => (place ?? '').replace(/ \(.*$/, '');
-      if (said !== undefined && is !== undefined && rule(said.after.rules[0]) !== rule(is.rule))
-        differences.push(`change ${i}: ${key}: ${is.rule}, foreseen ${said.after.rules.join('; ')}`);
-    }
+    const compared = compare(diff, before, after);
+    flips += compared.flips;
+    differences.push(...compared.differences.map((line) => `change ${i}: ${line}`));
     before = after;
   }
   expect(differences).toEqual([]);
