@@ -61,6 +61,11 @@ try {
     {
       statuses,
       failed: failed.map((one) => ({ ...one, opened: String(one.opened), ended: String(one.ended) })),
+      late: late(result, 'told')
+        .map((ns) => Number(ns) / 1e6)
+        .filter((ms) => ms > GRACE_MS),
+      lateInForce: late(result, 'inForce').map((ns) => Number(ns) / 1e6),
+      slowest: inForce.toSorted((a, b) => b - a).slice(0, 10),
     },
   );
 } catch (error) {

@@ -554,6 +554,7 @@ class AgentEngine implements RuntimeEngine {
     clearTimeout(this.#warming);
     this.#changes.close();
     await this.#queue.catch(() => undefined);
+    await this.#folder.written();
     this.#watcher.close();
     this.#telemetry.close();
     this.#flowLog.close();
@@ -637,14 +638,14 @@ class AgentEngine implements RuntimeEngine {
         return refused(found);
       }
       recording = this.#changes.begin(source, proposal.edits, options);
-      if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal);
+      if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal, recording);
     } catch (error) {
       recording?.failed();
       unstage();
       throw error;
     }
     if (source === 'folder') {
-      this.#folder.write(sources);
+      this.#folder.write(sources, this.#log);
       this.#problems = [];
     }
     const { changes } = proposal;
@@ -668,7 +669,11 @@ class AgentEngine implements RuntimeEngine {
   }
 
   /** What it returns is for the end of the devices of runtimes that go; others are gone when it resolves. */
-  async #bringIntoForce(source: Source, { edits }: EditList): Promise<() => Promise<void>> {
+  async #bringIntoForce(
+    source: Source,
+    { edits }: EditList,
+    recording?: Recording,
+  ): Promise<() => Promise<void>> {
     const pending = await this.#reconciler.prepare({
       edits,
       lenient: source === 'folder' || source === 'kubernetes',
@@ -679,6 +684,7 @@ class AgentEngine implements RuntimeEngine {
       const remove = edits.flatMap(({ before, after }) =>
         after === undefined && before !== undefined ? [before] : [],
       );
+      recording?.save();
       if (source === 'api') this.#store.save({ set, remove });
       if (source === 'runtime') this.runtime.save({ set, remove });
     } catch (error) {

@@ -84,7 +84,9 @@ export class PolicyBed {
         isElsewhere: () => false,
         prepare: () => ({ mustReevaluate: false, commit: () => undefined }),
       },
-      services: { prepare: () => ({ mustReevaluate: false, commit: () => undefined }) },
+      services: {
+        prepare: () => ({ mustReevaluate: false, leave: () => undefined, commit: () => undefined }),
+      },
       host: { prepare: () => ({ commit: () => undefined }) },
       log: createLogger(config.logLevel),
     });

@@ -24,6 +24,8 @@ interface Parts {
 
 /** A change that is being made: how it ends. */
 export interface Recording {
+  /** It is in the kernel, and goes to disk now. */
+  save(): void;
   /** It is in force. */
   done(): { readonly revision?: number; readonly pending?: PendingChange };
   /** It was taken back. */
@@ -89,7 +91,8 @@ export class Changes implements SafeChange {
    */
   begin(source: Source, edits: readonly Edit[], options: ApplyOptions): Recording {
     const { revisions, confirmation, config } = this.#parts;
-    if (source === 'runtime' || source === 'kubernetes') return { done: () => ({}), failed: () => undefined };
+    if (source === 'runtime' || source === 'kubernetes')
+      return { save: () => undefined, done: () => ({}), failed: () => undefined };
     const { by = 'unknown', what = 'apply', confirmWithin } = options;
     const pending = confirmation.pending();
     const isRollback = what.startsWith(ROLLBACK);
@@ -97,15 +100,16 @@ export class Changes implements SafeChange {
       throw SluiceError.of('SLU7204', { revision: pending.revision, seconds: pending.secondsLeft });
     if (confirmWithin !== undefined && !(confirmWithin >= MIN_CONFIRM && confirmWithin <= MAX_CONFIRM))
       throw SluiceError.of('SLU7205', { min: MIN_CONFIRM, max: MAX_CONFIRM });
-    const commit = revisions.prepare(
+    const revision = revisions.prepare(
       source === 'folder' ? { by: 'folder', what: 'folder', source } : { by, what, source },
       edits,
     );
-    const waits = confirmWithin !== undefined && commit !== undefined;
+    const waits = confirmWithin !== undefined && revision !== undefined;
     if (waits) confirmation.begin(revisions.latest, confirmWithin, config);
     return {
+      save: () => revision?.save(),
       done: () => {
-        const summary: RevisionSummary | undefined = commit?.();
+        const summary: RevisionSummary | undefined = revision?.commit();
         if (isRollback) confirmation.end();
         if (waits) {
           confirmation.watch();

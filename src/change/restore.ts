@@ -58,11 +58,12 @@ export function restoreOnDisk(
       return before === undefined ? [] : [{ key: keyOf(resource), before, origin: resource.origin }];
     }),
   ];
-  const commit = revisions.prepare(
+  const revision = revisions.prepare(
     { by: 'agent', what: `rollback to ${to} (not confirmed)`, source: 'api' },
     edits,
   );
+  revision?.save();
   store.save({ set, remove });
-  commit?.();
+  revision?.commit();
   return [];
 }

@@ -33,10 +33,18 @@ export interface Earlier {
   readonly known: unknown;
 }
 
+/** A revision that is not on disk yet. */
+export interface PreparedRevision {
+  /** Writes its file: to be called before the definitions themselves are written. */
+  save(): void;
+  /** The change is in force and on disk. */
+  commit(): RevisionSummary;
+}
+
 /**
  * The revisions on disk (`<stateDir>/history`): a file for each with the objects before and after, and a journal
- * with the summaries. The file is written before the change is, the summary when it is in force; a file without a
- * summary is of a change that was interrupted, see `finish`.
+ * with the summaries. The file is written before the definitions on disk are, the summary after them; a file without a
+ * summary is of a change that was interrupted, see `finish`. The kernel waits for neither.
  */
 export class Revisions {
   readonly #folder: string;
@@ -67,8 +75,8 @@ export class Revisions {
     return this.#read(number);
   }
 
-  /** Writes the revision of a change that is about to be made; `commit` makes it one that was. */
-  prepare(about: NewRevision, edits: readonly Edit[]): (() => RevisionSummary) | undefined {
+  /** The revision of a change that is about to be made; undefined: it changes nothing. */
+  prepare(about: NewRevision, edits: readonly Edit[]): PreparedRevision | undefined {
     const heads: Head[] = [];
     const changes: string[] = [];
     for (const edit of edits) {
@@ -90,14 +98,18 @@ export class Revisions {
     };
     const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${changes.join(',')}]}`;
     const path = this.#path(summary.number);
-    writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
-    renameSync(`${path}.tmp`, path);
-    return () => {
-      const record = { summary, bytes: Buffer.byteLength(text) };
-      this.#journal.append([record]);
-      this.#kept.push(record);
-      this.#forgetOld();
-      return summary;
+    return {
+      save: () => {
+        writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
+        renameSync(`${path}.tmp`, path);
+      },
+      commit: () => {
+        const record = { summary, bytes: Buffer.byteLength(text) };
+        this.#journal.append([record]);
+        this.#kept.push(record);
+        this.#forgetOld();
+        return summary;
+      },
     };
   }
 

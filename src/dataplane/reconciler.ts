@@ -244,6 +244,7 @@ export class Reconciler {
       this.#kernel.node.nextEpoch();
       undo.push(() => this.#kernel.node.nextEpoch());
     }
+    services.leave();
     fault('epoch:next');
     return (later) =>
       this.#commit({

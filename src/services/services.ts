@@ -27,6 +27,8 @@ const UDP = ' 17';
 export interface PendingServices {
   /** Open flows may have to go elsewhere. */
   readonly mustReevaluate: boolean;
+  /** Ends the sockets of UDP backends that are gone. To be called in the new epoch; nobody waits for the disk before. */
+  leave(): void;
   commit(): void;
 }
 
@@ -118,7 +120,8 @@ export class Services {
     for (const { after } of edits) if (after?.kind === 'EndpointSlice') upsert.push(after);
     this.#workloads(names, upsert, remove);
     this.#netns.update(names);
-    if (upsert.length + remove.length === 0) return { mustReevaluate: false, commit: () => undefined };
+    if (upsert.length + remove.length === 0)
+      return { mustReevaluate: false, leave: () => undefined, commit: () => undefined };
 
     const { delta, inverse, error } = this.#compiler.update({ upsert, remove }, this.#node());
     this.#maps.write(delta);
@@ -129,6 +132,10 @@ export class Services {
     undo.push(() => this.#takeBack(inverse));
     return {
       mustReevaluate: delta.mustReevaluate,
+      leave: () => {
+        const gone = delta.gone.members.filter(({ text }) => text.endsWith(UDP));
+        if (gone.length > 0) this.#stale.leave(gone);
+      },
       commit: () => this.#commit(delta, services, edits),
     };
   }
@@ -167,8 +174,6 @@ export class Services {
     if (delta.members.length + delta.gone.members.length > 0)
       for (const key of this.#checked) touched.add(key);
     for (const key of touched) this.#updateHealth(key);
-    const gone = delta.gone.members.filter(({ text }) => text.endsWith(UDP));
-    if (gone.length > 0) this.#stale.leave(gone);
     this.#buildTables();
   }
 

@@ -1,5 +1,9 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
+import type { History } from '../../src/change/types.js';
 import { Cluster, haveCgroup, type Pod, perPacket, service, slice } from './cluster.js';
 
 /** Behaviours of connections that last (shared/conformance/services/behaviours.json, by id), whatever happens meanwhile. */
@@ -143,5 +147,30 @@ describe('a service', () => {
     flush('tc filter del dev eth0 ingress');
     expect(serves()).toBe(true);
     await held.check();
+  });
+
+  // The last one: the revision that the disk had no answer for can't be read.
+  it('leaves a backend at once when the disk does not answer', async () => {
+    const { agent } = cluster.node(0);
+    const gone = { clusterIP: '10.96.40.4', ports: [{ port: 80 }] };
+    const server = pods.slice(0, 1).map((pod) => ({ pod }));
+    await cluster.apply(service('gone', gone), slice('gone', server));
+    expect(cluster.who(client, 'tcp', gone.clusterIP, 80)).toBe('server');
+    const { revisions } = await agent.request<History>('GET', '/v1/history');
+    const next = String((revisions[0]?.number ?? 0) + 1).padStart(8, '0');
+    // Who opens it to write waits until somebody reads.
+    const disk = join(agent.folder, 'state', 'history', `${next}.json.tmp`);
+    execFileSync('mkfifo', [disk]);
+    let isAnswered = false;
+    const answer = cluster.apply(slice('gone', [])).then(() => {
+      isAnswered = true;
+    });
+    for (const from of clients()) {
+      while (cluster.who(from, 'tcp', gone.clusterIP, 80) !== 'refused')
+        await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    expect(isAnswered).toBe(false);
+    expect(readFileSync(disk, 'utf8')).toContain('"name":"gone-4"');
+    await answer;
   });
 });
