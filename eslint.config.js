@@ -2,7 +2,7 @@
 /**
  * Typed lint rules, and the direction of imports (docs/design.md): policy/ is pure, loader/ knows
  * neither policy/ nor src/, src/state runs no loader code, ffi/ alone imports the FFI packages,
- * src/main.ts and src/engine-impl.ts construct the parts (src/dataplane and src/probe what they open of the
+ * src/main.ts and src/engine-parts.ts construct the parts (src/dataplane and src/probe what they open of the
  * kernel, src/policytest the parts of a policy test, src/diff those of a second set of policy maps).
  * scripts/lint.test.ts proves that each rule bites.
  */
@@ -47,7 +47,7 @@ const construction = {
   meta: {
     type: 'problem',
     schema: [],
-    messages: { construct: '{{name}} is constructed in src/main.ts or src/engine-impl.ts and passed in.' },
+    messages: { construct: '{{name}} is constructed in src/main.ts or src/engine-parts.ts and passed in.' },
   },
   create(context) {
     /** @type {Set<string>} */
@@ -121,7 +121,7 @@ export default tseslint.config(
     // src/probe loads the programs a second time; src/policytest is an agent's maps without the agent.
     ignores: [
       'src/main.ts',
-      'src/engine-impl.ts',
+      'src/engine-parts.ts',
       'src/dataplane/**',
       'src/host/**',
       'src/probe/**',

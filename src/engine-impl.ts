@@ -1,33 +1,22 @@
 import { mkdirSync } from 'node:fs';
 import { release } from 'node:os';
-import { join } from 'node:path';
-import { EndpointFlag } from '../loader/abi/gen/types.gen.js';
-import { SockDiag } from '../loader/netlink/sock-diag.js';
-import { PolicyCompiler } from '../policy/compile/compiler.js';
+import type { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
-import { ServiceCompiler } from '../policy/services/compiler.js';
-import { Audit } from './audit/audit.js';
-import { Changes, type Recording } from './change/changes.js';
-import { Confirmation } from './change/confirmation.js';
-import { restoreOnDisk } from './change/restore.js';
-import { historyFolder, Revisions } from './change/revisions.js';
-import { Safe } from './change/safe.js';
+import type { Audit } from './audit/audit.js';
+import type { Changes, Recording } from './change/changes.js';
+import type { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
-import { jiffiesPerSecond } from './dataplane/constants.js';
-import { Kernel } from './dataplane/kernel.js';
-import { Reconciler } from './dataplane/reconciler.js';
+import type { Kernel } from './dataplane/kernel.js';
+import type { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
-import { SocketNetns } from './dataplane/socket-netns.js';
-import { StaleSockets } from './dataplane/stale-sockets.js';
-import { Watcher } from './dataplane/watcher.js';
-import { PolicyDiffer } from './diff/diff.js';
-import { NameFeed } from './dns/feed.js';
-import { Domains } from './domains/domains.js';
-import { Learned } from './domains/learned.js';
+import type { Watcher } from './dataplane/watcher.js';
+import type { PolicyDiffer } from './diff/diff.js';
+import type { NameFeed } from './dns/feed.js';
+import type { Domains } from './domains/domains.js';
 import type {
   ApplyResult,
   DropEvent,
@@ -41,49 +30,36 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
-import { Explainer } from './explain/explainer.js';
+import { assemble } from './engine-parts.js';
+import type { Explainer } from './explain/explainer.js';
 import { fault } from './faults.js';
-import { FlowFile } from './flowlog/file.js';
-import { FlowLog } from './flowlog/log.js';
-import type { EventContext } from './flows/events.js';
-import { Lister } from './flows/lister.js';
-import { ownerOf } from './flows/names.js';
-import { Telemetry } from './flows/telemetry.js';
-import { devicesByAddress } from './host/devices.js';
-import { HostFirewall } from './host/firewall.js';
-import { HostForesight } from './host/foresight.js';
-import { Journal } from './ipam/journal.js';
-import { LeaseBook } from './ipam/leases.js';
-import { Assignments } from './ipam/service-assignments.js';
-import { ClusterObjects } from './kubernetes/cluster-objects.js';
+import type { FlowLog } from './flowlog/log.js';
+import type { Lister } from './flows/lister.js';
+import type { Telemetry } from './flows/telemetry.js';
+import type { HostFirewall } from './host/firewall.js';
+import type { LeaseBook } from './ipam/leases.js';
+import type { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
 import { releaseMemory } from './memory.js';
 import { checkEncryption } from './nodes/encryption.js';
-import { OwnContainers } from './nodes/own-containers.js';
-import { ownAddresses, reachOver } from './nodes/reach.js';
-import { RemoteNodes } from './nodes/remote-nodes.js';
-import { LiveDryRun } from './probe/live.js';
-import { RuntimeObjects } from './runtime/objects.js';
-import { RuntimeStore } from './runtime/store.js';
+import type { OwnContainers } from './nodes/own-containers.js';
+import { ownAddresses } from './nodes/reach.js';
+import type { LiveDryRun } from './probe/live.js';
+import type { RuntimeObjects } from './runtime/objects.js';
 import { serviceFigures } from './services/figures.js';
-import { nodeContext, serviceCapacity } from './services/node-context.js';
-import { ServiceMaps } from './services/service-maps.js';
-import { Services } from './services/services.js';
+import type { Services } from './services/services.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
-import { FolderCopy } from './state/folder-copy.js';
-import { keyOf, type ResourceKey } from './state/keys.js';
-import { type EditList, ObjectSet, type Proposal, type Source } from './state/objects.js';
-import { AppliedStore } from './state/store.js';
+import type { FolderCopy } from './state/folder-copy.js';
+import type { ResourceKey } from './state/keys.js';
+import type { EditList, ObjectSet, Proposal, Source } from './state/objects.js';
+import type { AppliedStore } from './state/store.js';
 import { version } from './version.js';
 
 export { removeEverything };
 
 /** How long open TCP connections may be picked up again after the flow table was lost. */
 const PICKUP_MS = 300_000;
-
-/** Of the map of addresses, so much is for those of domain names. */
-const NAMES_SHARE = 0.8;
 
 /** Changes of so many objects leave much garbage. */
 const LARGE_CHANGE = 1000;
@@ -141,7 +117,7 @@ class AgentEngine implements RuntimeEngine {
   busySince: number | undefined;
   refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
   readonly #reader = new DefinitionReader();
-  readonly #objects = new ObjectSet();
+  readonly #objects: ObjectSet;
   readonly #compiler: PolicyCompiler;
   readonly #reconciler: Reconciler;
   readonly #services: Services;
@@ -165,221 +141,43 @@ class AgentEngine implements RuntimeEngine {
   constructor(config: AgentConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
-    const state = openState(config.stateDir, log);
-    this.#store = state.store;
-    this.#applied = state.sources;
-    this.#changes = new Changes({
-      config,
-      log,
-      revisions: state.revisions,
-      confirmation: state.confirmation,
+    const parts = assemble(config, log, {
       exclusive: (work) => this.#exclusive(work),
-      propose: (set, remove) => this.#objects.proposeRestore(set, remove),
       change: (propose, options) => this.#change('api', [], propose, options),
-    });
-    this.#folder = new FolderCopy(config.stateDir);
-    this.#leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
-    if (this.#leases.damaged > 0)
-      log.warn({ lines: this.#leases.damaged }, 'the lease journal was damaged; repaired');
-    this.#kernel = Kernel.open(config);
-    const { numbers, loaded } = this.#kernel;
-    this.#compiler = new PolicyCompiler(
-      loaded.adopted
-        ? {
-            firstIdentity: Math.max(256, numbers.identity + 1),
-            firstClass: numbers.peerClass + 1,
-            firstSet: numbers.set + 1,
-            firstProfile: numbers.profile + 1,
-            firstRule: numbers.rule + 1,
-          }
-        : {},
-    );
-    const maps = new ServiceMaps(this.#kernel.loaded.maps);
-    const netns = new SocketNetns(this.#kernel.loaded.maps.socket_netns_map, this.#kernel.attachments);
-    this.#services = new Services({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      config,
-      compiler: new ServiceCompiler(
-        serviceCapacity(config),
-        nodeContext(config, []),
-        loaded.adopted ? maps.load() : undefined,
-      ),
-      maps,
-      assignments: Assignments.open(config.stateDir, config),
-      netns,
-      stale: new StaleSockets(this.#kernel, netns, log),
-      log,
-      exclusive: (work) => this.#exclusive(work),
-    });
-    const { name } = nodeContext(config, []);
-    this.#kernel.nodeRoutes.sources = () => {
-      const own = this.#objects.get(`Node ${name}`);
-      const { uplinks, addresses } = this.#kernel;
-      return ownAddresses(
-        config.nodeAddresses,
-        own?.kind === 'Node' ? own : undefined,
-        uplinks.addresses,
-      ).filter((address) => addresses.isHost(address));
-    };
-    const nodes = new RemoteNodes({
-      name,
-      objects: this.#objects,
-      addresses: this.#kernel.addresses,
-      cidrs: this.#kernel.cidrs,
-      routes: this.#kernel.nodeRoutes,
-      ranges: config.podCidrs,
-      reach: reachOver(config, () => this.#kernel.uplinks.addresses),
-    });
-    this.#host = new HostFirewall({
-      config,
-      pins: this.#kernel.pins,
-      rtnl: this.#kernel.rtnl,
-      method: this.#kernel.method,
-      objects: this.#objects,
-      attachments: this.#kernel.attachments,
-      log,
-      exclusive: (work) => this.#exclusive(work),
-    });
-    this.#reconciler = new Reconciler({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      leases: this.#leases,
-      compiler: this.#compiler,
-      instance: config.instance,
-      log,
-      services: this.#services,
-      nodes,
-      host: this.#host,
-    });
-    this.#watcher = new Watcher({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      reconciler: this.#reconciler,
-      log,
-      exclusive: (work) => this.#exclusive(work),
-      lost: (container) => this.runtime.lost(container),
-      hostChanged: () => this.#host.devicesChanged(),
-    });
-    const context: EventContext = {
-      ownerOf: (address) => ownerOf(this.#kernel, address),
-      describeRule: (rule) => this.#compiler.describeRule(rule) ?? this.#host.describeRule(rule),
-    };
-    this.#flowLog = new FlowLog({
-      kernel: this.#kernel,
-      context,
-      file: new FlowFile(config.stateDir),
-      host: this.#host,
-      log,
-      jiffies: () => this.#telemetry.jiffies,
-      hz: jiffiesPerSecond(),
-    });
-    this.#audit = new Audit({
-      stateDir: config.stateDir,
-      kernel: this.#kernel,
-      objects: this.#objects,
-      host: this.#host,
-    });
-    const capacity = Math.floor(config.addressEntries * NAMES_SHARE);
-    this.domains = new Domains({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      learned: new Learned(Journal.open(join(config.stateDir, 'domains', 'journal')), capacity, Date.now()),
-      log,
-      exclusive: (work) => this.#exclusive(work),
-      change: (change, write) => this.#reconciler.changeInputs(change, write),
-      host: this.#host,
-      openDiag: () => SockDiag.open(),
-    });
-    this.#kernel.attachments.marksOf = (spec) =>
-      this.#audit.marksOf(spec) | (this.domains.marks(spec) ? EndpointFlag.Names : 0);
-    const foresight = new HostForesight({
-      config,
-      objects: this.#objects,
-      addressesOf: (peer) => this.#host.addressesOf(peer, (name) => this.domains.addressesOf(name)),
-      sockets: () => {
-        const diag = SockDiag.open();
-        try {
-          return diag.sockets();
-        } finally {
-          diag.close();
-        }
-      },
-      devices: () => devicesByAddress(this.#kernel.rtnl),
-      ownerOf: (address) => context.ownerOf(address),
-    });
-    this.#differ = new PolicyDiffer(
-      {
-        config,
-        kernel: this.#kernel,
-        objects: this.#objects,
-        numberOf: (network) => this.#leases.numberOf(network),
-        isElsewhere: (pod) => nodes.isElsewhere(pod),
-        learned: () => this.domains.inputs(),
-      },
-      foresight,
-    );
-    this.safe = new Safe({
-      changes: this.#changes,
-      log: this.#flowLog,
-      auditing: this.#audit,
-      differ: this.#differ,
-      openFlows: () => foresight.openFlows(),
-      objects: this.#objects,
-      exclusive: (work) => this.#exclusive(work),
       stage: (sources) => this.#stageable(sources),
-      trace: (on) => {
-        this.#kernel.node.trace = on;
-      },
-    });
-    this.names = new NameFeed(
-      this.#objects,
-      this.#leases,
-      (service) => this.#services.assignments.get(service)?.clusterIps ?? [],
-    );
-    this.containers = new OwnContainers(this.#objects, this.#leases);
-    this.runtime = new RuntimeObjects({
-      store: new RuntimeStore(Journal.open(join(config.stateDir, 'runtime', 'journal'))),
-      objects: this.#objects,
-      attachments: this.#kernel.attachments,
-      leases: this.#leases,
-      log,
-      exclusive: (work) => this.#exclusive(work),
-      bringIntoForce: async (proposal) => {
+      bringIntoForce: async (source, edits) => {
         if (this.#closed) throw SluiceError.of('SLU2405', {});
-        return this.#bringIntoForce('runtime', proposal);
+        return this.#bringIntoForce(source, edits);
       },
-      onApplied: (seconds) => {
+      applied: (seconds) => {
         for (const listener of this.#listeners) listener({ ok: true, seconds, source: 'runtime' });
       },
     });
-    this.cluster = new ClusterObjects({
-      objects: this.#objects,
-      exclusive: (work) => this.#exclusive(work),
-      bringIntoForce: async (edits) => {
-        if (this.#closed) throw SluiceError.of('SLU2405', {});
-        return this.#bringIntoForce('kubernetes', edits);
-      },
-    });
-    this.#telemetry = new Telemetry(this.#kernel, this.#objects, this.#compiler, context);
-    this.#lister = new Lister({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      leases: this.#leases,
-      compiler: this.#compiler,
-      reconciler: this.#reconciler,
-      services: this.#services,
-      context,
-    });
-    this.#dryRun = new LiveDryRun(config, this.#kernel.pins);
-    this.#explainer = new Explainer({
-      kernel: this.#kernel,
-      objects: this.#objects,
-      compiler: this.#compiler,
-      dryRun: this.#dryRun,
-      serviceAt: (address, port, proto) => this.#services.compiler.view.serviceAt(address, port, proto),
-      problemOf: (container) => this.#reconciler.problems.get(`Container ${container}`)?.message,
-    });
+    this.#store = parts.store;
+    this.#applied = parts.applied;
+    this.#objects = parts.objects;
+    this.#kernel = parts.kernel;
+    this.#leases = parts.leases;
+    this.#folder = parts.folder;
+    this.runtime = parts.runtime;
+    this.safe = parts.safe;
+    this.#changes = parts.changes;
+    this.#audit = parts.audit;
+    this.#flowLog = parts.flowLog;
+    this.#differ = parts.differ;
+    this.names = parts.names;
+    this.domains = parts.domains;
+    this.containers = parts.containers;
+    this.cluster = parts.cluster;
+    this.#compiler = parts.compiler;
+    this.#reconciler = parts.reconciler;
+    this.#services = parts.services;
+    this.#host = parts.host;
+    this.#watcher = parts.watcher;
+    this.#telemetry = parts.telemetry;
+    this.#lister = parts.lister;
+    this.#dryRun = parts.dryRun;
+    this.#explainer = parts.explainer;
   }
 
   /** Brings what was defined before into force and takes over what is there. */
@@ -724,35 +522,6 @@ class AgentEngine implements RuntimeEngine {
   #endPickup(): void {
     this.#kernel.node.pickup = false;
   }
-}
-
-/**
- * What is on disk of the definitions that came through the API. A change that was to be confirmed by now and was not
- * is taken back here, before anything is brought into force.
- */
-function openState(stateDir: string, log: Logger) {
-  const folder = historyFolder(stateDir);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const revisions = new Revisions(folder, Journal.open(join(folder, 'journal')));
-  const confirmation = Confirmation.open(stateDir);
-  let opened = AppliedStore.open(stateDir);
-  const pending = confirmation.pending();
-  if (pending !== undefined && confirmation.millisecondsLeft() <= 0) {
-    const current = new Map(
-      parseSources(opened.sources).resources.map((resource) => [keyOf(resource), resource]),
-    );
-    revisions.finish((key) => current.get(key));
-    try {
-      const [error] = restoreOnDisk(revisions, opened.store, current, pending.to);
-      if (error !== undefined) throw error;
-      opened = AppliedStore.open(stateDir);
-      log.warn(pending, 'a change was not confirmed in time and is taken back');
-    } catch (err) {
-      log.error({ err, ...pending }, 'a change that was not confirmed in time cannot be taken back');
-    }
-    confirmation.end();
-  }
-  return { ...opened, revisions, confirmation };
 }
 
 function refused(errors: readonly SluiceError[]): ApplyResult {
