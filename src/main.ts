@@ -3,29 +3,20 @@
  * refuse without having touched anything, then the engine (which adopts what an earlier agent left
  * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
  */
-import { existsSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
-import { EXIT, type ExitCode, RefusedError } from './cli/io.js';
+import { type AgentOptions, loadConfig, withOptions, withUsableCgroup } from './agent-config.js';
+import { EXIT, type ExitCode } from './cli/io.js';
 import { Answers } from './cni/answered.js';
 import { installBinary, installList, listText, PLUGIN, pluginPath } from './cni/install.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
-import {
-  type AgentConfig,
-  DEFAULT_CNI_SOCKET,
-  DEFAULT_CONFIG_FILE,
-  type EtcdConfig,
-  KUBERNETES_DEFAULTS,
-  type KubernetesConfig,
-} from './config.js';
-import { defaultConfig, findCgroup2, readConfigFile, readMounts } from './config-file.js';
+import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
 import type { DnsService } from './dns/service.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import type { Member } from './etcd/member.js';
-import type { Panic } from './host/panic.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
 import { Journal } from './ipam/journal.js';
@@ -36,53 +27,16 @@ import { settleHeap } from './memory.js';
 import type { Check, Health } from './metrics/health.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
-import { checkRights, preflight, warnAboutMachine } from './preflight.js';
+import { preflight, warnAboutMachine } from './preflight.js';
 import { nodeNameOf } from './services/node-context.js';
 import { DefinitionsFolder } from './sources/folder.js';
 import { errorLine } from './state/error-lines.js';
+import { stopSignal } from './stop-signal.js';
 import { notifyManager } from './systemd.js';
 import { version } from './version.js';
 
-/** f_type of a cgroup v2 file system (linux/magic.h). */
-const CGROUP2_MAGIC = 0x63677270;
-
 /** Milliseconds after which a process that should have ended by itself is ended. */
 const EXIT_GRACE = 500;
-
-/**
- * The settings in `file`, or in the default file if it exists, or the defaults. Throws RefusedError
- * with every error in the file.
- */
-export function loadConfig(file: string | undefined): AgentConfig {
-  const path = file ?? (existsSync(DEFAULT_CONFIG_FILE) ? DEFAULT_CONFIG_FILE : undefined);
-  if (path === undefined) return defaultConfig();
-  const parsed = readConfigFile(path);
-  if (!parsed.ok) throw new RefusedError(parsed.errors);
-  return parsed.config;
-}
-
-/** What `sluice agent` can be told on its command line; it goes before the file. */
-export interface AgentOptions {
-  readonly config?: string;
-  readonly kubernetes?: boolean;
-  readonly kubeconfig?: string;
-  readonly nodeName?: string;
-}
-
-function withOptions(config: AgentConfig, options: AgentOptions): AgentConfig {
-  const { kubernetes = false, kubeconfig, nodeName = process.env.NODE_NAME } = options;
-  const joins = kubernetes || kubeconfig !== undefined;
-  const settings = config.kubernetes ?? (joins ? KUBERNETES_DEFAULTS : undefined);
-  return {
-    ...config,
-    ...(nodeName === undefined || (config.nodeName !== '' && options.nodeName === undefined)
-      ? {}
-      : { nodeName }),
-    ...(settings === undefined
-      ? {}
-      : { kubernetes: { ...settings, ...(kubeconfig === undefined ? {} : { kubeconfig }) } }),
-  };
-}
 
 /**
  * `sluice agent`: runs until a signal or `sluice down`. Throws SluiceError or RefusedError when it
@@ -107,88 +61,6 @@ export async function runAgent(options: AgentOptions): Promise<ExitCode> {
   log.info(removed ? 'everything is removed' : 'stopped; networks and policies stay in force');
   setTimeout(() => process.exit(EXIT.ok), EXIT_GRACE).unref();
   return EXIT.ok;
-}
-
-/** `sluice down` when no agent runs. */
-export async function downWithoutAgent(config: AgentConfig): Promise<void> {
-  checkRights();
-  const lock = InstanceLock.acquire(config, tryFlock, { makePinPath: false });
-  try {
-    await checkSocketFree(config.socket);
-    const { removeEverything } = await import('./dataplane/remove.js');
-    await removeEverything(config, createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel));
-    for (const socket of [config.socket, config.cniSocket])
-      if (socket !== '') rmSync(socket, { force: true }); // of an agent that was killed
-  } catch (error) {
-    lock.release();
-    throw error;
-  }
-  lock.remove();
-}
-
-/**
- * `sluice settle`: takes back a change that waits to be confirmed when its time is over and no agent is there to do
- * it. What was in force before is put into the kernel, and stays there without an agent.
- */
-export async function settleWithoutAgent(stateDir: string): Promise<void> {
-  const { Confirmation } = await import('./change/confirmation.js');
-  const confirmation = Confirmation.open(stateDir);
-  const { config } = confirmation;
-  if (config === undefined || confirmation.millisecondsLeft() > 0) return;
-  // Without what the cluster or other hosts have, half of it would go: the next agent does it when it starts.
-  if (config.kubernetes !== undefined || config.etcd !== undefined) return;
-  checkRights();
-  const lock = InstanceLock.acquire(config, tryFlock);
-  try {
-    const { createEngine } = await import('./engine-impl.js');
-    const engine = await createEngine(config, createLogger(config.logLevel));
-    await engine.close();
-  } finally {
-    lock.release();
-  }
-}
-
-/**
- * `sluice boot`: what was in force when the machine was last used, from the state on disk. False: something is in the
- * kernel already, so nothing was done.
- */
-export async function bootWithoutAgent(config: AgentConfig): Promise<boolean> {
-  if (existsSync(join(config.pinPath, 'maps'))) return false;
-  preflight(config.pinPath);
-  const lock = InstanceLock.acquire(config, tryFlock);
-  try {
-    const log = createLogger(config.logLevel);
-    const { createEngine } = await import('./engine-impl.js');
-    const engine = await createEngine(withUsableCgroup(config, log), log);
-    await engine.close();
-  } finally {
-    lock.release();
-  }
-  return true;
-}
-
-/** `sluice panic-open`, `panic-close` and, with no `panic`, `panic-end`: with or without an agent. */
-export async function panicWithoutAgent(config: AgentConfig, panic: Panic | undefined): Promise<void> {
-  if (panic?.mode === 'close') preflight(config.pinPath);
-  else checkRights();
-  const { removeUnlessUsed, setPanic } = await import('./host/panic.js');
-  const lock = lockUnlessTaken(config);
-  try {
-    await setPanic(config, panic, lock === undefined);
-    if (panic === undefined && lock !== undefined) removeUnlessUsed(config);
-  } finally {
-    lock?.release();
-  }
-}
-
-/** Undefined: an agent runs. */
-function lockUnlessTaken(config: AgentConfig): InstanceLock | undefined {
-  try {
-    return InstanceLock.acquire(config, tryFlock, { makePinPath: false });
-  } catch (error) {
-    if (error instanceof SluiceError && error.code === 'SLU2104') return undefined;
-    throw error;
-  }
 }
 
 /** Runs the parts until it is told to stop; true if everything was removed (`sluice down`). */
@@ -439,67 +311,6 @@ function definitionsFolder(path: string, engine: Engine, metrics: Metrics, log: 
     apply: (sources) => engine.replaceFolder(sources),
     onUnreadable: (seconds) => metrics.applied({ ok: false, seconds, source: 'folder' }),
   });
-}
-
-/** Without a cgroup v2 folder everything works but host ports from the host itself. */
-function withUsableCgroup(config: AgentConfig, log: Logger): AgentConfig {
-  if (config.cgroupRoot === '') {
-    if (findCgroup2(readMounts()) === '') {
-      log.warn('no cgroup2 file system is mounted: processes of the host itself do not reach host ports');
-    }
-    return config;
-  }
-  if (existsSync(config.cgroupRoot) && statfsSync(config.cgroupRoot).type === CGROUP2_MAGIC) return config;
-  log.warn(
-    { cgroupRoot: config.cgroupRoot },
-    'not a cgroup2 folder: processes of the host itself do not reach host ports',
-  );
-  return { ...config, cgroupRoot: '' };
-}
-
-interface StopSignal {
-  readonly requested: boolean;
-  readonly promise: Promise<void>;
-  /** Aborted when it is requested. */
-  readonly signal: AbortSignal;
-  request(): void;
-  onReload(listener: () => void): void;
-  release(): void;
-}
-
-/** SIGTERM and SIGINT ask to stop, once more ends the process at once; SIGHUP reads the folder again. */
-function stopSignal(log: Logger): StopSignal {
-  let requested = false;
-  const aborter = new AbortController();
-  let resolve: () => void = () => {};
-  const promise = new Promise<void>((done) => {
-    resolve = done;
-  });
-  const request = (): void => {
-    requested = true;
-    aborter.abort();
-    resolve();
-  };
-  const onStop = (signal: NodeJS.Signals): void => {
-    if (requested) process.exit(EXIT.failed);
-    log.info({ signal }, 'stopping');
-    request();
-  };
-  let reload = (): void => log.info('SIGHUP ignored: nothing to read again');
-  const onHangup = (): void => reload();
-  process.on('SIGTERM', onStop).on('SIGINT', onStop).on('SIGHUP', onHangup);
-  return {
-    get requested() {
-      return requested;
-    },
-    promise,
-    signal: aborter.signal,
-    request,
-    onReload: (listener) => {
-      reload = listener;
-    },
-    release: () => void process.off('SIGTERM', onStop).off('SIGINT', onStop).off('SIGHUP', onHangup),
-  };
 }
 
 /** A bug ends the process with one line; what it made in the kernel goes on working. */

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { AgentOptions } from '../../main.js';
+import type { AgentOptions } from '../../agent-config.js';
 import type { CliContext } from '../context.js';
 import { CONFIG_FILES, sections } from '../help.js';
 

@@ -27,7 +27,8 @@ export function bootCommand(context: CliContext): Command {
     )
     .action(
       context.action<{ readonly config?: string }>(async (options) => {
-        const { bootWithoutAgent, loadConfig } = await import('../../main.js');
+        const { loadConfig } = await import('../../agent-config.js');
+        const { bootWithoutAgent } = await import('../../without-agent.js');
         const done = await bootWithoutAgent(loadConfig(options.config));
         print(context.io.stdout, done ? 'The last good definitions are in force.' : 'Already in force.');
         return EXIT.ok;

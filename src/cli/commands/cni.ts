@@ -117,7 +117,7 @@ function installCommand(context: CliContext): Command {
           throw new UsageError('give either --network or --subnet');
         const wait = Number(options.wait);
         if (!(wait >= 0 && wait <= 3600)) throw new UsageError('--wait must be from 0 to 3600 seconds');
-        const { loadConfig } = await import('../../main.js');
+        const { loadConfig } = await import('../../agent-config.js');
         const {
           installBinary,
           installList,

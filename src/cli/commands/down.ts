@@ -27,7 +27,8 @@ export function downCommand(context: CliContext): Command {
     )
     .action(
       context.action<{ readonly config?: string }>(async (options) => {
-        const { loadConfig, downWithoutAgent } = await import('../../main.js');
+        const { loadConfig } = await import('../../agent-config.js');
+        const { downWithoutAgent } = await import('../../without-agent.js');
         const config = loadConfig(options.config);
         const client = await context.client(options, config.socket);
         try {

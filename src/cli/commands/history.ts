@@ -144,7 +144,7 @@ export function settleCommand(context: CliContext): Command {
     )
     .action(
       context.action(async (_, [stateDir = '']) => {
-        const { settleWithoutAgent } = await import('../../main.js');
+        const { settleWithoutAgent } = await import('../../without-agent.js');
         await settleWithoutAgent(stateDir);
         return EXIT.ok;
       }),

@@ -89,7 +89,8 @@ function uninstallCommand(context: CliContext): Command {
     .action(
       context.action<UninstallOptions>(async ({ root: given, purge, config: file }) => {
         const { purgeHost, uninstallHost } = await import('../../host/install.js');
-        const { downWithoutAgent, loadConfig } = await import('../../main.js');
+        const { loadConfig } = await import('../../agent-config.js');
+        const { downWithoutAgent } = await import('../../without-agent.js');
         const root = resolve(given);
         const config = loadConfig(file ?? (root === '/' ? undefined : join(root, 'etc/sluice/agent.yaml')));
         print(context.io.stdout, ...uninstallHost(root));

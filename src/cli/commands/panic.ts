@@ -62,7 +62,8 @@ function panicCommand(context: CliContext, mode: Mode): Command {
     )
     .action(
       context.action<{ readonly config?: string }>(async (options) => {
-        const { loadConfig, panicWithoutAgent } = await import('../../main.js');
+        const { loadConfig } = await import('../../agent-config.js');
+        const { panicWithoutAgent } = await import('../../without-agent.js');
         await panicWithoutAgent(
           loadConfig(options.config),
           mode === 'end'
