@@ -2,7 +2,7 @@ import { Btf } from './abi/btf.js';
 import type { Codec } from './abi/codec.js';
 import { BpfObjectOpenOpts } from './abi/gen/kernel.gen.js';
 import { BpfError, VerifierError } from './errors.js';
-import { collectMessages, decisiveMessage, libbpf } from './ffi/libbpf.js';
+import { collectMessages, decisiveMessage, libbpf, loadObjectLater } from './ffi/libbpf.js';
 import { close, errno } from './ffi/libc.js';
 import { addressOf, copyFrom, cString, readCString } from './ffi/native.js';
 import { mapInfo } from './info.js';
@@ -155,6 +155,16 @@ export class BpfObject {
     const what = program === undefined ? `load ${this.path}` : `load program ${program}`;
     const detail = result === -EPERM ? NOT_PERMITTED : decisiveMessage(messages);
     throw new BpfError(what, -result, detail);
+  }
+
+  /**
+   * As load(), on a thread: the caller goes on meanwhile, without this object. False: it failed, and load() of another
+   * object says why. Then this one can only be closed.
+   */
+  async loadLater(): Promise<boolean> {
+    this.#beforeLoad('load');
+    this.#loaded = true;
+    return (await loadObjectLater(this.#open())) >= 0;
   }
 
   /** A typed map of the loaded object. Throws BpfError when the codecs' sizes are not the map's. */

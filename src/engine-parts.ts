@@ -148,6 +148,7 @@ export function assemble(config: AgentConfig, log: Logger, orders: Orders) {
     method: kernel.method,
     objects,
     attachments: kernel.attachments,
+    expedite: kernel.expedite,
     log,
     exclusive: orders.exclusive,
   });

@@ -87,7 +87,7 @@ export class PolicyBed {
       services: {
         prepare: () => ({ mustReevaluate: false, leave: () => undefined, commit: () => undefined }),
       },
-      host: { prepare: () => ({ commit: () => undefined }) },
+      host: { prepare: async () => ({ commit: () => undefined }) },
       log: createLogger(config.logLevel),
     });
   }

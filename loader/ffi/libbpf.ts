@@ -2,6 +2,7 @@ import {
   Library,
   type NativeCallback,
   type NativeFunction,
+  nativeAsyncFunction,
   nativeCallback,
   nativeFunction,
   readCString,
@@ -75,6 +76,7 @@ type Signatures = typeof SIGNATURES;
 type Libbpf = { readonly [Name in keyof Signatures]: NativeFunction<Signatures[Name][0]> };
 
 let loaded: Libbpf | undefined;
+let loadObject: ReturnType<typeof nativeAsyncFunction> | undefined;
 
 /** The library. Throws an Error that says what to install when it is missing. */
 export function libbpf(): Libbpf {
@@ -95,7 +97,14 @@ export function libbpf(): Libbpf {
   );
   loaded = functions as unknown as Libbpf;
   loaded.libbpf_set_print(null);
+  loadObject = nativeAsyncFunction(library, 'bpf_object__load', ['ptr']);
   return loaded;
+}
+
+/** bpf_object__load on a thread. Nothing else may use the object until it is done, and nobody gets its messages. */
+export async function loadObjectLater(object: bigint): Promise<number> {
+  libbpf();
+  return Number(BigInt.asIntN(32, (await loadObject?.(object)) ?? -1n));
 }
 
 /** Version such as `v1.1`. */

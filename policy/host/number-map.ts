@@ -3,12 +3,12 @@ const MIN_SLOTS = 16;
 const EMPTY = -1;
 
 /**
- * A map from whole numbers (0 to 2^53 - 1) to whole numbers above 0, of which a JavaScript map would make an object for each
+ * A map from whole numbers (0 to 2^53 - 1) to whole numbers from 1 to 2^32 - 1, of which a JavaScript map would make an object for each
  * key: open addressing in two typed arrays, at most half full.
  */
 export class NumberMap {
   #keys = new Float64Array(MIN_SLOTS).fill(EMPTY);
-  #values = new Float64Array(MIN_SLOTS);
+  #values = new Uint32Array(MIN_SLOTS);
   #size = 0;
 
   get size(): number {
@@ -85,7 +85,7 @@ export class NumberMap {
   #resize(slots: number): void {
     const [keys, values] = [this.#keys, this.#values];
     this.#keys = new Float64Array(slots).fill(EMPTY);
-    this.#values = new Float64Array(slots);
+    this.#values = new Uint32Array(slots);
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] ?? EMPTY;
       if (key === EMPTY) continue;

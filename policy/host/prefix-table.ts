@@ -4,8 +4,9 @@
  * prefix with others inside, which are looked for among all.
  */
 import { Combinations } from './combinations.js';
-import { NumberMap } from './number-map.js';
-import { lengthOf, type PrefixKey, widen } from './prefix.js';
+import { distinct } from './distinct.js';
+import { PackedMap } from './packed-map.js';
+import { byFamily, lengthOf, type PrefixKey, widen } from './prefix.js';
 import { TextMap } from './text-map.js';
 
 /** What joins and leaves a peer. */
@@ -35,6 +36,7 @@ interface Numbers<K> {
   set(key: K, value: number): void;
   keys(): IterableIterator<K>;
   reserve(size: number): void;
+  fill(keys: ArrayLike<K>, values: Uint32Array<ArrayBuffer>): void;
 }
 
 /** Below this many changed prefixes, others are held against each of them instead of widened. */
@@ -98,6 +100,12 @@ class FamilyTable<K extends PrefixKey> {
       this.#own.set(key, now);
       touched.push(key);
     }
+    if (this.#own.size === 0) {
+      const { keys } = distinct(added);
+      this.#own.fill(keys, new Uint32Array(keys.length).fill(this.#combinations.with(0, peer)));
+      for (let i = 0; i < keys.length; i++) touched.push(keys[i] as K);
+      return;
+    }
     this.#own.reserve(this.#own.size + added.length);
     for (const key of added) {
       const before = this.#own.get(key);
@@ -111,6 +119,10 @@ class FamilyTable<K extends PrefixKey> {
   /** Finds the classes that differ now. A prefix may be in `touched` more than once. */
   settle(touched: readonly K[], changes: ClassChanges<K>): void {
     if (touched.length === 0) return;
+    if (this.#classes.size === 0) {
+      this.#settleFirst(touched, changes);
+      return;
+    }
     const lengths = new Set(this.lengths());
     for (const key of touched) lengths.add(lengthOf(key));
     const descending = [...lengths].sort((a, b) => b - a);
@@ -130,6 +142,32 @@ class FamilyTable<K extends PrefixKey> {
         changes.now.push(now);
       }
     }
+  }
+
+  /** The same when no prefix has a class yet: in ascending order, what contains a prefix came shortly before it. */
+  #settleFirst(touched: readonly K[], changes: ClassChanges<K>): void {
+    const { keys } = distinct(touched);
+    const classes = new Uint32Array(keys.length);
+    /** What contains the key, from the widest on: indices of keys. */
+    const around: number[] = [];
+    let depth = 0;
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as K;
+      const own = this.#own.get(key);
+      if (own === 0) continue;
+      while (depth > 0 && !contains(keys[around[depth - 1] ?? 0] as K, key)) depth--;
+      const now = depth === 0 ? own : this.#combinations.union(own, classes[around[depth - 1] ?? 0] ?? 0);
+      around[depth++] = i;
+      classes[i] = now;
+      this.#count(key, 1);
+      changes.keys.push(key);
+      changes.before.push(0);
+      changes.now.push(now);
+    }
+    this.#classes.fill(
+      changes.keys,
+      classes.filter((number) => number !== 0),
+    );
   }
 
   #count(key: K, by: 1 | -1): void {
@@ -182,11 +220,15 @@ class FamilyTable<K extends PrefixKey> {
       const contained =
         few === undefined
           ? lengths.some((length) => length < own && all.has(widen(key, length)))
-          : few.some((wide) => lengthOf(wide) < own && widen(key, lengthOf(wide)) === wide);
+          : few.some((wide) => wide !== key && contains(wide, key));
       if (contained) out.push(key);
     }
     return out;
   }
+}
+
+function contains<K extends PrefixKey>(wide: K, key: K): boolean {
+  return lengthOf(wide) <= lengthOf(key) && widen(key, lengthOf(wide)) === wide;
 }
 
 /** Lists of equal length, the shortest prefixes first. */
@@ -205,7 +247,7 @@ function byLength<K extends PrefixKey>(...groups: readonly (readonly K[])[]): K[
 
 export class PrefixTable {
   readonly combinations = new Combinations();
-  readonly #v4 = new FamilyTable<number>(this.combinations, () => new NumberMap());
+  readonly #v4 = new FamilyTable<number>(this.combinations, () => new PackedMap());
   readonly #v6 = new FamilyTable<string>(this.combinations, () => new TextMap());
 
   get size(): number {
@@ -240,15 +282,4 @@ export class PrefixTable {
     this.#v6.settle(touched6, out.v6);
     return out;
   }
-}
-
-/** IPv4 and IPv6. */
-function byFamily(keys: readonly PrefixKey[]): [number[], string[]] {
-  const v4: number[] = [];
-  const v6: string[] = [];
-  for (const key of keys) {
-    if (typeof key === 'number') v4.push(key);
-    else v6.push(key);
-  }
-  return [v4, v6];
 }

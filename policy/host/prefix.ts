@@ -6,9 +6,6 @@ import { type Cidr, formatAddress } from '../address.js';
 
 export type PrefixKey = number | string;
 
-/** Addresses in an IPv4 prefix, by its length. */
-const SIZES: readonly number[] = Array.from({ length: 33 }, (_, length) => 2 ** (32 - length));
-
 export function prefixKey({ address, prefixLength, family }: Cidr): PrefixKey {
   if (family === 6) return String.fromCharCode(...address, prefixLength);
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12);
@@ -20,16 +17,20 @@ export function key4(address: number, length: number): number {
   return address * 64 + length;
 }
 
+/** An IPv4 address without the bits beyond the prefix length. */
+export function clear(address: number, length: number): number {
+  return length === 0 ? 0 : (address & (-1 << (32 - length))) >>> 0;
+}
+
 /** 0 to 32 for IPv4, 0 to 128 for IPv6. */
 export function lengthOf(key: PrefixKey): number {
-  return typeof key === 'number' ? key % 64 : key.charCodeAt(16);
+  return typeof key === 'number' ? key & 63 : key.charCodeAt(16); // the remainder of such a division would be slow
 }
 
 /** The prefix of this length (at most the key's own) that contains the key. */
 export function widen<K extends PrefixKey>(key: K, length: number): K {
   if (typeof key === 'number') {
-    const address = Math.floor(key / 64);
-    return key4(address - (address % (SIZES[length] ?? 1)), length) as K;
+    return key4(clear(Math.floor(key / 64), length), length) as K;
   }
   const whole = length >> 3;
   const rest = length & 7;
@@ -57,4 +58,16 @@ export function prefixBytes(key: PrefixKey): Uint8Array {
 
 export function prefixText(key: PrefixKey): string {
   return `${formatAddress(prefixBytes(key))}/${lengthOf(key)}`;
+}
+
+/** IPv4 and IPv6. */
+export function byFamily(keys: readonly PrefixKey[]): [readonly number[], readonly string[]] {
+  if (keys.every((key) => typeof key === 'number')) return [keys, []];
+  const v4: number[] = [];
+  const v6: string[] = [];
+  for (const key of keys) {
+    if (typeof key === 'number') v4.push(key);
+    else v6.push(key);
+  }
+  return [v4, v6];
 }

@@ -1,4 +1,4 @@
-/** A NumberMap by text. */
+/** A PackedMap by text. */
 export class TextMap {
   readonly #numbers = new Map<string, number>();
 
@@ -15,6 +15,10 @@ export class TextMap {
   set(key: string, value: number): void {
     if (value === 0) this.#numbers.delete(key);
     else this.#numbers.set(key, value);
+  }
+
+  fill(keys: ArrayLike<string>, values: Uint32Array): void {
+    for (let i = 0; i < keys.length; i++) this.set(keys[i] ?? '', values[i] ?? 0);
   }
 
   keys(): IterableIterator<string> {

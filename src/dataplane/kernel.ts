@@ -49,7 +49,7 @@ export class Kernel {
   readonly hostAddresses: HostAddresses;
   readonly attachments: Attachments;
   readonly #remover: LinkRemover;
-  readonly #expedite: Expedite;
+  readonly expedite: Expedite;
   /** Highest numbers in the maps when they were opened. */
   readonly numbers: NumbersInUse;
   readonly #synced: readonly { load(): void; sweep(): number }[];
@@ -80,14 +80,14 @@ export class Kernel {
     this.nodeRoutes = new NodeRoutes(rtnl, this.overlay, config);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
     this.#remover = new LinkRemover();
-    this.#expedite = new Expedite(config.stateDir);
+    this.expedite = new Expedite(config.stateDir);
     this.attachments = new Attachments({
       rtnl: this.rtnl,
       hooks: this.hooks,
       endpoints: this.endpoints,
       addresses: this.addresses,
       bandwidths,
-      expedite: this.#expedite,
+      expedite: this.expedite,
       remover: this.#remover,
     });
     this.#synced = [
@@ -143,7 +143,7 @@ export class Kernel {
   /** Closes descriptors; the kernel goes on as it is. */
   close(): void {
     this.#remover.close();
-    this.#expedite.close();
+    this.expedite.close();
     this.rtnl.close();
     for (const map of Object.values(this.loaded.maps)) map.close();
     for (const program of this.loaded.programs.values()) program.close();

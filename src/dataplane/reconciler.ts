@@ -230,7 +230,7 @@ export class Reconciler {
     const portsChanged = this.#hostPorts.update(named, undo);
     fault('ports:written');
     const services = this.#services.prepare(request.edits, named.keys(), undo);
-    const host = this.#host.prepare(request.edits, request.lenient, undo);
+    const host = await this.#host.prepare(request.edits, request.lenient, undo);
     const networksChanged = networkEdits.some(({ before }) => before !== undefined);
     if (
       delta.mustReevaluate ||

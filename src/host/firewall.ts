@@ -9,6 +9,7 @@ import { comparePolicies, FIRST_HOST_RULE, HostRules } from '../../policy/host/r
 import type { HostPeer, HostPolicyResource } from '../../policy/model/host-policy.js';
 import type { AgentConfig } from '../config.js';
 import type { Attachments } from '../dataplane/attachments.js';
+import type { Expedite } from '../dataplane/expedite.js';
 import type { Pins } from '../dataplane/pins.js';
 import type { Rollback } from '../dataplane/rollback.js';
 import type { Logger } from '../log.js';
@@ -16,7 +17,7 @@ import type { Edit, ObjectSet } from '../state/objects.js';
 import { EarlyStep } from './early-step.js';
 import { FailsafePorts } from './failsafe.js';
 import { FolderWatch } from './folder-watch.js';
-import { HostHooks } from './hooks.js';
+import { HostHooks, SOCKET_PROGRAMS } from './hooks.js';
 import { readPanic } from './panic.js';
 import { type Contents, type DomainChange, type HostEndpoint, HostPeers } from './peers.js';
 import {
@@ -26,6 +27,7 @@ import {
   hostStateDir,
   isHostPinned,
   loadHostPrograms,
+  loadHostProgramsLater,
 } from './programs.js';
 import { HostStateMemory, type PanicMode } from './state.js';
 import { SubjectNumbers } from './subject-numbers.js';
@@ -77,6 +79,7 @@ export class HostFirewall {
   readonly #rtnl: Rtnetlink;
   readonly #objects: ObjectSet;
   readonly #attachments: Attachments;
+  readonly #expedite: Expedite;
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #hooks: HostHooks;
@@ -102,6 +105,7 @@ export class HostFirewall {
     readonly method: TcMethod;
     readonly objects: ObjectSet;
     readonly attachments: Attachments;
+    readonly expedite: Expedite;
     readonly log: Logger;
     /** Runs work between two changes. */
     readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
@@ -111,6 +115,7 @@ export class HostFirewall {
     this.#rtnl = parts.rtnl;
     this.#objects = parts.objects;
     this.#attachments = parts.attachments;
+    this.#expedite = parts.expedite;
     this.#log = parts.log;
     this.#exclusive = parts.exclusive;
     const folder = hostStateDir(parts.config.stateDir);
@@ -143,7 +148,7 @@ export class HostFirewall {
   }
 
   /** Puts the HostPolicies of a change into force. Throws SluiceError; `undo` gets what takes it back. */
-  prepare(edits: readonly Edit[], lenient: boolean, undo: Rollback): PendingHost {
+  async prepare(edits: readonly Edit[], lenient: boolean, undo: Rollback): Promise<PendingHost> {
     const touches = edits.some(({ before, after }) => (after ?? before)?.kind === 'HostPolicy');
     if (!touches) return { commit: () => this.#followEndpoints() };
     const before = this.#policies;
@@ -154,8 +159,12 @@ export class HostFirewall {
       else this.#policies = before;
       this.#finish();
     });
-    if (policies.length > 0) this.#apply(policies, lenient);
-    else this.#policies = policies;
+    if (policies.length > 0) {
+      if (this.#running === undefined) await this.#loadAndRead(policies);
+      this.#apply(policies, lenient);
+    } else {
+      this.#policies = policies;
+    }
     return { commit: () => this.#finish() };
   }
 
@@ -251,8 +260,23 @@ export class HostFirewall {
     this.#problems = problems;
   }
 
-  #load(): Running {
-    const loaded = loadHostPrograms(this.#config, this.#pins);
+  /** While the kernel looks at the programs, the lists are read. */
+  async #loadAndRead(policies: readonly HostPolicyResource[]): Promise<void> {
+    const loading = loadHostProgramsLater(this.#config, this.#pins, policies.some(isAtSocket));
+    try {
+      this.#peers.readAhead(policies);
+    } finally {
+      await loading.then(
+        (loaded) => {
+          this.#running = this.#start(loaded);
+        },
+        () => undefined,
+      );
+    }
+    await loading;
+  }
+
+  #start(loaded: HostLoaded): Running {
     const { maps } = loaded;
     const state = new HostStateMemory(maps.host_state_map);
     this.#panic = readPanic(this.#config.stateDir)?.mode ?? 'none';
@@ -268,8 +292,21 @@ export class HostFirewall {
     };
   }
 
+  #load(policies: readonly HostPolicyResource[]): Running {
+    return this.#start(loadHostPrograms(this.#config, this.#pins, policies.some(isAtSocket)));
+  }
+
+  /** The programs for cgroups come with the first policy that needs them. */
+  #withSockets(running: Running, policies: readonly HostPolicyResource[]): Running {
+    const { programs, maps } = running.loaded;
+    if (!policies.some(isAtSocket) || SOCKET_PROGRAMS.every((name) => programs.has(name))) return running;
+    const more = loadHostPrograms(this.#config, this.#pins, true);
+    closeHostPrograms({ programs, maps: more.maps });
+    return { ...running, loaded: { programs: more.programs, maps } };
+  }
+
   #apply(policies: readonly HostPolicyResource[], lenient: boolean): void {
-    this.#running ??= this.#load();
+    this.#running = this.#withSockets(this.#running ?? this.#load(policies), policies);
     const { tables, rules } = this.#running;
     const contents = this.#peers.add(policies, () => this.#endpoints(), lenient);
     tables.change(this.#changes(contents));
@@ -304,7 +341,9 @@ export class HostFirewall {
     };
     tables.apply(this.#wanted);
     this.#early.set(early.size > 0 ? loaded.programs : undefined);
-    this.#hooks.set(loaded.programs, this.#devicesFor(placement), placement.attach);
+    this.#expedite.during(() =>
+      this.#hooks.set(loaded.programs, this.#devicesFor(placement), placement.attach),
+    );
     this.#placement = placementText(placement);
     this.#cgroups = placement.cgroups;
     this.#devices = placement.devices;
@@ -346,18 +385,20 @@ export class HostFirewall {
     this.#problems = [];
     const isClosed = readPanic(this.#config.stateDir)?.mode === 'close';
     if (!isClosed && !isHostPinned(this.#hostPins)) return;
-    const running = this.#running ?? this.#load();
+    const running = this.#running ?? this.#load([]);
     if (isClosed) {
       this.#running = running;
       this.#wanted = { subjects: new Map(), owners: [] };
       running.tables.apply(this.#wanted);
       running.tables.sweep(this.#wanted, new Set());
       this.#early.set(undefined);
-      this.#hooks.set(running.loaded.programs, this.#devicesFor({ devices: [] }), []);
+      this.#expedite.during(() =>
+        this.#hooks.set(running.loaded.programs, this.#devicesFor({ devices: [] }), []),
+      );
       return;
     }
     this.#early.set(undefined);
-    this.#hooks.removeAll();
+    this.#expedite.during(() => this.#hooks.removeAll());
     this.#watch.set([]);
     closeHostPrograms(running.loaded);
     this.#running = undefined;
@@ -378,7 +419,7 @@ export class HostFirewall {
     // Left by a command that closed the host and opened it again.
     if (this.#running === undefined) return this.#policies.length === 0 && isHostPinned(this.#hostPins);
     if (this.#peers.listsChanged) return true;
-    if (cgroupRoot === '' || !this.#policies.some(({ subject }) => isAtSocket(subject.type))) return false;
+    if (cgroupRoot === '' || !this.#policies.some(isAtSocket)) return false;
     if (this.#cgroups.some(({ path, folder }) => folderAt(cgroupRoot, path)?.id !== folder?.id)) return true;
     return (
       search &&
@@ -446,7 +487,7 @@ export class HostFirewall {
   }
 }
 
-function isAtSocket(type: HostPolicyResource['subject']['type']): boolean {
+function isAtSocket({ subject: { type } }: HostPolicyResource): boolean {
   return type === 'unit' || type === 'cgroup' || type === 'user';
 }
 

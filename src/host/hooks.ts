@@ -14,6 +14,9 @@ const SOCKET = {
 } as const;
 const HOOKS = ['ingress', 'egress'] as const;
 
+/** Programs for policies of units, cgroups and users: loaded with the first of those. */
+export const SOCKET_PROGRAMS: readonly string[] = [SOCKET.in[0], SOCKET.out[0]];
+
 /** A cgroup folder; the id is its inode, which another folder of the same name does not have. */
 export interface CgroupFolder {
   readonly path: string;

@@ -1,3 +1,4 @@
+import { lengthOf } from '../../policy/host/prefix.js';
 import type { HostMaps } from './maps.js';
 import type { HostStateMemory } from './state.js';
 
@@ -136,7 +137,7 @@ export class HostLines {
   /** Where the words of the line of a prefix begin, and its entry with class 0. */
   #place(key: number): [line: number, prefix: number] {
     const address = Math.floor(key / 64);
-    const length = key % 64;
+    const length = lengthOf(key);
     const anchor = anchorOf(length);
     const shift = ANCHOR_BITS * anchor;
     const hash = lineHash((anchor << 24) | (anchor === ANCHORS - 1 ? 0 : address >>> (shift + ANCHOR_BITS)));

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSyn
 import { join } from 'node:path';
 import { parseAddress, parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
-import { key4, type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
+import { clear, key4, type PrefixKey, prefixKey } from '../../policy/host/prefix.js';
 import { PrefixMap } from '../../policy/host/prefix-map.js';
 
 const MAX_BYTES = 64 << 20;
@@ -96,32 +96,31 @@ export class ListFile {
   }
 
   #take(content: Buffer, path: string): ListChange {
+    const counts = this.#counts;
+    if (counts.size === 0) {
+      const added = counts.count(parseLines(content, 0, content.length, path));
+      this.#content = content;
+      return { added, removed: [] };
+    }
     const { start, end, oldEnd } = difference(this.#content, content);
     const gone = parseLines(this.#content, start, oldEnd, path);
     const come = parseLines(content, start, end, path);
-    const counts = this.#counts;
-    const isFirst = counts.size === 0;
     counts.reserve(come.length);
     /** One more than there were, of prefixes that come or go. */
     const before = new PrefixMap();
-    const touched: PrefixKey[] = [];
-    for (const key of come) {
-      const number = counts.get(key);
-      if (number === 0) touched.push(key);
-      if (!isFirst && before.get(key) === 0) before.set(key, number + 1);
-      counts.set(key, number + 1);
-    }
-    for (const key of gone) {
-      const number = counts.get(key);
-      if (before.get(key) === 0) before.set(key, number + 1);
-      if (number === 1) touched.push(key);
-      counts.set(key, number - 1);
-    }
+    const count = (keys: readonly PrefixKey[], by: 1 | -1): void => {
+      for (const key of keys) {
+        const number = counts.get(key);
+        if (before.get(key) === 0) before.set(key, number + 1);
+        counts.set(key, number + by);
+      }
+    };
+    count(come, 1);
+    count(gone, -1);
     this.#content = content;
-    if (isFirst) return { added: touched, removed: [] };
     const added: PrefixKey[] = [];
     const removed: PrefixKey[] = [];
-    for (const key of new Set(touched)) {
+    for (const key of before.keys()) {
       const had = before.get(key) > 1;
       const has = counts.get(key) > 0;
       if (!had && has) added.push(key);
@@ -156,45 +155,73 @@ export function difference(a: Buffer, b: Buffer): { start: number; end: number; 
 
 function parseLines(content: Buffer, start: number, end: number, path: string): PrefixKey[] {
   const out: PrefixKey[] = [];
+  const line = new PlainV4(content);
   for (let at = start; at < end; ) {
+    const plain = line.parse(at, end);
+    if (plain >= 0) {
+      out.push(plain);
+      at = line.end + 1;
+      continue;
+    }
     const newline = content.indexOf(NEWLINE, at);
     const stop = newline < 0 || newline > end ? end : newline;
-    const key =
-      fastV4(content, at, stop) ?? parseLine(content.toString('latin1', at, stop), path, content, at);
+    const key = parseLine(content.toString('latin1', at, stop), path, content, at);
     if (key !== undefined) out.push(key);
     at = stop + 1;
   }
   return out;
 }
 
-/** `a.b.c.d` or `a.b.c.d/n` and nothing else; undefined for everything else. */
-function fastV4(content: Buffer, start: number, end: number): number | undefined {
-  let address = 0;
-  let at = start;
-  for (let part = 0; part < 4; part++) {
-    const first = at;
+const ZERO = 48;
+const DOT = 46;
+const SLASH = 47;
+
+/** Lines that are `a.b.c.d` or `a.b.c.d/n` and nothing else: nearly all of a long list. */
+class PlainV4 {
+  readonly #content: Buffer;
+  /** Where the last line that was one ends. */
+  end = 0;
+
+  constructor(content: Buffer) {
+    this.#content = content;
+  }
+
+  /** Key of the line that begins at `at`; -1: it is none. `end`: that of the text. */
+  parse(at: number, end: number): number {
+    this.end = at - 1;
+    let address = 0;
+    for (let part = 0; part < 4; part++) {
+      const value = this.#digits(this.end + 1, end, 3);
+      if (value < 0 || value > 255 || (part < 3 && this.#byte(end) !== DOT)) return -1;
+      address = address * 256 + value;
+    }
+    let length = 32;
+    if (this.#byte(end) === SLASH) {
+      length = this.#digits(this.end + 1, end, 2);
+      if (length < 0 || length > 32) return -1;
+    }
+    return this.#byte(end) === NEWLINE ? key4(clear(address, length), length) : -1;
+  }
+
+  /** The byte after what was parsed; the end of the text is the end of a line. */
+  #byte(end: number): number {
+    return this.end < end ? (this.#content[this.end] ?? 0) : NEWLINE;
+  }
+
+  /** A decimal number without zeros before it; -1: there is none. */
+  #digits(start: number, end: number, most: number): number {
+    const content = this.#content;
     let value = 0;
-    for (; at < end; at++) {
-      const digit = (content[at] ?? 0) - 48;
+    let at = start;
+    for (; at < end && at - start <= most; at++) {
+      const digit = (content[at] ?? 0) - ZERO;
       if (digit < 0 || digit > 9) break;
       value = value * 10 + digit;
     }
-    const digits = at - first;
-    if (digits === 0 || digits > 3 || value > 255 || (digits > 1 && content[first] === 48)) return undefined;
-    address = address * 256 + value;
-    if (part < 3 && content[at++] !== 46) return undefined;
+    this.end = at;
+    const digits = at - start;
+    return digits === 0 || digits > most || (digits > 1 && content[start] === ZERO) ? -1 : value;
   }
-  if (at === end) return key4(address, 32);
-  if (content[at++] !== 47 || at === end || end - at > 2) return undefined;
-  let length = 0;
-  const first = at;
-  for (; at < end; at++) {
-    const digit = (content[at] ?? 0) - 48;
-    if (digit < 0 || digit > 9) return undefined;
-    length = length * 10 + digit;
-  }
-  if (length > 32 || (at - first > 1 && content[first] === 48)) return undefined;
-  return key4(address - (address % 2 ** (32 - length)), length);
 }
 
 function parseLine(text: string, path: string, content: Buffer, at: number): PrefixKey | undefined {

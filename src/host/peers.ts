@@ -6,7 +6,7 @@ import { peerKey } from '../../policy/host/rules.js';
 import type { HostPeer, HostPolicyResource } from '../../policy/model/host-policy.js';
 import type { Labels } from '../../policy/model/resources.js';
 import { selects } from '../../policy/select.js';
-import { ListFile } from './list-file.js';
+import { type ListChange, ListFile } from './list-file.js';
 
 /** An endpoint that `pods` can select. */
 export interface HostEndpoint {
@@ -33,6 +33,8 @@ export class HostPeers {
   readonly #folder: string;
   readonly #peers = new Map<string, HostPeer>();
   readonly #lists = new Map<string, ListFile>();
+  /** Lists that were read before they were asked for. */
+  readonly #ahead = new Map<string, { readonly list: ListFile; readonly change: ListChange }>();
   /** Addresses of peers that select containers. */
   readonly #contents = new Map<string, ReadonlySet<PrefixKey>>();
   readonly #domains = new Map<string, Set<string>>();
@@ -56,6 +58,21 @@ export class HostPeers {
     return [...this.#peers.values()].some((peer) => peer.type === 'pods');
   }
 
+  /** Reads the lists that come with these policies, which `add` would read. It tells what is wrong with them. */
+  readAhead(policies: readonly HostPolicyResource[]): void {
+    this.#ahead.clear();
+    for (const { peer } of peersOf(policies)) {
+      const key = peerKey(peer);
+      if (peer.type !== 'list' || this.#peers.has(key) || this.#ahead.has(key)) continue;
+      const list = new ListFile(peer.path, this.#folder);
+      try {
+        this.#ahead.set(key, { list, change: list.reload() });
+      } catch (error) {
+        if (!(error instanceof SluiceError)) throw error;
+      }
+    }
+  }
+
   /**
    * Peers that come with these policies. Throws SluiceError (70xx) at the rule that names a list which cannot be read;
    * then nothing has changed. `lenient` (at the start): the last good version will do, or an empty list, and it is a
@@ -74,9 +91,10 @@ export class HostPeers {
       if (this.#peers.has(key) || peers.has(key)) continue;
       peers.set(key, peer);
       if (peer.type === 'list') {
-        const list = new ListFile(peer.path, this.#folder);
+        const ahead = this.#ahead.get(key);
+        const list = ahead?.list ?? new ListFile(peer.path, this.#folder);
         try {
-          contents.push({ key, ...this.#load(list, lenient) });
+          contents.push({ key, ...(ahead?.change ?? this.#load(list, lenient)) });
         } catch (error) {
           if (!(error instanceof SluiceError)) throw error;
           throw error.at({ file: policy.origin.file, line });
@@ -86,6 +104,7 @@ export class HostPeers {
         contents.push({ key, added: [...this.#addressesOf(peer, endpoints)], removed: [] });
       }
     }
+    this.#ahead.clear();
     for (const [key, peer] of peers) this.#peers.set(key, peer);
     for (const [key, list] of lists) this.#lists.set(key, list);
     for (const { key, added } of contents)
