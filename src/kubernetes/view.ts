@@ -11,6 +11,11 @@ import type { ReflectorSink } from './reflector.js';
 
 /** Objects of one batch at most: what else has to be done between two of them waits no longer than for one. */
 const MAX_BATCH = 1000;
+/**
+ * Between the beginnings of two batches at least. A change costs the engine the same for one object as for several, so
+ * in a busy cluster they wait for each other; what comes alone does not wait.
+ */
+const CALM_MS = 30;
 /** When objects that did not fit are tried again. */
 const RETRY_MS = 60_000;
 
@@ -53,6 +58,9 @@ export class ClusterView {
   #retry: NodeJS.Timeout | undefined;
   /** When the oldest object that waits came in. */
   #since = 0;
+  /** When the last batch began. */
+  #began = Number.NEGATIVE_INFINITY;
+  #wait: NodeJS.Timeout | undefined;
   #idle: (() => void)[] = [];
 
   constructor(parts: ViewParts) {
@@ -97,6 +105,7 @@ export class ClusterView {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#retry);
+    clearTimeout(this.#wait);
   }
 
   /** For an object of our own making, such as the network of this node's pods; undefined removes it. */
@@ -220,14 +229,18 @@ export class ClusterView {
   #kick(): void {
     if (this.#feed === undefined || this.#running || this.#closed || this.#pending.size === 0) return;
     this.#running = true;
-    // What is in the same piece of the stream goes together.
-    setImmediate(() => void this.#flush());
+    const wait = this.#began + CALM_MS - performance.now();
+    // What is in the same piece of the stream goes together in any case.
+    if (wait <= 0) setImmediate(() => void this.#flush());
+    else this.#wait = setTimeout(() => void this.#flush(), wait);
   }
 
   async #flush(): Promise<void> {
     try {
-      while (this.#pending.size > 0 && !this.#closed && this.#feed !== undefined) {
+      do {
+        if (this.#closed || this.#feed === undefined) return;
         const began = this.#since;
+        this.#began = performance.now();
         const batch = this.#take();
         const set = [...batch.values()].filter((value) => value !== undefined);
         const remove = [...batch].flatMap(([key, value]) => (value === undefined ? [key] : []));
@@ -237,7 +250,7 @@ export class ClusterView {
         }
         for (const [key, error] of refused) this.#refuse(key, error);
         this.#parts.onBatch?.({ objects: batch.size, seconds: (performance.now() - began) / 1000 });
-      }
+      } while (this.#pending.size >= MAX_BATCH);
     } catch (err) {
       if (!this.#closed)
         this.#parts.log.error({ err }, 'objects of the cluster could not be brought into force');
