@@ -1,7 +1,8 @@
 /**
  * The CNI plugin beside those of the CNI project, as a container runtime sees them: each request is one process that
  * is started, takes its input, and ends. Sluice publishes a host port, masquerades and has policies in force; the chain
- * bridge + portmap + firewall publishes a host port and masquerades; ptp does neither.
+ * bridge + portmap + firewall publishes a host port and masquerades; ptp does neither. What a runtime pays for starting
+ * any plugin is measured with one that answers at once (VERSION), and is in all the other figures.
  *
  * Settings from the environment: BENCH_CNI_ROUNDS (200 requests in a row), BENCH_CNI_PARALLEL (100 at once).
  */
@@ -96,6 +97,20 @@ async function inARow(run: Run, candidate: Candidate, names: readonly string[], 
   }
   for (const [i, netns] of names.entries())
     times.del.push((await chain(run, candidate, 'DEL', netns, 20_000 + i, results[i])).milliseconds);
+}
+
+const INPUT = JSON.stringify({ cniVersion: '0.4.0' });
+
+/** Starting a plugin for something that it answers at once. */
+async function versionOf(run: Run, { path, plugins }: Candidate): Promise<number> {
+  const environment = { PATH: process.env.PATH ?? '', CNI_COMMAND: 'VERSION' };
+  const { status, output, milliseconds } = await run(
+    join(path, String(plugins[0]?.type)),
+    environment,
+    INPUT,
+  );
+  if (status !== 0) throw new Error(`VERSION: ${output}`);
+  return milliseconds;
 }
 
 /** All at once; milliseconds until the last one is done. */
@@ -250,6 +265,8 @@ async function main(scratch: Scratch): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 3000)); // the agent loads the programs of dry runs when it idles
   await inARow(measured, candidates[0] as Candidate, names.slice(0, 2), { add: [], del: [] });
   const loaded = programs();
+  const simple = candidates.filter(({ name }) => name !== 'bridge');
+  const starts = new Map(simple.map(({ name }) => [name, [] as number[]]));
   const times = new Map(candidates.map(({ name }) => [name, { add: [], del: [] }]));
   for (let done = 0; done < ROUNDS; done += SLICE) {
     for (const candidate of candidates) {
@@ -258,12 +275,12 @@ async function main(scratch: Scratch): Promise<void> {
       const count = candidate.name === 'bridge' ? SLICE / 2 : SLICE;
       await inARow(measured, candidate, names.slice(0, count), times.get(candidate.name) as Times);
     }
+    for (const candidate of simple)
+      for (let i = 0; i < SLICE; i++) starts.get(candidate.name)?.push(await versionOf(measured, candidate));
   }
   const fresh = [...programs()].filter((id) => !loaded.has(id)).length;
-  const atOnce = await interleave(
-    PARALLEL_ROUNDS,
-    candidates.filter(({ name }) => name !== 'bridge'),
-    (candidate) => together(runs, candidate, names.slice(0, PARALLEL)),
+  const atOnce = await interleave(PARALLEL_ROUNDS, simple, (candidate) =>
+    together(runs, candidate, names.slice(0, PARALLEL)),
   );
   const parallel = new Map(
     [...atOnce].map(([{ name }, rounds]) => [
@@ -271,6 +288,11 @@ async function main(scratch: Scratch): Promise<void> {
       { add: median(rounds.map(({ add }) => add)), del: median(rounds.map(({ del }) => del)) },
     ]),
   );
+  const startsAtOnce = await interleave(PARALLEL_ROUNDS, simple, async (candidate) => {
+    const started = performance.now();
+    await Promise.all(runs.map((run) => versionOf(run, candidate)));
+    return performance.now() - started;
+  });
   const left = (await agent.list('leases')) === '[]' ? 0 : 1;
   const of = (name: string): Times => times.get(name) ?? { add: [], del: [] };
   const sluice = of('sluice');
@@ -297,6 +319,17 @@ async function main(scratch: Scratch): Promise<void> {
       parallel.get('sluice')?.del ?? Number.NaN,
       { ptp: parallel.get('ptp')?.del ?? Number.NaN },
       0.25,
+    ),
+    row('starting a plugin, median', 'ms', median(starts.get('sluice') ?? []), {
+      ptp: median(starts.get('ptp') ?? []),
+    }),
+    row(
+      `starting ${PARALLEL} plugins at once`,
+      'ms',
+      median(startsAtOnce.get(simple[0] as Candidate) ?? []),
+      {
+        ptp: median(startsAtOnce.get(simple[1] as Candidate) ?? []),
+      },
     ),
     {
       name: 'programs loaded for them',

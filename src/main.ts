@@ -15,6 +15,7 @@ import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
 import type { DnsService } from './dns/service.js';
+import { compileEagerly } from './eager-code.js';
 import type { Engine, RuntimeEngine } from './engine.js';
 import type { Member } from './etcd/member.js';
 import { ApiServer } from './http/server.js';
@@ -135,6 +136,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     }
     if (stop.requested) return removed;
 
+    compileEagerly();
     if (config.cniSocket !== '') {
       const { defaultRoutes, inspectDevice } = await import('./dataplane/inspect.js');
       const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));

@@ -1,7 +1,7 @@
-import { randomInt } from 'node:crypto';
 import type { Netns } from '../netns.js';
 import { IFLA, NLM_F, RTM } from './constants.js';
 import { isAbsent, NetlinkError } from './errors.js';
+import { unusedGroup } from './groups.js';
 import {
   checkLinkName,
   decodeLink,
@@ -227,7 +227,7 @@ export class LinkRequests extends Requests {
     // the devices of a group that has no other member.
     const { alias } = link;
     const quiet = link.noIpv6LinkLocal === true;
-    const group = alias === undefined || elsewhere !== undefined ? undefined : randomInt(0x10000, 0x7fffffff);
+    const group = alias === undefined || elsewhere !== undefined ? undefined : unusedGroup();
     const create = (message: MessageBuilder): void => {
       encodeLinkHeader(message, { index: link.ifindex, up: quiet ? undefined : link.up });
       const { name, mac, mtu, queues } = link;
@@ -334,7 +334,7 @@ export class LinkRequests extends Requests {
     const groups = new Set(links.map((link) => link.group));
     for (let at = 0; at < present.length; at += DELETE_CHUNK) {
       let group: number;
-      do group = randomInt(0x10000, 0x7fffffff);
+      do group = unusedGroup();
       while (groups.has(group));
       this.#deleteTogether(present.slice(at, at + DELETE_CHUNK), group);
     }

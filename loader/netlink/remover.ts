@@ -1,6 +1,6 @@
-import { randomInt } from 'node:crypto';
 import { IFLA, NLM_F, NLMSG, RTM } from './constants.js';
 import { decodeAcknowledgement, NetlinkError, requestError } from './errors.js';
+import { unusedGroup } from './groups.js';
 import { encodeLinkHeader } from './link.js';
 import { forEachMessage, MessageBuilder } from './message.js';
 import { NetlinkSocket } from './socket.js';
@@ -119,7 +119,7 @@ export class LinkRemover {
     if (indexes.length === 1) request(RTM.DELLINK, 0, only ?? 0);
     else {
       // A group of their own is the one way to remove several at once.
-      const group = randomInt(0x10000, 0x7fffffff);
+      const group = unusedGroup();
       indexes.forEach((ifindex, i) => {
         request(RTM.SETLINK, i, ifindex, group);
       });
