@@ -53,6 +53,8 @@ export class RuntimeObjects implements Runtime {
   readonly #store: RuntimeStore;
   #queue: Waiting[] = [];
   #running = false;
+  /** Removals that were carried out and whose devices are still there. */
+  #going = 0;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -170,7 +172,7 @@ export class RuntimeObjects implements Runtime {
   }
 
   #kick(): void {
-    if (this.#running || this.#queue.length === 0) return;
+    if (this.#running || this.#queue.length === 0 || this.#gathers()) return;
     this.#running = true;
     void this.#parts
       .exclusive(() => this.#carryOut(this.#take()))
@@ -178,6 +180,15 @@ export class RuntimeObjects implements Runtime {
         this.#running = false;
         this.#kick();
       });
+  }
+
+  /**
+   * While the kernel removes devices it would not begin with others: removals that come meanwhile go together, which
+   * costs much less than one by one. Nothing else waits for that.
+   */
+  #gathers(): boolean {
+    const { length } = this.#queue;
+    return this.#going > 0 && length < MAX_REMOVALS && this.#queue.every(({ removal }) => removal);
   }
 
   /** The next changes that go together: of the kind of the first, and none before another one of the same object. */
@@ -205,6 +216,7 @@ export class RuntimeObjects implements Runtime {
       const now = performance.now();
       for (const { resolve, reject } of batch)
         removed.then(resolve, (error: unknown) => reject(internalError(error)));
+      if (batch[0]?.removal === true) this.#awaitEnd(removed);
       // After the answers.
       setImmediate(() => {
         for (const { received } of batch) this.#parts.onApplied((now - received) / 1000);
@@ -220,6 +232,15 @@ export class RuntimeObjects implements Runtime {
       // One of them cannot be: each for itself.
       for (const waiting of batch) await this.#carryOut([waiting]);
     }
+  }
+
+  #awaitEnd(removed: Promise<void>): void {
+    const end = (): void => {
+      this.#going--;
+      this.#kick();
+    };
+    this.#going++;
+    removed.then(end, end);
   }
 
   async #attempt(batch: readonly Waiting[]): Promise<{ readonly removed: Promise<void> }> {
