@@ -273,6 +273,11 @@ export class DatapathBed {
     const flows = this.map('flows');
     const open = (state: number): boolean => state !== FlowState.New && state !== FlowState.Synack;
     flows.deleteBatch([...flows.entries()].filter(([, flow]) => !open(flow.state)).map(([key]) => key));
+    for (const name of ['young', 'young_sets'] as const) {
+      const map = this.map(name);
+      map.mmap().fill(0);
+      map.close();
+    }
     const nodes = this.map('node_map');
     const node = nodes.get(0);
     if (node !== undefined) nodes.set(0, { ...node, halfOpen: 0 });

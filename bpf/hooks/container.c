@@ -92,10 +92,18 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 			p.kind = PACKET_GROUP; /* broadcast of a subnet */
 			return container_extra(skb, &p);
 		}
-		if (unlikely(is_syn(&p))) {
-			e = open_again(&p, node, data + ETH_ALEN);
-			if (e)
-				return forward_from_container(skb, &p, e);
+		if (likely(p.key.proto == IPPROTO_TCP) && !cfg_dry_run) {
+			__u64 smac = mac_bits(data + ETH_ALEN);
+			int ret = young_packet(skb, &p);
+
+			if (ret == HOT_MISS && is_syn(&p))
+				ret = open_again(skb, &p, smac);
+			if (ret != HOT_MISS)
+				return ret;
+			data = (void *)(long)skb->data;
+			end = (void *)(long)skb->data_end;
+			if (unlikely(data + L3_OFF > end))
+				return drop(&p, NULL, DROP_INVALID, DIR_EGRESS);
 		}
 		e = bpf_map_lookup_elem(&flows, &p.key);
 		if (likely(e)) {

@@ -5,6 +5,7 @@
 #include "packet.h"
 #include "flow_log.h"
 #include "service.h"
+#include "young.h"
 
 struct gc_state {
 	__u32 skip;
@@ -76,6 +77,8 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 	if (!(e->flags & FLOW_REPLY) && is_half_open(e, NULL))
 		s->half++;
 	limit = shortest(e) * cfg_hz;
+	if (e->proto == IPPROTO_TCP)
+		mark_flow(k);
 	if (age < limit - limit / 100 * s->pressure)
 		return 0;
 	ok.saddr = e->daddr;
@@ -121,9 +124,26 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 	return 0;
 }
 
+/* What has been quiet for a second is not worth its place: it goes to the flow table, and expires there. */
+static long young_visit(void *map, __u32 *slot, struct young_flow *y, struct gc_state *s)
+{
+	__u32 number = *slot;
+	__s32 age = (__s32)(s->now - y->f.last), other = (__s32)(s->now - y->r.last);
+
+	(void)map;
+	if (other < age)
+		age = other;
+	if (!(y->owner & YOUNG_LIVE) || age < (__s32)cfg_hz || !young_move(number, LOG_OF_EXPIRY))
+		return 0;
+	if (y->f.state < FLOW_OPEN && age >= (__s32)(cfg_ttl_half * cfg_hz))
+		young_drop(number, LOG_OF_EXPIRY);
+	return 0;
+}
+
 SEC("syscall")
 int sluice_gc(struct gc_args *args)
 {
+	struct flow_marks *marks;
 	struct gc_state s = {};
 	struct node *node;
 	__u32 zero = 0;
@@ -132,12 +152,16 @@ int sluice_gc(struct gc_args *args)
 	s.left = args->count;
 	s.now = args->now ? args->now : (__u32)bpf_jiffies64();
 	s.pressure = args->pressure > 95 ? 95 : args->pressure;
+	bpf_for_each_map_elem(&young, young_visit, &s, 0);
 	bpf_for_each_map_elem(&flows, gc_visit, &s, 0);
 	args->now = s.now;
 	args->scanned = s.scanned;
 	args->expired = s.expired;
 	args->open = s.open;
 	args->half = s.half;
+	marks = flow_marks();
+	if (marks && s.left)
+		marks->pass++; /* the end was reached */
 	node = bpf_map_lookup_elem(&node_map, &zero);
 	if (node) {
 		node->gc_scanned += s.scanned;

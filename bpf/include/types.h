@@ -66,7 +66,10 @@ enum flow_state {
 	FLOW_CLOSED = 4, /* FIN seen in this direction, and acknowledged */
 };
 
-/* The verdict for one direction of a flow, with all that is needed to act on a packet. */
+/*
+ * The verdict for one direction of a flow, with all that is needed to act on a packet. What every packet of a flow that
+ * is not translated needs is in the first 64 bytes.
+ */
 struct flow {
 	__u32 epoch; /* node.epoch this was decided in */
 	__u32 last; /* low 32 bits of jiffies64 at the last packet */
@@ -79,6 +82,11 @@ struct flow {
 	__u8 smac[6];
 	__u8 from_mac[6]; /* Ethernet source that a packet of this direction must have; 0: any */
 	__u16 mtu; /* largest IP packet on the way out, 0: not checked */
+	__u32 fin_end; /* FLOW_CLOSING: sequence number after the FIN, host order */
+	__u64 packets;
+	__u64 bytes; /* IP bytes */
+	__u32 peer_ifindex; /* ifindex in the key of the other direction */
+	__be32 outer; /* from the overlay: IPv4 address of the sending node; 0: it has to be looked up */
 	struct ip_addr saddr; /* the tuple after translation (equal to the key's when no NAT) */
 	struct ip_addr daddr;
 	__be16 sport;
@@ -86,17 +94,12 @@ struct flow {
 	__u32 csum_addr; /* ones' complement difference of the addresses, for bpf_l4_csum_replace */
 	__u32 csum_port; /* the same for the ports */
 	struct ip_addr nexthop; /* ACTION_NEIGH: next hop, of the packet's family; ACTION_TUNNEL: the node */
-	__u32 peer_ifindex; /* ifindex in the key of the other direction */
 	__u32 rule_egress; /* rule that allowed it on the sender's side, 0: not isolated */
 	__u32 rule_ingress; /* the same on the receiver's side */
 	__u32 src_identity; /* of the opener of the flow */
 	__u32 dst_identity;
 	__u8 reason; /* ACTION_DROP: enum drop_reason; with another action: what audit let pass */
 	__u8 pad[3];
-	__u32 fin_end; /* FLOW_CLOSING: sequence number after the FIN, host order */
-	__be32 outer; /* from the overlay: IPv4 address of the sending node; 0: it has to be looked up */
-	__u64 packets;
-	__u64 bytes; /* IP bytes */
 	__u64 created; /* jiffies64 */
 };
 
@@ -108,6 +111,51 @@ struct flow {
 struct half_flow {
 	struct flow r; /* entry for the answers */
 	struct flow f; /* entry for the opener's packets */
+};
+
+enum young_owner {
+	YOUNG_FREE = 0,
+	YOUNG_LIVE = 1,
+	YOUNG_BUSY = 2, /* being written or removed: nobody else's business */
+	YOUNG_MOVING = 3, /* still in use, while its entries are put into the flow table */
+};
+
+/*
+ * A TCP connection between two containers, in its first packets, both directions in one place of an array: most end
+ * before they would be worth two entries in the flow table. See lib/young.h.
+ */
+struct young_flow {
+	struct flow_key fwd; /* packets of the opener */
+	__u32 owner; /* enum young_owner */
+	__u32 pad[4];
+	struct flow f; /* entry for the opener's packets, on cache lines of its own as the next */
+	__u32 pad1[10];
+	struct flow r; /* entry for the answers */
+	struct flow_key rev;
+	__u32 pad2[15];
+};
+
+/*
+ * Which connections between the same two addresses have a place: for each its ports, 0: free. The next connection gets
+ * the memory of the one before, which is in the cache.
+ */
+#define YOUNG_WAYS 8
+struct young_set {
+	__u32 ports[YOUNG_WAYS]; /* the same for both directions */
+	__u32 pad[8];
+};
+#define YOUNG_SETS 32
+#define YOUNG_FLOWS (YOUNG_SETS * YOUNG_WAYS)
+
+/*
+ * Which TCP tuples may have entries in the flow table: a new connection whose mark is old needs no look at it. What is
+ * inserted is marked with the present pass of expiry, and each pass marks what it leaves.
+ */
+#define FLOW_MARKS 4096
+struct flow_marks {
+	__u32 pass; /* whole passes of expiry so far */
+	__u32 pad[15];
+	__u16 seen[FLOW_MARKS]; /* low bits of the last pass that found an entry, by hash of the tuple */
 };
 
 struct frag_key {

@@ -81,6 +81,12 @@ static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 	return *(const __u32 *)a == *(const __u32 *)b && *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
 }
 
+/* A MAC address in the low 48 bits, for functions that take no pointer into the packet. */
+static __always_inline __u64 mac_bits(const __u8 *mac)
+{
+	return *(const __u32 *)mac | (__u64)(*(const __u16 *)(mac + 4)) << 32;
+}
+
 static __always_inline bool mac_is_zero(const __u8 *a)
 {
 	return !(*(const __u32 *)a | *(const __u16 *)(a + 4));

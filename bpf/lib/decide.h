@@ -8,6 +8,7 @@
 #include "address.h"
 #include "decision_log.h"
 #include "flow.h"
+#include "flow_marks.h"
 #include "internal.h"
 #include "policy.h"
 #include "repeat.h"
@@ -393,7 +394,10 @@ __noinline int decide(struct __sk_buff *skb)
 	} else if (addr_is_zero(&w->snat) && ((w->published && (sep || dep || (w->f.flags & FLOW_SERVICE))) ||
 					      unlikely(w->redirected))) {
 		/* The same answers may already belong to a flow that came by another address, to a service or not. */
-		struct flow *taken = bpf_map_lookup_elem(&flows, &w->rev);
+		struct flow *taken;
+
+		young_settle(1);
+		taken = bpf_map_lookup_elem(&flows, &w->rev);
 
 		if (taken && !same_opener(taken, w))
 			w->snat = w->fwd.saddr;
@@ -450,6 +454,10 @@ static __always_inline int insert_pair(struct work *w)
 	if (!w->f.created) {
 		w->f.created = bpf_jiffies64();
 		w->r.created = w->f.created;
+	}
+	if (w->fwd.proto == IPPROTO_TCP) {
+		mark_flow(&w->fwd);
+		mark_flow(&w->rev);
 	}
 	err = bpf_map_update_elem(&flows, &w->rev, &w->r, BPF_ANY);
 	if (!err) {
@@ -724,6 +732,52 @@ __noinline int forward_from_container(struct __sk_buff *skb, struct packet *p, s
 	if (!p || !e)
 		return TC_ACT_SHOT;
 	return forward(skb, p, e, HOOK_CONTAINER);
+}
+
+/*
+ * p is the SYN of a connection that differs only in its source port from one just decided: both entries are made from
+ * that decision, and the packet goes on. HOT_MISS: it has to be looked at. smac: the packet's Ethernet source.
+ */
+__noinline int open_again(struct __sk_buff *skb, struct packet *p, __u64 smac)
+{
+	__u64 jiffies = bpf_jiffies64();
+	struct node *node = node_state();
+	struct work *w = work_area();
+	struct decision *d;
+
+	if (!p || !node || !w || cfg_dry_run || node->published || node->trace ||
+	    node->half_open >= (__s32)cfg_half_limit || services_active())
+		return HOT_MISS;
+	d = decision_about(&p->key, node->epoch);
+	if (!d || d->f.reason || smac != mac_bits(d->f.from_mac))
+		return HOT_MISS;
+	d->f.sport = p->key.sport;
+	d->f.last = (__u32)jiffies;
+	d->f.created = jiffies;
+	d->f.packets = 1;
+	d->f.bytes = p->len;
+	d->r.dport = p->key.sport;
+	d->r.last = (__u32)jiffies;
+	d->r.created = jiffies;
+	d->rev.dport = p->key.sport;
+	w->fwd = p->key; /* before 6.2 an argument's memory can't be a map's key */
+	if (young_may(d) && young_open(&w->fwd, d))
+		return forward_from_container(skb, p, &d->f);
+	/* Before the entries: a locked instruction behind them would wait until they are in the cache. */
+	count_half_open(1);
+	mark_flow(&w->fwd);
+	/* Not new, or no room: the slow path sees to it. */
+	if (bpf_map_update_elem(&flows, &w->fwd, &d->f, BPF_NOEXIST)) {
+		count_half_open(-1);
+		return HOT_MISS;
+	}
+	if (bpf_map_update_elem(&flows, &d->rev, &d->r, BPF_ANY)) {
+		bpf_map_delete_elem(&flows, &w->fwd);
+		count_half_open(-1);
+		return HOT_MISS;
+	}
+	log_again(d, node);
+	return forward_from_container(skb, p, &d->f);
 }
 
 /* p answers a half-open flow, whose entry for the answers is h: it is decided again, or goes on as h says. */

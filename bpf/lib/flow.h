@@ -88,6 +88,23 @@ static __always_inline void tcp_handshake(const struct packet *p, struct flow *e
 	}
 }
 
+/* What a packet with these numbers does to a flow that ends. */
+static __always_inline void tcp_closing(const struct packet *p, struct flow *e, struct flow *other, __u32 end,
+					__u32 ack)
+{
+	if ((p->tcp_flags & TCP_FIN) && e->state != FLOW_CLOSED) {
+		e->fin_end = end;
+		e->state = FLOW_CLOSING;
+	}
+	if (other && other->state == FLOW_CLOSING && (p->tcp_flags & TCP_ACK) && ack == other->fin_end)
+		other->state = FLOW_CLOSED;
+	if (p->tcp_flags & TCP_RST) {
+		e->state = FLOW_CLOSED;
+		if (other)
+			other->state = FLOW_CLOSED;
+	}
+}
+
 /*
  * Rare: FIN, RST or SYN, or a flow that is being opened or closed. Between two containers nothing is lost after this hook, so
  * their entries go with the last acknowledgement and the next connection finds them in the cache; others expire.
@@ -133,17 +150,7 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
 			count_half_open(-1);
 	}
-	if ((p->tcp_flags & TCP_FIN) && e->state != FLOW_CLOSED) {
-		e->fin_end = end;
-		e->state = FLOW_CLOSING;
-	}
-	if (other && other->state == FLOW_CLOSING && (p->tcp_flags & TCP_ACK) && ack == other->fin_end)
-		other->state = FLOW_CLOSED;
-	if (p->tcp_flags & TCP_RST) {
-		e->state = FLOW_CLOSED;
-		if (other)
-			other->state = FLOW_CLOSED;
-	}
+	tcp_closing(p, e, other, end, ack);
 	if (!other || e->state != FLOW_CLOSED || other->state != FLOW_CLOSED || e->action != ACTION_PEER ||
 	    other->action != ACTION_PEER)
 		return TCP_GOES_ON;

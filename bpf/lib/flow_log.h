@@ -5,7 +5,8 @@
  * one that nobody writes. What finds no room is counted in flow_log_lost, so the sums are exact.
  *
  *   what                      when                                    counts
- *   a decision that allows    a flow is decided                       flows
+ *   a decision that allows    a flow is decided; a young one ends,    flows
+ *                             or is moved to the flow table
  *   its packets               the flow ends                           packets and bytes, both directions
  *   a drop                    each packet                             packets, bytes
  */
@@ -106,12 +107,10 @@ static __always_inline void log_packet(struct log_scratch *s, const struct packe
 	s->value.dst_identity = dst_identity;
 }
 
-/* The flow whose opener has entry f ends; r: the entry of the answers, if there is one. */
-static __always_inline void log_end(struct log_scratch *s, const struct ip_addr *opener, __u32 ifindex,
-				    const struct flow *f, const struct flow *r)
+/* The key of the flow whose opener has entry f. */
+static __always_inline void log_flow(struct log_scratch *s, const struct ip_addr *opener, __u32 ifindex,
+				     const struct flow *f)
 {
-	if (f->action == ACTION_DROP)
-		return;
 	log_begin(s);
 	s->key.saddr = *opener;
 	s->key.daddr = f->daddr;
@@ -127,11 +126,26 @@ static __always_inline void log_end(struct log_scratch *s, const struct ip_addr 
 	s->key.direction = f->reason != DROP_POLICY_EGRESS;
 	s->value.dst_identity = f->dst_identity;
 	s->value.sample = *opener;
+}
+
+/* What went through a flow; r: the entry of the answers, if there is one. */
+static __always_inline void log_counts(struct log_scratch *s, const struct flow *f, const struct flow *r)
+{
 	s->value.packets = f->packets;
 	s->value.bytes = f->bytes;
 	if (r) {
 		s->value.reply_packets = r->packets;
 		s->value.reply_bytes = r->bytes;
 	}
+}
+
+/* The flow whose opener has entry f ends; r: the entry of the answers, if there is one. */
+static __always_inline void log_end(struct log_scratch *s, const struct ip_addr *opener, __u32 ifindex,
+				    const struct flow *f, const struct flow *r)
+{
+	if (f->action == ACTION_DROP)
+		return;
+	log_flow(s, opener, ifindex, f);
+	log_counts(s, f, r);
 	log_add(s);
 }

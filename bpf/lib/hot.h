@@ -19,14 +19,43 @@ static __always_inline __u32 hot_ports(const __be16 *sport)
 	return *(const __u32 *)sport;
 }
 
-static __always_inline struct hot_flow *hot_slot(__be32 saddr, __be32 daddr, __u32 ports)
+/* Which places are taken, a bit each: a packet of another flow need not wait for a place that is not in the cache. */
+struct hot_places {
+	__u64 taken[2];
+};
+_Static_assert(HOT_FLOWS == 128, "a bit for each place");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct hot_places)); /* private: its type is not exported */
+	__uint(max_entries, 1);
+} hot_places_map SEC(".maps");
+
+static __always_inline struct hot_places *hot_places(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&hot_places_map, &zero);
+}
+
+static __always_inline __u32 hot_index(__be32 saddr, __be32 daddr, __u32 ports)
 {
 	__u32 h = (saddr ^ (daddr << 5 | daddr >> 27)) + ports;
-	__u32 slot;
 
 	h *= 0x9e3779b1;
-	slot = (h >> 16) & (HOT_FLOWS - 1);
-	return bpf_map_lookup_elem(&hot_flows, &slot);
+	return (h >> 16) & (HOT_FLOWS - 1);
+}
+
+/* The word with the bit of slot; in this way the verifier sees that it is one of the two. */
+static __always_inline __u64 *hot_word(struct hot_places *places, __u32 slot)
+{
+	return slot & 64 ? &places->taken[1] : &places->taken[0];
+}
+
+static __always_inline __u32 hot_index_of(const struct flow_key *k)
+{
+	return hot_index(k->saddr.w[3], k->daddr.w[3], hot_ports(&k->sport));
 }
 
 static __always_inline bool hot_is(const struct hot_flow *h, const struct flow_key *k)
@@ -74,16 +103,20 @@ static __always_inline bool hot_may(const struct packet *p, const struct flow *e
 /* e, the entry of p, forwards to a local container or by an uplink: it takes its place among the hot flows if that is free. */
 __noinline int hot_remember(struct packet *p, struct flow *e)
 {
+	struct hot_places *places = hot_places();
 	struct hot_flow *h;
 	__u32 jiffies = now();
+	__u32 slot;
 
-	if (!p || !e)
+	if (!p || !e || !places)
 		return 0;
 	if (!hot_may(p, e))
 		return 0;
-	h = hot_slot(p->key.saddr.w[3], p->key.daddr.w[3], hot_ports(&p->key.sport));
+	slot = hot_index_of(&p->key);
+	h = bpf_map_lookup_elem(&hot_flows, &slot);
 	if (!h)
 		return 0;
+	*hot_word(places, slot) |= 1ULL << slot % 64;
 	if (!hot_is(h, &p->key)) {
 		if (h->ifindex && jiffies - h->synced < cfg_hz)
 			return 0;
@@ -122,13 +155,19 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 /* The flow with the packets k and the entry e ends. */
 static __always_inline void hot_forget(const struct flow_key *k, struct flow *e)
 {
+	struct hot_places *places = hot_places();
 	struct hot_flow *h;
+	__u32 slot;
 
-	if (!addr_is_v4(&k->saddr))
+	if (!addr_is_v4(&k->saddr) || !places)
 		return;
-	h = hot_slot(k->saddr.w[3], k->daddr.w[3], hot_ports(&k->sport));
+	slot = hot_index_of(k);
+	if (!(*hot_word(places, slot) >> slot % 64 & 1))
+		return;
+	h = bpf_map_lookup_elem(&hot_flows, &slot);
 	if (!h || !hot_is(h, k))
 		return;
+	*hot_word(places, slot) &= ~(1ULL << slot % 64);
 	e->packets += h->packets;
 	e->bytes += h->bytes;
 	h->packets = 0;
@@ -206,10 +245,11 @@ static __always_inline int hot_forward(struct __sk_buff *skb, const struct node 
 	void *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + L3_OFF;
 	__u8 *l4 = (void *)(ip + 1);
+	struct hot_places *places = hot_places();
 	struct hot_flow *h;
-	__u32 ports, len;
+	__u32 ports, len, slot;
 
-	if (l4 + 14 > (__u8 *)end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
+	if (!places || l4 + 14 > (__u8 *)end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
 		return HOT_MISS;
 	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)))
 		return HOT_MISS;
@@ -217,7 +257,10 @@ static __always_inline int hot_forward(struct __sk_buff *skb, const struct node 
 					: ip->protocol != IPPROTO_UDP)
 		return HOT_MISS;
 	ports = hot_ports((__be16 *)l4);
-	h = hot_slot(ip->saddr, ip->daddr, ports);
+	slot = hot_index(ip->saddr, ip->daddr, ports);
+	if (!(*hot_word(places, slot) >> slot % 64 & 1))
+		return HOT_MISS;
+	h = bpf_map_lookup_elem(&hot_flows, &slot);
 	if (!h || h->saddr != ip->saddr || h->daddr != ip->daddr || hot_ports(&h->sport) != ports ||
 	    h->proto != ip->protocol || h->ifindex != skb->ifindex || h->epoch != node->epoch ||
 	    now() - h->synced >= cfg_hz)

@@ -4,7 +4,7 @@
  * answer of the flow, the embedded packet in the other sense.
  */
 #pragma once
-#include "flow.h"
+#include "young.h"
 
 /* The flow entry that an answer to the embedded packet would use; NULL: unknown flow. */
 static __always_inline struct flow *related_flow(struct packet *p)
@@ -15,6 +15,7 @@ static __always_inline struct flow *related_flow(struct packet *p)
 	if (!w)
 		return NULL;
 	w->fwd = p->key; /* before 6.2 an argument's memory can't be a map's key */
+	young_settle(0);
 	e = bpf_map_lookup_elem(&flows, &w->fwd);
 	if (!e && p->key.proto == IPPROTO_TCP)
 		e = half_answer(p, 0);

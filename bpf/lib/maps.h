@@ -16,6 +16,10 @@
 MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 131072, 0);
 /* TCP flows that are not established. */
 MAP(half, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct half_flow, 16384, 0);
+MAP(flow_marks_map, BPF_MAP_TYPE_ARRAY, __u32, struct flow_marks, 1, BPF_F_MMAPABLE);
+/* New connections between containers; page-aligned, so that what belongs together is on one cache line. */
+MAP(young_sets, BPF_MAP_TYPE_ARRAY, __u32, struct young_set, YOUNG_SETS, BPF_F_MMAPABLE);
+MAP(young, BPF_MAP_TYPE_ARRAY, __u32, struct young_flow, YOUNG_FLOWS, BPF_F_MMAPABLE);
 /* Ports of fragmented packets. */
 MAP(frags, BPF_MAP_TYPE_LRU_HASH, struct frag_key, struct frag, 8192, 0);
 
@@ -73,6 +77,7 @@ enum endpoint_flag btf_export_endpoint_flag __attribute__((unused));
 enum addr_flag btf_export_addr_flag __attribute__((unused));
 enum reserved_identity btf_export_reserved_identity __attribute__((unused));
 enum verdict btf_export_verdict __attribute__((unused));
+enum young_owner btf_export_young_owner __attribute__((unused));
 enum service_flag btf_export_service_flag __attribute__((unused));
 enum member_flag btf_export_member_flag __attribute__((unused));
 enum socket_direction btf_export_socket_direction __attribute__((unused));

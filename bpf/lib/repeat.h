@@ -7,6 +7,7 @@
 #pragma once
 #include "decision_log.h"
 #include "flow.h"
+#include "young.h"
 
 static __always_inline struct decision *decision_slot(const struct flow_key *k)
 {
@@ -104,6 +105,7 @@ __noinline int decided_for_backend(void)
 	w->rev = d->rev;
 	w->rev.dport = w->fwd.sport;
 	/* The same answers may already belong to a flow that came by another address. */
+	young_settle(1);
 	taken = bpf_map_lookup_elem(&flows, &w->rev);
 	if (taken && !same_opener(taken, w))
 		return 0;
@@ -195,49 +197,15 @@ __noinline int log_first(const struct flow_log_key *k, __u32 dst_identity)
 	return 0;
 }
 
-/*
- * p is the SYN of a connection that differs only in its source port from one just decided: both entries are made from
- * that decision. Returns the opener's, for this packet; NULL: it has to be looked at. smac: the packet's Ethernet source.
- */
-static __always_inline struct flow *open_again(const struct packet *p, const struct node *node,
-					       const __u8 *smac)
+/* Another flow that has been decided as d says, for the log. */
+static __always_inline void log_again(struct decision *d, const struct node *node)
 {
-	__u64 jiffies = bpf_jiffies64();
 	struct flow_log *log;
-	struct decision *d;
 
-	if (cfg_dry_run || node->published || node->trace || node->half_open >= (__s32)cfg_half_limit ||
-	    services_active())
-		return NULL;
-	d = decision_about(&p->key, node->epoch);
-	if (!d || d->f.reason || !mac_equal(smac, d->f.from_mac))
-		return NULL;
-	d->f.sport = p->key.sport;
-	d->f.last = (__u32)jiffies;
-	d->f.created = jiffies;
-	d->f.packets = 1;
-	d->f.bytes = p->len;
-	d->r.dport = p->key.sport;
-	d->r.last = (__u32)jiffies;
-	d->r.created = jiffies;
-	d->rev.dport = p->key.sport;
-	/* Before the entries: a locked instruction behind them would wait until they are in the cache. */
-	count_half_open(1);
-	/* Not new, or no room: the slow path sees to it. */
-	if (bpf_map_update_elem(&flows, &p->key, &d->f, BPF_NOEXIST)) {
-		count_half_open(-1);
-		return NULL;
-	}
-	if (bpf_map_update_elem(&flows, &d->rev, &d->r, BPF_ANY)) {
-		bpf_map_delete_elem(&flows, &p->key);
-		count_half_open(-1);
-		return NULL;
-	}
 	d->log.slot = (__u8)(node->log_slot & 1);
 	log = bpf_map_lookup_elem(&flow_log_map, &d->log);
 	if (likely(log))
 		log->flows++;
 	else
 		log_first(&d->log, d->f.dst_identity);
-	return &d->f;
 }

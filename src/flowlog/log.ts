@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   Direction,
+  type Flow,
   FlowAction,
   FlowFlag,
+  type FlowKey,
   type FlowLogKey,
   type HostFlow,
   HostFlowFlag,
@@ -15,7 +17,7 @@ import { FIRST_HOST_RULE } from '../../policy/host/rules.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import type { EventContext } from '../flows/events.js';
 import { ruleText } from '../flows/events.js';
-import { hotCounts, replyKey, withHot } from '../flows/listing.js';
+import { hotCounts, replyKey, withHot, youngFlows } from '../flows/listing.js';
 import { PROTOCOLS, protocolName } from '../flows/protocols.js';
 import { reasonName } from '../flows/reasons.js';
 import type { Logger } from '../log.js';
@@ -311,51 +313,63 @@ export class FlowLog {
     }
   }
 
-  /** Adds the packets of flows that are open, and flows that were opened before anything was logged. */
+  /**
+   * Adds the packets of flows that are open, flows that were opened before anything was logged, and young ones, which
+   * are logged when they end.
+   */
   #addLive(records: Map<string, FlowRecord>, now: number): void {
-    const { flows, hot_flows: hotFlows } = this.#parts.kernel.loaded.maps;
+    const { flows, hot_flows: hotFlows, young } = this.#parts.kernel.loaded.maps;
     const hot = hotCounts(hotFlows);
-    const jiffies = this.#parts.jiffies();
     let seen = 0;
     for (const [key, entry] of flows.entries()) {
       if (++seen > MAX_LIVE) break;
       if ((entry.flags & FlowFlag.Reply) !== 0 || entry.action === FlowAction.Drop) continue;
-      const flow = withHot(entry, hot, key);
-      const idle = Math.max(0, ((jiffies - flow.last) | 0) / this.#parts.hz) * 1000;
-      const audit = flow.reason === 0 ? 0 : 1;
-      const about = this.#about(
-        {
-          ...key,
-          daddr: flow.daddr,
-          dport: portOf(flow.proto, flow.dport),
-          srcIdentity: flow.srcIdentity,
-          ruleEgress: flow.ruleEgress,
-          ruleIngress: flow.ruleIngress,
-          reason: flow.reason,
-          direction: flow.reason === EGRESS_DENIED ? Direction.Egress : Direction.Ingress,
-          slot: 0,
-          audit,
-        },
-        key.saddr,
-        false,
-        flow.dstIdentity,
-        Math.round(now - idle),
-      );
-      const id = recordKey({ ...about, ...NOTHING });
-      const record = records.get(id) ?? { ...about, ...NOTHING, flows: 1 };
-      records.set(id, record);
-      record.last = Math.max(record.last, about.last);
-      const back = replyKey(flow);
-      const found = flows.get(back);
-      const reply = found && withHot(found, hot, back);
-      addCounts(record, {
-        flows: 0,
-        packets: Number(flow.packets),
-        bytes: Number(flow.bytes),
-        replyPackets: Number(reply?.packets ?? 0n),
-        replyBytes: Number(reply?.bytes ?? 0n),
-      });
+      const back = replyKey(entry);
+      const reply = flows.get(back);
+      this.#addOpen(records, now, key, withHot(entry, hot, key), reply && withHot(reply, hot, back), 0);
     }
+    for (const { fwd, f, r } of youngFlows(young)) this.#addOpen(records, now, fwd, f, r, 1);
+  }
+
+  /** `unlogged`: 1 if the log doesn't have the flow itself yet. */
+  #addOpen(
+    records: Map<string, FlowRecord>,
+    now: number,
+    key: FlowKey,
+    flow: Flow,
+    reply: Flow | undefined,
+    unlogged: 0 | 1,
+  ): void {
+    const idle = Math.max(0, ((this.#parts.jiffies() - flow.last) | 0) / this.#parts.hz) * 1000;
+    const about = this.#about(
+      {
+        ...key,
+        daddr: flow.daddr,
+        dport: portOf(flow.proto, flow.dport),
+        srcIdentity: flow.srcIdentity,
+        ruleEgress: flow.ruleEgress,
+        ruleIngress: flow.ruleIngress,
+        reason: flow.reason,
+        direction: flow.reason === EGRESS_DENIED ? Direction.Egress : Direction.Ingress,
+        slot: 0,
+        audit: flow.reason === 0 ? 0 : 1,
+      },
+      key.saddr,
+      false,
+      flow.dstIdentity,
+      Math.round(now - idle),
+    );
+    const id = recordKey({ ...about, ...NOTHING });
+    const record = records.get(id) ?? { ...about, ...NOTHING, flows: 1 - unlogged };
+    records.set(id, record);
+    record.last = Math.max(record.last, about.last);
+    addCounts(record, {
+      flows: unlogged,
+      packets: Number(flow.packets),
+      bytes: Number(flow.bytes),
+      replyPackets: Number(reply?.packets ?? 0n),
+      replyBytes: Number(reply?.bytes ?? 0n),
+    });
   }
 }
 

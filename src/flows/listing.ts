@@ -1,4 +1,11 @@
-import { type Flow, FlowFlag, type FlowKey, FlowState } from '../../loader/abi/gen/types.gen.js';
+import {
+  type Flow,
+  FlowFlag,
+  type FlowKey,
+  FlowState,
+  type YoungFlow,
+  YoungOwner,
+} from '../../loader/abi/gen/types.gen.js';
 import { formatAddress, isIpv4 } from '../../policy/address.js';
 import type { KernelMaps } from '../dataplane/kernel-maps.js';
 import type { Listing } from '../engine.js';
@@ -14,7 +21,7 @@ const COLUMNS = ['PROTO', 'SOURCE', 'DESTINATION', 'FROM', 'TO', 'STATE', 'PACKE
 
 /** The flows that are open, each once, with the counters of both directions. */
 export function listFlows(
-  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_flows'>,
+  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_flows' | 'young'>,
   context: EventContext,
 ): Listing {
   const rows: string[][] = [];
@@ -43,11 +50,21 @@ export function listFlows(
     const reply = maps.flows.get(back);
     add(key, withHot(flow, hot, key), reply && withHot(reply, hot, back), false);
   }
+  for (const { fwd, f, r } of youngFlows(maps.young)) {
+    if (rows.length >= MAX_FLOWS) break;
+    add(fwd, f, r, false);
+  }
   for (const [, { f, r }] of maps.half.entries()) {
     if (rows.length >= MAX_FLOWS) break;
     add(replyKey(r), f, r, true);
   }
   return { columns: COLUMNS, rows, objects };
+}
+
+/** Connections that have no entries in the flow table yet; see struct young_flow. */
+export function* youngFlows(map: KernelMaps['young']): Generator<YoungFlow> {
+  for (const [, young] of map.entries())
+    if (young.owner === YoungOwner.Live || young.owner === YoungOwner.Moving) yield young;
 }
 
 interface Counts {

@@ -53,6 +53,11 @@ import {
   traceCodec,
   uplinkCodec,
   Verdict,
+  type YoungFlow,
+  YoungOwner,
+  type YoungSet,
+  youngFlowCodec,
+  youngSetCodec,
 } from '../../loader/abi/gen/types.gen.js';
 import { warmThreadPool } from '../../loader/ffi/libc.js';
 import type { BpfMap } from '../../loader/map.js';
@@ -134,8 +139,10 @@ export class Bed {
   readonly #name = `slt-bpf-${process.pid}-${sequence++}`;
   readonly #ns: Netns;
   readonly #object: BpfObject;
-  readonly flows: BpfMap<FlowKey, Flow>;
+  readonly #flows: BpfMap<FlowKey, Flow>;
   readonly half: BpfMap<FlowKey, HalfFlow>;
+  readonly young: BpfMap<number, YoungFlow>;
+  readonly #youngSets: BpfMap<number, YoungSet>;
   readonly endpoints: BpfMap<number, Endpoint>;
   readonly addrs: BpfMap<Uint8Array, AddrInfo>;
   readonly cidrs: BpfMap<CidrKey, AddrInfo>;
@@ -192,7 +199,9 @@ export class Bed {
       throw error;
     }
     const o = this.#object;
-    this.flows = o.map('flows', flowKeyCodec, flowCodec);
+    this.#flows = o.map('flows', flowKeyCodec, flowCodec);
+    this.young = o.map('young', u32Codec, youngFlowCodec);
+    this.#youngSets = o.map('young_sets', u32Codec, youngSetCodec);
     this.half = o.map('half', flowKeyCodec, halfFlowCodec);
     this.endpoints = o.map('endpoints', u32Codec, endpointCodec);
     this.addrs = o.map('addrs', hostportKeyAddress, addrInfoCodec);
@@ -255,7 +264,9 @@ export class Bed {
     const clear = <K, V>(map: BpfMap<K, V>) => {
       for (const [key] of [...map.entries()]) map.delete(key);
     };
-    clear(this.flows);
+    this.young.mmap().fill(0);
+    this.#youngSets.mmap().fill(0);
+    clear(this.#flows);
     clear(this.half);
     clear(this.addrs);
     clear(this.cidrs);
@@ -286,6 +297,22 @@ export class Bed {
     this.#fill();
     this.dropsSince();
     this.#forwarded = this.counted('None');
+  }
+
+  /** The flow table, with the young flows moved into it as expiry does after a second. */
+  get flows(): BpfMap<FlowKey, Flow> {
+    this.gc({ count: 0, now: this.gc({ count: 0 }).now + 500 });
+    return this.#flows;
+  }
+
+  /** Entries of the flow table as it is, without the young flows, however old they are. */
+  entries(): number {
+    return this.gc({ now: 1 }).scanned;
+  }
+
+  /** Flows that are not in the flow table yet. */
+  youngFlows(): YoungFlow[] {
+    return [...this.young.entries()].map(([, flow]) => flow).filter(({ owner }) => owner !== YoungOwner.Free);
   }
 
   endpoint(guest: Guest, change: Partial<Endpoint> = {}): void {
@@ -466,6 +493,16 @@ export class Bed {
   logged(): number {
     const log = this.#object.map('flow_log_map', flowLogKeyCodec, flowLogCodec);
     return [...log.entriesPerCpu()].flatMap(([, all]) => all).reduce((sum, { flows }) => sum + flows, 0);
+  }
+
+  /** Packets of flows that ended and of drops, as the flow log has them. */
+  loggedPackets(): { readonly sent: number; readonly answered: number } {
+    const log = this.#object.map('flow_log_map', flowLogKeyCodec, flowLogCodec);
+    const all = [...log.entriesPerCpu()].flatMap(([, counts]) => counts);
+    return {
+      sent: all.reduce((sum, { packets }) => sum + Number(packets), 0),
+      answered: all.reduce((sum, { replyPackets }) => sum + Number(replyPackets), 0),
+    };
   }
 
   /** Reasons counted since the last call, by name. */

@@ -17,6 +17,8 @@ export interface PacketSpec {
   readonly sourcePort?: number;
   readonly destinationPort?: number;
   readonly flags?: number;
+  /** TCP: acknowledgement number; the sequence number is always 7. */
+  readonly ack?: number;
   readonly payload?: Buffer;
   readonly ttl?: number;
   /** ICMP: type, code, and the second word of the header (id and sequence, or MTU). */
@@ -78,6 +80,7 @@ function transport(spec: PacketSpec): Buffer {
   if (spec.proto === PROTO.tcp) {
     const out = Buffer.concat([ports, Buffer.alloc(16), payload]);
     out.writeUInt32BE(7, 4);
+    out.writeUInt32BE(spec.ack ?? 0, 8);
     out[12] = 5 << 4;
     out[13] = spec.flags ?? 0;
     out.writeUInt16BE(65535, 14);

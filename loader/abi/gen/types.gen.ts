@@ -8,6 +8,7 @@ import {
   putBytes,
   takeArray,
   takeBytes,
+  u16Codec,
   u32Codec,
   u64Codec,
 } from '../codec.js';
@@ -15,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'b98fdc1995f59312';
+export const LAYOUT_HASH = '23ae7422adbb67d0';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -326,6 +327,11 @@ export interface Flow {
   readonly smac: Uint8Array;
   readonly fromMac: Uint8Array;
   readonly mtu: number;
+  readonly finEnd: number;
+  readonly packets: bigint;
+  readonly bytes: bigint;
+  readonly peerIfindex: number;
+  readonly outer: number;
   readonly saddr: IpAddr;
   readonly daddr: IpAddr;
   readonly sport: number;
@@ -333,16 +339,11 @@ export interface Flow {
   readonly csumAddr: number;
   readonly csumPort: number;
   readonly nexthop: IpAddr;
-  readonly peerIfindex: number;
   readonly ruleEgress: number;
   readonly ruleIngress: number;
   readonly srcIdentity: number;
   readonly dstIdentity: number;
   readonly reason: number;
-  readonly finEnd: number;
-  readonly outer: number;
-  readonly packets: bigint;
-  readonly bytes: bigint;
   readonly created: bigint;
 }
 export const flowCodec: Codec<Flow> = {
@@ -359,24 +360,24 @@ export const flowCodec: Codec<Flow> = {
     putBytes(value.smac, into, offset + 22, 6, 'flow.smac');
     putBytes(value.fromMac, into, offset + 28, 6, 'flow.from_mac');
     into.writeUInt16LE(value.mtu, offset + 34);
-    putBytes(value.saddr, into, offset + 36, 16, 'flow.saddr');
-    putBytes(value.daddr, into, offset + 52, 16, 'flow.daddr');
-    into.writeUInt16BE(value.sport, offset + 68);
-    into.writeUInt16BE(value.dport, offset + 70);
-    into.writeUInt32LE(value.csumAddr, offset + 72);
-    into.writeUInt32LE(value.csumPort, offset + 76);
-    putBytes(value.nexthop, into, offset + 80, 16, 'flow.nexthop');
-    into.writeUInt32LE(value.peerIfindex, offset + 96);
-    into.writeUInt32LE(value.ruleEgress, offset + 100);
-    into.writeUInt32LE(value.ruleIngress, offset + 104);
-    into.writeUInt32LE(value.srcIdentity, offset + 108);
-    into.writeUInt32LE(value.dstIdentity, offset + 112);
-    into.writeUInt8(value.reason, offset + 116);
-    into.fill(0, offset + 117, offset + 120);
-    into.writeUInt32LE(value.finEnd, offset + 120);
-    into.writeUInt32BE(value.outer, offset + 124);
-    into.writeBigUInt64LE(value.packets, offset + 128);
-    into.writeBigUInt64LE(value.bytes, offset + 136);
+    into.writeUInt32LE(value.finEnd, offset + 36);
+    into.writeBigUInt64LE(value.packets, offset + 40);
+    into.writeBigUInt64LE(value.bytes, offset + 48);
+    into.writeUInt32LE(value.peerIfindex, offset + 56);
+    into.writeUInt32BE(value.outer, offset + 60);
+    putBytes(value.saddr, into, offset + 64, 16, 'flow.saddr');
+    putBytes(value.daddr, into, offset + 80, 16, 'flow.daddr');
+    into.writeUInt16BE(value.sport, offset + 96);
+    into.writeUInt16BE(value.dport, offset + 98);
+    into.writeUInt32LE(value.csumAddr, offset + 100);
+    into.writeUInt32LE(value.csumPort, offset + 104);
+    putBytes(value.nexthop, into, offset + 108, 16, 'flow.nexthop');
+    into.writeUInt32LE(value.ruleEgress, offset + 124);
+    into.writeUInt32LE(value.ruleIngress, offset + 128);
+    into.writeUInt32LE(value.srcIdentity, offset + 132);
+    into.writeUInt32LE(value.dstIdentity, offset + 136);
+    into.writeUInt8(value.reason, offset + 140);
+    into.fill(0, offset + 141, offset + 144);
     into.writeBigUInt64LE(value.created, offset + 144);
   },
   decode(from, offset) {
@@ -392,23 +393,23 @@ export const flowCodec: Codec<Flow> = {
       smac: takeBytes(from, offset + 22, 6),
       fromMac: takeBytes(from, offset + 28, 6),
       mtu: from.readUInt16LE(offset + 34),
-      saddr: takeBytes(from, offset + 36, 16),
-      daddr: takeBytes(from, offset + 52, 16),
-      sport: from.readUInt16BE(offset + 68),
-      dport: from.readUInt16BE(offset + 70),
-      csumAddr: from.readUInt32LE(offset + 72),
-      csumPort: from.readUInt32LE(offset + 76),
-      nexthop: takeBytes(from, offset + 80, 16),
-      peerIfindex: from.readUInt32LE(offset + 96),
-      ruleEgress: from.readUInt32LE(offset + 100),
-      ruleIngress: from.readUInt32LE(offset + 104),
-      srcIdentity: from.readUInt32LE(offset + 108),
-      dstIdentity: from.readUInt32LE(offset + 112),
-      reason: from.readUInt8(offset + 116),
-      finEnd: from.readUInt32LE(offset + 120),
-      outer: from.readUInt32BE(offset + 124),
-      packets: from.readBigUInt64LE(offset + 128),
-      bytes: from.readBigUInt64LE(offset + 136),
+      finEnd: from.readUInt32LE(offset + 36),
+      packets: from.readBigUInt64LE(offset + 40),
+      bytes: from.readBigUInt64LE(offset + 48),
+      peerIfindex: from.readUInt32LE(offset + 56),
+      outer: from.readUInt32BE(offset + 60),
+      saddr: takeBytes(from, offset + 64, 16),
+      daddr: takeBytes(from, offset + 80, 16),
+      sport: from.readUInt16BE(offset + 96),
+      dport: from.readUInt16BE(offset + 98),
+      csumAddr: from.readUInt32LE(offset + 100),
+      csumPort: from.readUInt32LE(offset + 104),
+      nexthop: takeBytes(from, offset + 108, 16),
+      ruleEgress: from.readUInt32LE(offset + 124),
+      ruleIngress: from.readUInt32LE(offset + 128),
+      srcIdentity: from.readUInt32LE(offset + 132),
+      dstIdentity: from.readUInt32LE(offset + 136),
+      reason: from.readUInt8(offset + 140),
       created: from.readBigUInt64LE(offset + 144),
     };
   },
@@ -526,6 +527,26 @@ export const flowLogKeyCodec: Codec<FlowLogKey> = {
       direction: from.readUInt8(offset + 52),
       slot: from.readUInt8(offset + 53),
       audit: from.readUInt8(offset + 54),
+    };
+  },
+};
+
+/** struct flow_marks, 8256 bytes. */
+export interface FlowMarks {
+  readonly pass: number;
+  readonly seen: readonly number[];
+}
+export const flowMarksCodec: Codec<FlowMarks> = {
+  size: 8256,
+  encode(value, into, offset) {
+    into.writeUInt32LE(value.pass, offset);
+    into.fill(0, offset + 4, offset + 64);
+    putArray(value.seen, u16Codec, into, offset + 64, 4096, 'flow_marks.seen');
+  },
+  decode(from, offset) {
+    return {
+      pass: from.readUInt32LE(offset),
+      seen: takeArray(from, u16Codec, offset + 64, 4096),
     };
   },
 };
@@ -1605,6 +1626,54 @@ export const uplinkCodec: Codec<Uplink> = {
   },
 };
 
+/** struct young_flow, 512 bytes. */
+export interface YoungFlow {
+  readonly fwd: FlowKey;
+  readonly owner: number;
+  readonly f: Flow;
+  readonly r: Flow;
+  readonly rev: FlowKey;
+}
+export const youngFlowCodec: Codec<YoungFlow> = {
+  size: 512,
+  encode(value, into, offset) {
+    flowKeyCodec.encode(value.fwd, into, offset);
+    into.writeUInt32LE(value.owner, offset + 44);
+    into.fill(0, offset + 48, offset + 64);
+    flowCodec.encode(value.f, into, offset + 64);
+    into.fill(0, offset + 216, offset + 256);
+    flowCodec.encode(value.r, into, offset + 256);
+    flowKeyCodec.encode(value.rev, into, offset + 408);
+    into.fill(0, offset + 452, offset + 512);
+  },
+  decode(from, offset) {
+    return {
+      fwd: flowKeyCodec.decode(from, offset),
+      owner: from.readUInt32LE(offset + 44),
+      f: flowCodec.decode(from, offset + 64),
+      r: flowCodec.decode(from, offset + 256),
+      rev: flowKeyCodec.decode(from, offset + 408),
+    };
+  },
+};
+
+/** struct young_set, 64 bytes. */
+export interface YoungSet {
+  readonly ports: readonly number[];
+}
+export const youngSetCodec: Codec<YoungSet> = {
+  size: 64,
+  encode(value, into, offset) {
+    putArray(value.ports, u32Codec, into, offset, 8, 'young_set.ports');
+    into.fill(0, offset + 32, offset + 64);
+  },
+  decode(from, offset) {
+    return {
+      ports: takeArray(from, u32Codec, offset, 8),
+    };
+  },
+};
+
 /** enum addr_flag. */
 export const AddrFlag = {
   Host: 1,
@@ -1995,6 +2064,22 @@ export const VerdictName: Readonly<Record<number, keyof typeof Verdict>> = {
   3: 'Ports',
 };
 
+/** enum young_owner. */
+export const YoungOwner = {
+  Free: 0,
+  Live: 1,
+  Busy: 2,
+  Moving: 3,
+} as const;
+export type YoungOwner = (typeof YoungOwner)[keyof typeof YoungOwner];
+/** Names of enum young_owner by number. */
+export const YoungOwnerName: Readonly<Record<number, keyof typeof YoungOwner>> = {
+  0: 'Free',
+  1: 'Live',
+  2: 'Busy',
+  3: 'Moving',
+};
+
 /** Key and value codecs of every map that has them, by the map's name. */
 export const MAPS = {
   addrs: { key: ipAddrCodec, value: addrInfoCodec },
@@ -2006,6 +2091,7 @@ export const MAPS = {
   endpoints: { key: u32Codec, value: endpointCodec },
   flow_log_lost: { key: u32Codec, value: flowLogCodec },
   flow_log_map: { key: flowLogKeyCodec, value: flowLogCodec },
+  flow_marks_map: { key: u32Codec, value: flowMarksCodec },
   flows: { key: flowKeyCodec, value: flowCodec },
   frags: { key: fragKeyCodec, value: fragCodec },
   half: { key: flowKeyCodec, value: halfFlowCodec },
@@ -2030,6 +2116,8 @@ export const MAPS = {
   sockets: { key: socketKeyCodec, value: socketOriginCodec },
   trace_map: { key: u32Codec, value: traceCodec },
   uplinks: { key: u32Codec, value: uplinkCodec },
+  young: { key: u32Codec, value: youngFlowCodec },
+  young_sets: { key: u32Codec, value: youngSetCodec },
 } as const;
 
 /** Constants of the node: variables of .rodata that may be set before loading. */

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * New TCP connections between two containers, out of the flow table: a connection of a few packets costs more in
+ * insertions, look-ups of two cold entries and removals than in all the rest. Both directions are in one place of an
+ * array, which both find without a hash table. Whatever is not the usual life of a short connection (a new epoch, more
+ * packets, an ICMP error, a second without any) moves it to the flow table first. If its place is taken, a connection
+ * begins in the flow table.
+ */
+#pragma once
+#include "flow.h"
+#include "flow_marks.h"
+
+/* Packets of one direction after which a flow goes to the flow table, and from there to the busy ones. */
+#define YOUNG_PACKETS 16
+
+enum young_side {
+	YOUNG_NEITHER = 0,
+	YOUNG_OPENER = 1,
+	YOUNG_ANSWER = 2,
+};
+
+/* No place: another flow's packet. */
+#define YOUNG_NOWHERE YOUNG_FLOWS
+
+static __always_inline __u32 young_set_of(const struct flow_key *k)
+{
+	__u32 h = (k->saddr.w[3] ^ k->daddr.w[3]) * 0x9e3779b1;
+
+	return (h >> 16) & (YOUNG_SETS - 1);
+}
+
+static __always_inline struct young_set *young_set_at(__u32 set)
+{
+	return bpf_map_lookup_elem(&young_sets, &set);
+}
+
+/* The same number for both directions, 0 for none that ever occurs. */
+static __always_inline __u32 young_ports(const struct flow_key *k)
+{
+	return ((__u32)k->sport + k->dport) << 16 | (__u16)(k->sport ^ k->dport);
+}
+
+/* The place of a young flow whose packets may look like k. At most YOUNG_WAYS rounds. */
+static __always_inline __u32 young_slot(const struct flow_key *k)
+{
+	__u32 number = young_set_of(k), ports = young_ports(k);
+	struct young_set *set = young_set_at(number);
+
+	if (!set || !ports)
+		return YOUNG_NOWHERE;
+#pragma unroll
+	for (__u32 i = 0; i < YOUNG_WAYS; i++)
+		if (set->ports[i] == ports)
+			return number * YOUNG_WAYS + i;
+	return YOUNG_NOWHERE;
+}
+
+static __always_inline struct young_flow *young_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&young, &slot);
+}
+
+/* Whose packets look like k, which is of TCP? */
+static __always_inline enum young_side young_side(const struct young_flow *y, const struct flow_key *k)
+{
+	if (!(y->owner & YOUNG_LIVE))
+		return YOUNG_NEITHER;
+	if (y->fwd.sport == k->sport && y->fwd.dport == k->dport && y->fwd.ifindex == k->ifindex &&
+	    addr_equal(&y->fwd.saddr, &k->saddr) && addr_equal(&y->fwd.daddr, &k->daddr))
+		return YOUNG_OPENER;
+	if (y->fwd.sport == k->dport && y->fwd.dport == k->sport && y->f.peer_ifindex == k->ifindex &&
+	    addr_equal(&y->fwd.saddr, &k->daddr) && addr_equal(&y->fwd.daddr, &k->saddr))
+		return YOUNG_ANSWER;
+	return YOUNG_NEITHER;
+}
+
+/* y, which is at slot, is nobody's any more. */
+static __always_inline void young_free(struct young_flow *y, __u32 slot)
+{
+	struct young_set *set = young_set_at(slot / YOUNG_WAYS);
+
+	y->owner = YOUNG_FREE;
+	barrier();
+	if (set)
+		set->ports[slot % YOUNG_WAYS] = 0;
+}
+
+/* What e, whose copy had so many packets and bytes, has got since goes to its entry in the flow table. */
+static __always_inline void young_catch_up(const struct flow_key *k, const struct flow *e, __u64 packets,
+					   __u64 bytes)
+{
+	struct flow *copy = bpf_map_lookup_elem(&flows, k);
+
+	if (!copy)
+		return;
+	copy->packets += e->packets - packets;
+	copy->bytes += e->bytes - bytes;
+	copy->state = e->state;
+	copy->fin_end = e->fin_end;
+}
+
+/* Says in the log that y was opened, and what went through it, if it ends. */
+static __always_inline void young_log(const struct young_flow *y, __u32 log, bool ends)
+{
+	struct log_scratch *s = log_area(log);
+
+	if (!s)
+		return;
+	log_flow(s, &y->fwd.saddr, y->fwd.ifindex, &y->f);
+	if (ends)
+		log_counts(s, &y->f, &y->r);
+	s->value.flows = 1;
+	log_add(s);
+}
+
+/* Ends a flow that is not open and finds no room in the flow table. */
+__noinline int young_drop(__u32 slot, __u32 log)
+{
+	struct young_flow *y = young_at(slot);
+
+	if (!y || __sync_val_compare_and_swap(&y->owner, YOUNG_LIVE, YOUNG_BUSY) != YOUNG_LIVE)
+		return 1;
+	young_log(y, log, true);
+	young_free(y, slot);
+	return 0;
+}
+
+/*
+ * Moves a flow to the flow table, and says in the log that it was opened. Returns 0 if it is there and its place free.
+ * What is half-open stays in a flood: the flow table has enough of these. log: the scratch of who calls.
+ */
+__noinline int young_move(__u32 slot, __u32 log)
+{
+	struct young_flow *y = young_at(slot);
+	struct node *node = node_state();
+	__u64 sent, sent_bytes, answered, answered_bytes;
+
+	if (!y || !node || (y->f.state < FLOW_OPEN && node->half_open >= (__s32)cfg_half_limit) ||
+	    __sync_val_compare_and_swap(&y->owner, YOUNG_LIVE, YOUNG_MOVING) != YOUNG_LIVE)
+		return 1;
+	sent = y->f.packets;
+	sent_bytes = y->f.bytes;
+	answered = y->r.packets;
+	answered_bytes = y->r.bytes;
+	mark_flow(&y->fwd);
+	if (bpf_map_update_elem(&flows, &y->rev, &y->r, BPF_ANY)) {
+		y->owner = YOUNG_LIVE;
+		return 1;
+	}
+	if (bpf_map_update_elem(&flows, &y->fwd, &y->f, BPF_ANY)) {
+		bpf_map_delete_elem(&flows, &y->rev);
+		y->owner = YOUNG_LIVE;
+		return 1;
+	}
+	y->owner = YOUNG_BUSY;
+	barrier();
+	/* Packets on another CPU, or between the instructions of expiry, in the meantime. */
+	if (unlikely(y->f.packets != sent || y->r.packets != answered)) {
+		young_catch_up(&y->fwd, &y->f, sent, sent_bytes);
+		young_catch_up(&y->rev, &y->r, answered, answered_bytes);
+	}
+	if (y->f.state < FLOW_OPEN)
+		count_half_open(1);
+	young_log(y, log, false);
+	young_free(y, slot);
+	return 0;
+}
+
+/* If packets like w->fwd, or w->rev, are those of a young flow, it is in the flow table afterwards. */
+__noinline int young_settle(__u32 rev)
+{
+	struct work *w = work_area();
+	struct young_flow *y;
+	struct flow_key *k;
+	__u32 slot;
+
+	if (!w || cfg_dry_run)
+		return 0;
+	k = rev ? &w->rev : &w->fwd;
+	if (k->proto != IPPROTO_TCP)
+		return 0;
+	slot = young_slot(k);
+	y = young_at(slot);
+	if (y && young_side(y, k) != YOUNG_NEITHER)
+		young_move(slot, LOG_OF_PACKETS);
+	return 0;
+}
+
+/* tcp_step() for a young flow. TCP_ENDED: who called forwards the packet and frees the place. */
+__noinline int young_step(struct __sk_buff *skb, struct packet *p, __u32 slot, __u32 reply)
+{
+	struct young_flow *y = young_at(slot);
+	struct flow *e, *other;
+	__u32 tcp_end, ack;
+
+	if (!p || !y)
+		return TCP_GOES_ON;
+	e = reply ? &y->r : &y->f;
+	other = reply ? &y->f : &y->r;
+	if (is_syn(p)) {
+		/* Used again after its end, or opened from the other side at the same time. */
+		if (reply || e->state < FLOW_CLOSING || young_move(slot, LOG_OF_PACKETS))
+			return TCP_GOES_ON;
+		return TCP_BEGINS;
+	}
+	if (p->fragment == FRAGMENT_LATER)
+		return TCP_GOES_ON;
+	if (e->state < FLOW_OPEN && !(p->tcp_flags & TCP_RST)) {
+		if (reply) {
+			if (other->state == FLOW_NEW)
+				other->state = FLOW_SYNACK;
+			e->state = FLOW_OPEN;
+		} else if (e->state == FLOW_SYNACK && (p->tcp_flags & TCP_ACK)) {
+			e->state = FLOW_OPEN;
+		}
+		if (!(p->tcp_flags & TCP_FIN))
+			return TCP_GOES_ON;
+	}
+	if (tcp_numbers(skb, p, &tcp_end, &ack))
+		return TCP_GOES_ON;
+	tcp_closing(p, e, other, tcp_end, ack);
+	if (e->state != FLOW_CLOSED || other->state != FLOW_CLOSED ||
+	    __sync_val_compare_and_swap(&y->owner, YOUNG_LIVE, YOUNG_BUSY) != YOUNG_LIVE)
+		return TCP_GOES_ON;
+	/* This packet is the last one. */
+	e->packets++;
+	e->bytes += p->len;
+	young_log(y, LOG_OF_PACKETS, true);
+	return TCP_ENDED;
+}
+
+/* Forwards a TCP packet of a container, if it is one of a young flow, or HOT_MISS. */
+__noinline int young_packet(struct __sk_buff *skb, struct packet *p)
+{
+	struct node *node = node_state();
+	int step = TCP_GOES_ON;
+	struct young_flow *y;
+	enum young_side side;
+	void *data, *end;
+	struct flow *e;
+	__u32 slot, oif;
+
+	if (!p || !node)
+		return HOT_MISS;
+	slot = young_slot(&p->key);
+	y = young_at(slot);
+	if (!y)
+		return HOT_MISS;
+	side = young_side(y, &p->key);
+	if (side == YOUNG_NEITHER)
+		return HOT_MISS;
+	e = side == YOUNG_ANSWER ? &y->r : &y->f;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + L3_OFF > end)
+		return drop(p, NULL, DROP_INVALID, DIR_EGRESS);
+	if (unlikely(!mac_equal(data + ETH_ALEN, e->from_mac)))
+		return drop(p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);
+	if (unlikely(e->epoch != node->epoch || e->packets >= YOUNG_PACKETS)) {
+		if (!young_move(slot, LOG_OF_PACKETS))
+			return HOT_MISS;
+		if (y->f.state < FLOW_OPEN && !young_drop(slot, LOG_OF_PACKETS))
+			return HOT_MISS;
+		if (e->epoch != node->epoch)
+			return drop(p, NULL, DROP_FLOW_FULL, DIR_EGRESS);
+	}
+	if (!tcp_is_plain(p, e)) {
+		step = young_step(skb, p, slot, side == YOUNG_ANSWER);
+		if (step == TCP_BEGINS)
+			return HOT_MISS;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if (data + L3_OFF > end)
+			return drop(p, NULL, DROP_INVALID, DIR_EGRESS);
+	}
+	e->last = now();
+	e->packets++;
+	e->bytes += p->len;
+	count(DIR_EGRESS, DROP_NONE, p->len);
+	memcpy(data, e->dmac, 2 * ETH_ALEN);
+	oif = e->oif;
+	if (step == TCP_ENDED)
+		young_free(y, slot);
+	if (unlikely(skb->pkt_type != PACKET_HOST))
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return (int)bpf_redirect_peer(oif, 0);
+}
+
+/* May flows that are decided like d begin here: do both directions lead into a container as they are? */
+static __always_inline bool young_may(const struct decision *d)
+{
+	return d->f.action == ACTION_PEER && d->r.action == ACTION_PEER && !d->f.flags &&
+	       d->r.flags == FLOW_REPLY;
+}
+
+/* A free place in k's set, now taken; YOUNG_NOWHERE: none, or one with these ports is there. At most YOUNG_WAYS rounds. */
+static __always_inline __u32 young_claim(const struct flow_key *k)
+{
+	__u32 number = young_set_of(k), ports = young_ports(k);
+	struct young_set *set = young_set_at(number);
+
+	if (!set || !ports || young_slot(k) != YOUNG_NOWHERE)
+		return YOUNG_NOWHERE;
+#pragma unroll
+	for (__u32 i = 0; i < YOUNG_WAYS; i++)
+		if (!set->ports[i] && !__sync_val_compare_and_swap(&set->ports[i], 0, ports))
+			return number * YOUNG_WAYS + i;
+	return YOUNG_NOWHERE;
+}
+
+/* The SYN with the key k opens a flow as d says. False: there is one, or no place. */
+static __always_inline bool young_open(const struct flow_key *k, const struct decision *d)
+{
+	struct young_flow *y;
+
+	if (may_be_flow(k) && bpf_map_lookup_elem(&flows, k))
+		return false;
+	y = young_at(young_claim(k));
+	if (!y)
+		return false;
+	y->fwd = *k;
+	y->rev = d->rev;
+	y->f = d->f;
+	y->r = d->r;
+	barrier();
+	y->owner = YOUNG_LIVE;
+	return true;
+}
