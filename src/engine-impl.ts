@@ -444,6 +444,10 @@ class AgentEngine implements RuntimeEngine {
     }
     if (source === 'folder') {
       this.#folder.write(sources, this.#log);
+      if (proposal.edits.length >= LARGE_CHANGE)
+        void this.#folder.written().then(() => {
+          if (!this.#closed) this.#release();
+        });
       this.#problems = [];
     }
     const { changes } = proposal;

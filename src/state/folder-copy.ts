@@ -44,16 +44,19 @@ export class FolderCopy {
     for (let sources = this.#next; sources !== undefined; sources = this.#next) {
       this.#next = undefined;
       if (sources.length === 0) removeFile(this.#path);
-      else await this.#writeOne(JSON.stringify(sources, null, 1));
+      else await this.#writeOne(sources);
     }
   }
 
   /** A crash leaves either the old or the new content. */
-  async #writeOne(text: string): Promise<void> {
+  async #writeOne(sources: readonly SourceText[]): Promise<void> {
     const temporary = `${this.#path}.tmp`;
     const file = await open(temporary, 'w', 0o600);
     try {
-      await file.writeFile(text);
+      // File by file: all of them as one text would take as much memory again.
+      for (const [i, source] of sources.entries())
+        await file.writeFile(`${i === 0 ? '[' : ',\n'}${JSON.stringify(source)}`);
+      await file.writeFile(']\n');
       await file.sync();
     } finally {
       await file.close();
