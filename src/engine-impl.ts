@@ -10,7 +10,7 @@ import type { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
-import type { Kernel } from './dataplane/kernel.js';
+import { Kernel } from './dataplane/kernel.js';
 import type { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
 import type { Watcher } from './dataplane/watcher.js';
@@ -30,7 +30,7 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
-import { assemble } from './engine-parts.js';
+import { assemble, type Opened, openDisk } from './engine-parts.js';
 import type { Explainer } from './explain/explainer.js';
 import { fault } from './faults.js';
 import type { FlowLog } from './flowlog/log.js';
@@ -73,13 +73,15 @@ type AppliedListener = Parameters<Engine['onApplied']>[0];
 
 /**
  * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
- * and takes over what is in the kernel already. `cluster`: all objects of the cluster that this node is in. Throws
- * SluiceError when that cannot be done.
+ * and takes over what is in the kernel already. `cluster`: all objects of the cluster that this node is in. `ahead`: what
+ * the folder has, to be read while programs are loaded; it is not in force before `replaceFolder`. Throws SluiceError
+ * when that cannot be done.
  */
 export async function createEngine(
   config: AgentConfig,
   log: Logger,
   cluster: readonly Resource[] = [],
+  ahead?: () => Promise<readonly SourceText[]>,
 ): Promise<RuntimeEngine> {
   checkEncryption(config.nodeEncryption);
   try {
@@ -87,7 +89,12 @@ export async function createEngine(
   } catch (error) {
     throw SluiceError.of('SLU2504', { path: config.stateDir, reason: (error as Error).message });
   }
-  const engine = new AgentEngine(config, log);
+  const disk = openDisk(config, log);
+  const opening = Kernel.openLater(config);
+  opening.catch(() => undefined); // until it is waited for
+  const reader = new DefinitionReader();
+  if (ahead !== undefined) reader.readAhead(await ahead());
+  const engine = new AgentEngine(config, log, { ...disk, kernel: await opening }, reader);
   try {
     await engine.start(cluster);
   } catch (error) {
@@ -116,7 +123,7 @@ class AgentEngine implements RuntimeEngine {
   readonly cluster: ClusterObjects;
   busySince: number | undefined;
   refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
-  readonly #reader = new DefinitionReader();
+  readonly #reader: DefinitionReader;
   readonly #objects: ObjectSet;
   readonly #compiler: PolicyCompiler;
   readonly #reconciler: Reconciler;
@@ -138,10 +145,11 @@ class AgentEngine implements RuntimeEngine {
   #ready = false;
   #closed = false;
 
-  constructor(config: AgentConfig, log: Logger) {
+  constructor(config: AgentConfig, log: Logger, opened: Opened, reader: DefinitionReader) {
     this.#config = config;
     this.#log = log;
-    const parts = assemble(config, log, {
+    this.#reader = reader;
+    const parts = assemble(config, log, opened, {
       exclusive: (work) => this.#exclusive(work),
       change: (propose, options) => this.#change('api', [], propose, options),
       stage: (sources) => this.#stageable(sources),

@@ -15,7 +15,7 @@ import { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { jiffiesPerSecond } from './dataplane/constants.js';
-import { Kernel } from './dataplane/kernel.js';
+import type { Kernel } from './dataplane/kernel.js';
 import { Reconciler } from './dataplane/reconciler.js';
 import { SocketNetns } from './dataplane/socket-netns.js';
 import { StaleSockets } from './dataplane/stale-sockets.js';
@@ -75,10 +75,27 @@ export interface Orders {
 
 export type Parts = ReturnType<typeof assemble>;
 
-/** Loads or adopts the programs, opens what is on disk, and makes the parts of an agent known to each other. */
-export function assemble(config: AgentConfig, log: Logger, orders: Orders) {
-  const objects = new ObjectSet();
+/** What has to be on disk and readable before anything is touched in the kernel. */
+export function openDisk(config: AgentConfig, log: Logger) {
   const state = openState(config.stateDir, log);
+  const leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
+  if (leases.damaged > 0) log.warn({ lines: leases.damaged }, 'the lease journal was damaged; repaired');
+  return { state, leases };
+}
+
+/** What an agent is made of that takes time to open. */
+export interface Opened extends ReturnType<typeof openDisk> {
+  readonly kernel: Kernel;
+}
+
+/** Makes the parts of an agent known to each other. */
+export function assemble(
+  config: AgentConfig,
+  log: Logger,
+  { state, leases, kernel }: Opened,
+  orders: Orders,
+) {
+  const objects = new ObjectSet();
   const changes = new Changes({
     config,
     log,
@@ -89,9 +106,6 @@ export function assemble(config: AgentConfig, log: Logger, orders: Orders) {
     change: orders.change,
   });
   const folder = new FolderCopy(config.stateDir);
-  const leases = LeaseBook.open(config.stateDir, config.instance, config.maxEndpointIndex);
-  if (leases.damaged > 0) log.warn({ lines: leases.damaged }, 'the lease journal was damaged; repaired');
-  const kernel = Kernel.open(config);
   const { numbers, loaded } = kernel;
   const compiler = new PolicyCompiler(
     loaded.adopted

@@ -16,7 +16,7 @@ import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
 import type { DnsService } from './dns/service.js';
 import { compileEagerly } from './eager-code.js';
-import type { Engine, RuntimeEngine } from './engine.js';
+import type { ApplyResult, Engine, RuntimeEngine, SourceText } from './engine.js';
 import type { Member } from './etcd/member.js';
 import { ApiServer } from './http/server.js';
 import { checkSocketFree } from './http/socket.js';
@@ -110,7 +110,14 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       members = known;
       log.info({ objects: known.length, uptime: process.uptime() }, 'what hosts share is known');
     }
-    const running = await createEngine(config, log, members);
+    let applied = (_: readonly SourceText[]): Promise<ApplyResult> =>
+      Promise.reject(new Error('the engine is not there yet'));
+    const folder =
+      config.definitions === ''
+        ? undefined
+        : definitionsFolder(config.definitions, (sources) => applied(sources), metrics, log);
+    const running = await createEngine(config, log, members, folder && (() => folder.readAhead()));
+    applied = (sources) => running.replaceFolder(sources);
     const count = members.length;
     members = [];
     settleHeap(count);
@@ -127,8 +134,6 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       config.dockerPlugin === '' || stop.requested ? undefined : await startDocker(config, running, log);
     if (docker !== undefined) closers.push(() => docker.close());
 
-    const folder =
-      config.definitions === '' ? undefined : definitionsFolder(config.definitions, running, metrics, log);
     if (folder !== undefined) {
       closers.push(() => folder.close());
       if (!stop.requested) await folder.start();
@@ -306,11 +311,16 @@ async function startDocker(
   };
 }
 
-function definitionsFolder(path: string, engine: Engine, metrics: Metrics, log: Logger): DefinitionsFolder {
+function definitionsFolder(
+  path: string,
+  apply: (sources: readonly SourceText[]) => Promise<ApplyResult>,
+  metrics: Metrics,
+  log: Logger,
+): DefinitionsFolder {
   return new DefinitionsFolder({
     path,
     log,
-    apply: (sources) => engine.replaceFolder(sources),
+    apply,
     onUnreadable: (seconds) => metrics.applied({ ok: false, seconds, source: 'folder' }),
   });
 }

@@ -77,15 +77,12 @@ export class Revisions {
 
   /** The revision of a change that is about to be made; undefined: it changes nothing. */
   prepare(about: NewRevision, edits: readonly Edit[]): PreparedRevision | undefined {
-    const heads: Head[] = [];
-    const changes: string[] = [];
-    for (const edit of edits) {
+    const changes = edits.flatMap((edit) => {
       const head = headOf(edit);
-      if (head === undefined) continue;
-      heads.push(head);
-      changes.push(changeText(head, edit));
-    }
+      return head === undefined ? [] : [{ head, edit }];
+    });
     if (changes.length === 0) return undefined;
+    const heads = changes.map(({ head }) => head);
     const count = (action: Head['action']): number => heads.filter((head) => head.action === action).length;
     const summary: RevisionSummary = {
       number: this.latest + 1,
@@ -96,15 +93,18 @@ export class Revisions {
       deleted: count('deleted'),
       objects: heads.slice(0, NAMED).map(objectText),
     };
-    const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${changes.join(',')}]}`;
     const path = this.#path(summary.number);
+    let bytes = 0;
     return {
       save: () => {
+        const texts = changes.map(({ head, edit }) => changeText(head, edit));
+        const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${texts.join(',')}]}`;
+        bytes = Buffer.byteLength(text);
         writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
         renameSync(`${path}.tmp`, path);
       },
       commit: () => {
-        const record = { summary, bytes: Buffer.byteLength(text) };
+        const record = { summary, bytes };
         this.#journal.append([record]);
         this.#kept.push(record);
         this.#forgetOld();

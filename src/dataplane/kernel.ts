@@ -20,7 +20,7 @@ import { NodeRoutes } from './node-routes.js';
 import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
 import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
-import { type Loaded, loadPrograms } from './programs.js';
+import { type Loaded, loadPrograms, loadProgramsLater } from './programs.js';
 import { SyncedMap } from './synced-map.js';
 import { Uplinks } from './uplinks.js';
 
@@ -54,10 +54,9 @@ export class Kernel {
   readonly numbers: NumbersInUse;
   readonly #synced: readonly { load(): void; sweep(): number }[];
 
-  private constructor(config: AgentConfig) {
-    this.pins = new Pins(config.pinPath);
-    this.pins.prepare();
-    this.loaded = loadPrograms(config, this.pins);
+  private constructor(config: AgentConfig, pins: Pins, loaded: Loaded) {
+    this.pins = pins;
+    this.loaded = loaded;
     this.rtnl = Rtnetlink.open();
     const { maps, programs } = this.loaded;
     this.node = new NodeState(maps.node_map);
@@ -106,7 +105,14 @@ export class Kernel {
 
   /** Loads or adopts the programs. Throws SluiceError (33xx), BpfError, NetlinkError. */
   static open(config: AgentConfig): Kernel {
-    return new Kernel(config);
+    const pins = preparedPins(config);
+    return new Kernel(config, pins, loadPrograms(config, pins));
+  }
+
+  /** The same; while programs are loaded on another thread, the caller may do what needs no libbpf. */
+  static async openLater(config: AgentConfig): Promise<Kernel> {
+    const pins = preparedPins(config);
+    return new Kernel(config, pins, await loadProgramsLater(config, pins));
   }
 
   get method(): TcMethod {
@@ -161,6 +167,12 @@ export class Kernel {
     }
     return top;
   }
+}
+
+function preparedPins(config: AgentConfig): Pins {
+  const pins = new Pins(config.pinPath);
+  pins.prepare();
+  return pins;
 }
 
 /** On which addresses of the host node ports are served. */

@@ -37,9 +37,37 @@ export interface Loaded {
 /**
  * Opens what is pinned if it is exactly what this version with these settings would load; otherwise
  * loads the object against the pinned maps (those with the same shape; the others are made new).
- * Nothing is attached here, and nothing that is attached changes.
+ * Nothing is attached here, and nothing that is attached changes. Throws SLU3302, SLU3303.
  */
 export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
+  const plan = planLoading(config, pins);
+  return 'maps' in plan ? plan : loadNow(plan);
+}
+
+/** The same with the verifier at work on another thread: the caller can do what needs no libbpf. */
+export async function loadProgramsLater(config: AgentConfig, pins: Pins): Promise<Loaded> {
+  const plan = planLoading(config, pins);
+  if ('maps' in plan) return plan;
+  const prepared = refusable(() => prepareObject(plan));
+  try {
+    // Who was refused is asked again, in a way that tells why.
+    return (await prepared.object.loadLater()) ? refusable(() => takeObject(plan, prepared)) : loadNow(plan);
+  } finally {
+    prepared.object.close();
+  }
+}
+
+interface Loading {
+  readonly path: string;
+  readonly pins: Pins;
+  readonly constants: ReturnType<typeof nodeConstants>;
+  readonly sizes: ReturnType<typeof mapSizes>;
+  /** Writes down what is loaded. */
+  readonly remember: () => void;
+}
+
+/** What is pinned and can be adopted, or what has to be loaded. */
+function planLoading(config: AgentConfig, pins: Pins): Loaded | Loading {
   const path = objectPath();
   if (!existsSync(path)) throw SluiceError.of('SLU3302', { path });
   const constants = nodeConstants(config);
@@ -62,8 +90,25 @@ export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
     if (adopted !== undefined) return adopted;
   }
   if (present?.layout !== wanted.layout) for (const name of pins.list('maps')) pins.remove(pins.map(name));
+  return { path, pins, constants, sizes, remember: () => writeJson(statePath, wanted) };
+}
+
+function loadNow(plan: Loading): Loaded {
+  return refusable(() => {
+    const prepared = prepareObject(plan);
+    try {
+      prepared.object.load();
+      return takeObject(plan, prepared);
+    } finally {
+      prepared.object.close();
+    }
+  });
+}
+
+/** Throws SLU3303 for what libbpf or the verifier refuse. */
+function refusable<T>(work: () => T): T {
   try {
-    return loadObject(path, constants, sizes, pins, () => writeJson(statePath, wanted));
+    return work();
   } catch (error) {
     if (error instanceof VerifierError) {
       throw SluiceError.of('SLU3303', { reason: `${error.program} was rejected: ${error.summary}` });
@@ -84,40 +129,42 @@ function adoptPinned(pins: Pins): Loaded | undefined {
 /** bpffs takes no dot in a name. */
 const NEW = 'new_';
 
-function loadObject(
-  path: string,
-  constants: ReturnType<typeof nodeConstants>,
-  sizes: ReturnType<typeof mapSizes>,
-  pins: Pins,
-  remember: () => void,
-): Loaded {
+interface Prepared {
+  readonly object: BpfObject;
+  readonly reused: ReadonlySet<string>;
+}
+
+function prepareObject({ path, constants, sizes, pins }: Loading): Prepared {
   const object = BpfObject.open(path);
   try {
     object.setRodata(constants);
     for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
-    const reused = new Set(object.mapNames.filter((name) => reuse(object, name, pins)));
-    object.load();
-    for (const name of object.mapNames) {
-      if (!reused.has(name)) object.pinMap(name, pins.map(name));
-    }
-    const programs = new Map(object.programNames.map((name) => [name, object.program(name)]));
-    const maps = collect((name) => {
-      const codecs = MAPS[name] as { readonly key: Codec<unknown>; readonly value: Codec<unknown> };
-      return object.map(name, codecs.key, codecs.value);
-    });
-    const commit = (): void => {
-      for (const [name, program] of programs) {
-        const temporary = pins.program(NEW + name);
-        pins.remove(temporary);
-        program.pin(temporary);
-        renameSync(temporary, pins.program(name));
-      }
-      remember();
-    };
-    return { programs, maps, adopted: reused.has('flows'), fresh: true, commit };
-  } finally {
+    return { object, reused: new Set(object.mapNames.filter((name) => reuse(object, name, pins))) };
+  } catch (error) {
     object.close();
+    throw error;
   }
+}
+
+function takeObject({ pins, remember }: Loading, { object, reused }: Prepared): Loaded {
+  for (const name of object.mapNames) {
+    if (!reused.has(name)) object.pinMap(name, pins.map(name));
+  }
+  const programs = new Map(object.programNames.map((name) => [name, object.program(name)]));
+  const maps = collect((name) => {
+    const codecs = MAPS[name] as { readonly key: Codec<unknown>; readonly value: Codec<unknown> };
+    return object.map(name, codecs.key, codecs.value);
+  });
+  const commit = (): void => {
+    for (const [name, program] of programs) {
+      const temporary = pins.program(NEW + name);
+      pins.remove(temporary);
+      program.pin(temporary);
+      renameSync(temporary, pins.program(name));
+    }
+    remember();
+  };
+  return { programs, maps, adopted: reused.has('flows'), fresh: true, commit };
 }
 
 /** Uses the pinned map if it has the shape that is wanted; one of another shape is replaced. */

@@ -67,6 +67,15 @@ export class DefinitionsFolder {
     this.#options = { debounceMs: 20, rescanMs: 5_000, retryMs: 30_000, ...options };
   }
 
+  /** What `start` will find, for who has time before. Empty if it can't be read: `start` will say so. */
+  async readAhead(): Promise<readonly SourceText[]> {
+    try {
+      return (await this.#read()).sources;
+    } catch {
+      return [];
+    }
+  }
+
   /** Reads and applies the folder once, then keeps watching. */
   async start(): Promise<void> {
     await this.#run(false);

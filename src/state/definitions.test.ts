@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { parseSources } from '../../policy/schema/parse.js';
-import { usableDefinitions } from './definitions.js';
+import { DefinitionReader, usableDefinitions } from './definitions.js';
 
 const NOTHING = { resources: [], errors: [] };
 
@@ -40,4 +40,18 @@ it('leaves out a shared network that collides with one of this host, and what is
   const usable = usableDefinitions(applied, NOTHING, shared(network('shop', '10.60.0.0/26')));
   expect(usable.api.map(({ kind, name }) => `${kind} ${name}`)).toEqual(['Network own', 'Container web']);
   expect(usable.errors.map(({ file, code }) => [file, code])).toEqual([['b.yaml', 'SLU1303']]);
+});
+
+it('reads files ahead of when they are asked about, unless they are others by then', () => {
+  const reader = new DefinitionReader();
+  const file = (name: string, ...objects: readonly object[]) => ({ file: name, text: text(...objects) });
+  const same = file('a.yaml', network('a', '10.60.0.0/26'));
+  reader.readAhead([same, file('b.yaml', network('b', '10.61.0.0/26')), file('c.yaml', { kind: 1 })]);
+  expect(reader.readFolder([]).resources).toEqual([]); // the last good state of a first start
+  const changed = file('b.yaml', network('b', '10.62.0.0/26'));
+  const { resources, errors } = reader.readFolder([same, changed]);
+  expect(errors).toEqual([]);
+  expect(resources).toEqual(parseSources([same, changed]).resources);
+  expect(reader.readFolder([same, file('c.yaml', { kind: 1 })]).errors).toHaveLength(1);
+  expect(reader.readFolder([same, changed]).resources[0]).toBe(resources[0]);
 });

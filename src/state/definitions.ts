@@ -14,6 +14,15 @@ interface Parsed {
 /** Resources of a set of files; a file that did not change since the last time is not read again. */
 export class DefinitionReader {
   #cache = new Map<string, Parsed>();
+  readonly #ahead = new Map<string, Parsed>();
+
+  /** Reads files that `readFolder` will be asked about, for when there is time before. */
+  readAhead(sources: readonly SourceText[]): void {
+    for (const source of sources) {
+      const { resources, errors } = parseSources([source]);
+      if (errors.length === 0) this.#ahead.set(source.file, { text: source.text, resources });
+    }
+  }
 
   /** Reads files that are the whole content of a folder. */
   readFolder(sources: readonly SourceText[]): { resources: Resource[]; errors: SluiceError[] } {
@@ -21,15 +30,18 @@ export class DefinitionReader {
     const resources: Resource[] = [];
     const errors: SluiceError[] = [];
     for (const source of sources) {
-      const known = this.#cache.get(source.file);
+      const known = [this.#cache, this.#ahead]
+        .map((parsed) => parsed.get(source.file))
+        .find((parsed) => parsed?.text === source.text);
       const parsed =
-        known?.text === source.text ? { resources: known.resources, errors: [] } : parseSources([source]);
+        known === undefined ? parseSources([source]) : { resources: known.resources, errors: [] };
       if (parsed.errors.length === 0)
         cache.set(source.file, { text: source.text, resources: parsed.resources });
       resources.push(...parsed.resources);
       errors.push(...parsed.errors);
     }
     if (errors.length === 0) this.#cache = cache;
+    if (sources.length > 0) this.#ahead.clear();
     return { resources, errors };
   }
 }

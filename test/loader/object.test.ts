@@ -63,6 +63,21 @@ describe('BpfObject', () => {
     expect(caught(() => program.fd)).toMatchObject({ code: 'EBADF' });
   });
 
+  it('loads on another thread while this one goes on, and only says that it was refused', async () => {
+    const opened = BpfObject.open(object);
+    opened.setRodata({ cfg_answer: 41, cfg_large: 0xfedcba9876543210n });
+    const loading = opened.loadLater();
+    expect(await Promise.race([loading, Promise.resolve('meanwhile')])).toBe('meanwhile');
+    expect(await loading).toBe(true);
+    const program = opened.program('answer');
+    expect(program.testRun({ data: packet }).retval).toBe(41 + 1 + 1000);
+    program.close();
+    opened.close();
+    const bad = BpfObject.open(rejected);
+    expect(await bad.loadLater()).toBe(false);
+    bad.close();
+  });
+
   it('refuses constants that are not there or do not fit, and any change after the load', () => {
     const opened = BpfObject.open(object);
     expect(caught(() => opened.setRodata({ cfg_nothing: 1 }))).toMatchObject({
