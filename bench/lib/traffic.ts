@@ -18,15 +18,34 @@ function trafficTool(): string {
   return tool;
 }
 
-/** Starts it in a namespace, with the arguments that stand in its source. `done`: the line of JSON that it ends with. */
+/**
+ * Where traffic is made: on one CPU before all else that runs there, or, as packets from a wire do, also before that
+ * (`interrupts`).
+ */
+export interface Place {
+  readonly netns: string;
+  readonly cpu: number;
+  readonly interrupts?: boolean;
+}
+
+/** Starts it, with the arguments that stand in its source. `done`: the line of JSON that it ends with. */
 export async function start(
-  netns: string,
+  { netns, cpu, interrupts = false }: Place,
   mode: string,
   ...args: readonly (string | number)[]
 ): Promise<{ readonly pid: number; readonly done: Promise<string> }> {
   const child = spawn(
     'nsenter',
-    [`--net=${netnsPath(netns)}`, '--', trafficTool(), mode, ...args.map(String)],
+    [
+      `--net=${netnsPath(netns)}`,
+      'taskset',
+      '-c',
+      String(cpu),
+      ...(interrupts ? ['chrt', '-f', '1'] : ['nice', '-n', '-20']),
+      trafficTool(),
+      mode,
+      ...args.map(String),
+    ],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   let output = '';
