@@ -28,6 +28,6 @@ function sort<K extends number | string>(
   keys: readonly K[],
 ): { [index: number]: K; slice: K[]['slice'] } & ArrayLike<K> {
   if (keys.every((key) => typeof key === 'number'))
-    return Float64Array.from(keys as readonly number[]).sort() as unknown as K[];
+    return new Float64Array(keys as readonly number[]).sort() as unknown as K[];
   return [...keys].sort();
 }

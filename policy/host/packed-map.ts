@@ -22,7 +22,7 @@ export class PackedMap {
   /** The first content of an empty map. `keys` ascending, each once; the arrays belong to the map then. */
   fill(keys: ArrayLike<number>, values: Uint32Array<ArrayBuffer>): void {
     if (this.size > 0) throw new RangeError('only an empty map is filled');
-    this.#keys = keys instanceof Float64Array ? keys : Float64Array.from(keys);
+    this.#keys = keys instanceof Float64Array ? keys : new Float64Array(keys);
     this.#values = values;
     this.#present = keys.length;
     this.#last = 0;
@@ -58,10 +58,33 @@ export class PackedMap {
     this.#others.reserve(size - this.#present);
   }
 
+  /** Whether the key is one of the first content, also if it is not there any more. */
+  isListed(key: number): boolean {
+    return this.#find(key) >= 0;
+  }
+
+  /** Of the first content, the keys from `low` to below `high` that are still there. */
+  *listed(low: number, high: number): IterableIterator<number> {
+    for (let i = this.#position(low); i < this.#keys.length; i++) {
+      const key = this.#keys[i] ?? high;
+      if (key >= high) return;
+      if (this.#values[i] !== 0) yield key;
+    }
+  }
+
   /** Index of a key of the list, -1: it is none. */
   #find(key: number): number {
     const keys = this.#keys;
     if (keys[this.#last + 1] === key) return ++this.#last;
+    const at = this.#position(key);
+    if (keys[at] !== key) return -1;
+    this.#last = at;
+    return at;
+  }
+
+  /** Index of the first key of the list that is not below this one. */
+  #position(key: number): number {
+    const keys = this.#keys;
     let low = 0;
     let high = keys.length;
     while (low < high) {
@@ -69,8 +92,6 @@ export class PackedMap {
       if ((keys[middle] ?? 0) < key) low = middle + 1;
       else high = middle;
     }
-    if (keys[low] !== key) return -1;
-    this.#last = low;
     return low;
   }
 }

@@ -18,9 +18,9 @@ export interface PeerChange {
 
 /** Prefixes whose class differs now, in arrays of equal length; class 0: the prefix is not there. */
 export class ClassChanges<K extends PrefixKey> {
-  readonly keys: K[] = [];
-  readonly before: number[] = [];
-  readonly now: number[] = [];
+  keys: K[] = [];
+  before: number[] = [];
+  now: number[] = [];
 }
 
 /** What a change of peers did, by family. */
@@ -37,6 +37,8 @@ interface Numbers<K> {
   keys(): IterableIterator<K>;
   reserve(size: number): void;
   fill(keys: ArrayLike<K>, values: Uint32Array<ArrayBuffer>): void;
+  isListed(key: K): boolean;
+  listed(low: K, high: K): Iterable<K>;
 }
 
 /** Below this many changed prefixes, others are held against each of them instead of widened. */
@@ -51,9 +53,12 @@ function isIndexed(key: PrefixKey): boolean {
   return lengthOf(key) >= (typeof key === 'number' ? INDEXED[4] : INDEXED[6]);
 }
 
+/** Keys of IPv4 with the same first 16 bits. */
+const FIRST_BITS = 2 ** 22;
+
 /** The first bits of a key: 16 of IPv4, 32 of IPv6. */
 function firstBits(key: PrefixKey): PrefixKey {
-  return typeof key === 'number' ? Math.floor(key / 2 ** 22) : key.slice(0, 4);
+  return typeof key === 'number' ? Math.floor(key / FIRST_BITS) : key.slice(0, 4);
 }
 
 class FamilyTable<K extends PrefixKey> {
@@ -62,6 +67,7 @@ class FamilyTable<K extends PrefixKey> {
   readonly #own: Numbers<K>;
   readonly #classes: Numbers<K>;
   readonly #lengths = new Uint32Array(LENGTHS);
+  /** By their first bits, the prefixes that are not found by their order. */
   readonly #index = new Map<PrefixKey, K[]>();
 
   constructor(combinations: Combinations, make: () => Numbers<K>) {
@@ -90,8 +96,9 @@ class FamilyTable<K extends PrefixKey> {
     return found === 0 ? undefined : found;
   }
 
-  /** Puts a change of peers in; `touched` gets the prefixes that have other peers of their own now. */
-  own(peer: number, added: readonly K[], removed: readonly K[], touched: K[]): void {
+  /** Puts a change of peers in. Returns the prefixes that have other peers of their own now. */
+  own(peer: number, added: readonly K[], removed: readonly K[]): readonly K[] {
+    const touched: K[] = [];
     for (const key of removed) {
       const before = this.#own.get(key);
       if (before === 0) continue;
@@ -103,8 +110,7 @@ class FamilyTable<K extends PrefixKey> {
     if (this.#own.size === 0) {
       const { keys } = distinct(added);
       this.#own.fill(keys, new Uint32Array(keys.length).fill(this.#combinations.with(0, peer)));
-      for (let i = 0; i < keys.length; i++) touched.push(keys[i] as K);
-      return;
+      return touched.length === 0 ? Array.from(keys) : [...touched, ...Array.from(keys)];
     }
     this.#own.reserve(this.#own.size + added.length);
     for (const key of added) {
@@ -114,6 +120,7 @@ class FamilyTable<K extends PrefixKey> {
       this.#own.set(key, now);
       touched.push(key);
     }
+    return touched;
   }
 
   /** Finds the classes that differ now. A prefix may be in `touched` more than once. */
@@ -144,36 +151,51 @@ class FamilyTable<K extends PrefixKey> {
     }
   }
 
-  /** The same when no prefix has a class yet: in ascending order, what contains a prefix came shortly before it. */
+  /** The same when no prefix has a class yet: in ascending order, what contains a prefix came before it. */
   #settleFirst(touched: readonly K[], changes: ClassChanges<K>): void {
     const { keys } = distinct(touched);
     const classes = new Uint32Array(keys.length);
-    /** What contains the key, from the widest on: indices of keys. */
-    const around: number[] = [];
-    let depth = 0;
+    let isNested = false;
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as K;
       const own = this.#own.get(key);
-      if (own === 0) continue;
-      while (depth > 0 && !contains(keys[around[depth - 1] ?? 0] as K, key)) depth--;
-      const now = depth === 0 ? own : this.#combinations.union(own, classes[around[depth - 1] ?? 0] ?? 0);
-      around[depth++] = i;
-      classes[i] = now;
-      this.#count(key, 1);
-      changes.keys.push(key);
-      changes.before.push(0);
-      changes.now.push(now);
+      if (own === 0) {
+        this.#settleFirst(
+          touched.filter((one) => this.#own.get(one) !== 0),
+          changes,
+        );
+        return;
+      }
+      classes[i] = own;
+      // If a prefix contains any other, then the one after it.
+      isNested ||= i > 0 && contains(keys[i - 1] as K, key);
     }
-    this.#classes.fill(
-      changes.keys,
-      classes.filter((number) => number !== 0),
-    );
+    if (isNested) this.#inherit(keys, classes);
+    changes.keys = Array.from(keys);
+    changes.before = new Array<number>(keys.length).fill(0);
+    for (const peerClass of classes) changes.now.push(peerClass);
+    this.#classes.fill(keys, classes);
+    for (const key of changes.keys) this.#count(key, 1);
+  }
+
+  /** Adds to the class of each key that of the next wider one. */
+  #inherit(keys: ArrayLike<K>, classes: Uint32Array): void {
+    /** What contains the key, from the widest on: indices of keys. */
+    const around: number[] = [];
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as K;
+      while (around.length > 0 && !contains(keys[around.at(-1) ?? 0] as K, key)) around.pop();
+      const wider = around.at(-1);
+      if (wider !== undefined) classes[i] = this.#combinations.union(classes[i] ?? 0, classes[wider] ?? 0);
+      around.push(i);
+    }
   }
 
   #count(key: K, by: 1 | -1): void {
     const length = lengthOf(key);
     this.#lengths[length] = (this.#lengths[length] ?? 0) + by;
     if (!isIndexed(key)) return;
+    if (this.#classes.isListed(key)) return;
     const bits = firstBits(key);
     const known = this.#index.get(bits);
     if (by > 0) {
@@ -202,7 +224,12 @@ class FamilyTable<K extends PrefixKey> {
   #candidates(wide: readonly K[] | undefined): Iterable<K> {
     if (wide === undefined || !wide.every(isIndexed)) return this.#classes.keys();
     const bits = new Set(wide.map(firstBits));
-    return [...bits].flatMap((first) => this.#index.get(first) ?? []);
+    return [...bits].flatMap((first) => [
+      ...(typeof first === 'number'
+        ? this.#classes.listed((first * FIRST_BITS) as K, ((first + 1) * FIRST_BITS) as K)
+        : []),
+      ...(this.#index.get(first) ?? []),
+    ]);
   }
 
   /** Prefixes inside of touched ones, which are not touched themselves. */
@@ -225,6 +252,11 @@ class FamilyTable<K extends PrefixKey> {
     }
     return out;
   }
+}
+
+function joined<K>(lists: readonly (readonly K[])[]): readonly K[] {
+  const [first = []] = lists;
+  return lists.length === 1 ? first : lists.flat();
 }
 
 function contains<K extends PrefixKey>(wide: K, key: K): boolean {
@@ -269,17 +301,17 @@ export class PrefixTable {
 
   /** Takes changes of peers in. Returns the prefixes whose class differs now, each once. */
   update(changes: Iterable<PeerChange>): TableChange {
-    const touched4: number[] = [];
-    const touched6: string[] = [];
+    const touched4: (readonly number[])[] = [];
+    const touched6: (readonly string[])[] = [];
     for (const { peer, added, removed } of changes) {
       const [new4, new6] = byFamily(added);
       const [old4, old6] = byFamily(removed);
-      this.#v4.own(peer, new4, old4, touched4);
-      this.#v6.own(peer, new6, old6, touched6);
+      touched4.push(this.#v4.own(peer, new4, old4));
+      touched6.push(this.#v6.own(peer, new6, old6));
     }
     const out = { v4: new ClassChanges<number>(), v6: new ClassChanges<string>() };
-    this.#v4.settle(touched4, out.v4);
-    this.#v6.settle(touched6, out.v6);
+    this.#v4.settle(joined(touched4), out.v4);
+    this.#v6.settle(joined(touched6), out.v6);
     return out;
   }
 }

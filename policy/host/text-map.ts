@@ -21,6 +21,15 @@ export class TextMap {
     for (let i = 0; i < keys.length; i++) this.set(keys[i] ?? '', values[i] ?? 0);
   }
 
+  /** Nothing is kept in order. */
+  isListed(_key: string): boolean {
+    return false;
+  }
+
+  listed(_low: string, _high: string): Iterable<string> {
+    return [];
+  }
+
   keys(): IterableIterator<string> {
     return this.#numbers.keys();
   }

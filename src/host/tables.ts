@@ -368,7 +368,8 @@ export class HostTables {
     let last = 0;
     let number = 0;
     for (let i = 0; i < keys.length; i++) {
-      const [key = 0, peerClass = 0] = [keys[i], now[i]];
+      const key = keys[i] ?? 0;
+      const peerClass = now[i] ?? 0;
       if (peerClass !== last) {
         last = peerClass;
         number = this.#classNumber(peerClass);
