@@ -22,6 +22,7 @@ export class Agent {
   readonly configFile: string;
   readonly #logFile: string;
   readonly #stateDir: string;
+  readonly pinPath: string;
   #process: ChildProcess | undefined;
 
   constructor(scratch: Scratch, netns: string, settings: AgentSettings = {}) {
@@ -51,6 +52,7 @@ export class Agent {
       ...settings,
     };
     this.#stateDir = config.stateDir;
+    this.pinPath = config.pinPath;
     // JSON is YAML.
     writeFileSync(this.configFile, JSON.stringify(config, null, 2));
   }

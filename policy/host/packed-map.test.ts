@@ -33,6 +33,8 @@ describe('PackedMap', () => {
         };
         fill(first);
         compare();
+        const some = [...map.listed(5 * 2 ** 33, 9 * 2 ** 33)];
+        expect(some).toEqual([...map.keys()].filter((one) => one >= 5 * 2 ** 33 && one < 9 * 2 ** 33));
         for (const { key: one, value } of steps) set(one, value);
         compare();
         for (const one of [...model.keys()]) set(one, 0);

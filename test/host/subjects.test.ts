@@ -1,5 +1,5 @@
 /** HostPolicies of units, cgroups and users: real processes in cgroups below a folder of the test's own. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { documents, HOST, OUTSIDE, type Running, trafficTool, World } from '../e2e/world.js';
@@ -65,6 +65,21 @@ describe.skipIf(CGROUP === undefined)('subjects at the socket', () => {
     { subject: { unit: 'web.service' } },
   );
   const other = hostPolicy('other', { egress: [DENY] }, { subject: { cgroup: OTHER } });
+
+  it('the programs for cgroups come with the first policy of one, beside those of the devices', async () => {
+    const programs = (): string[] => readdirSync(join(world.agent.pinPath, 'host', 'progs')).sort();
+    const devices = hostPolicy('devices', { ingress: [{ action: 'Deny', protocols: [tcp(8080)] }] });
+    await world.agent.apply(documents(devices));
+    expect(programs()).toEqual(['sluice_host_egress', 'sluice_host_ingress', 'sluice_host_xdp']);
+    expect(await world.probe(world.outside, HOST.v4, 8080)).toBe('timeout');
+    await world.agent.apply(documents(other));
+    expect(programs().filter((name) => name.includes('socket'))).toHaveLength(2);
+    expect(await connects(OTHER, OUTSIDE.v4, 80)).toBe('timeout');
+    expect(await connects(WEB, OUTSIDE.v4, 80)).toBe('open');
+    expect(await world.probe(world.outside, HOST.v4, 8080)).toBe('timeout');
+    expect(await world.probe(world.outside, HOST.v4, 80)).toBe('open');
+    await world.agent.delete(documents(devices, other));
+  });
 
   it.each(FAMILIES)(
     'one service may reach a peer and another may not, TCP and UDP, %s',
