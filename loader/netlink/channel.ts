@@ -12,7 +12,7 @@ interface Pending {
   readonly reply: Reply | undefined;
 }
 
-/** So many requests go out at once at most: their acknowledgements must fit the receive buffer. */
+/** So many requests go out at once at most: their answers must fit the receive buffer. */
 const MAX_REQUESTS = 128;
 const MAX_BYTES = 32 * 1024;
 const MAX_DUMP_ATTEMPTS = 20;
@@ -25,13 +25,16 @@ const receiveBuffer = Buffer.from(new ArrayBuffer(RECEIVE_SIZE));
 
 /**
  * Requests and their answers on one socket. Requests are queued, sent together in one system call
- * and carried out by the kernel in order, each on its own: one that fails does not stop the others.
+ * and carried out by the kernel in order, each on its own: one that fails does not stop the others. It answers those
+ * that fail and the last one, which is the only one that asks for it.
  */
 export class NetlinkChannel {
   readonly #socket: NetlinkSocket;
   readonly #builder = new MessageBuilder();
   readonly #errors: NetlinkError[] = [];
   #pending: Pending[] = [];
+  /** Where the last request begins. */
+  #last = 0;
   #sequence = 1;
 
   constructor(socket: NetlinkSocket) {
@@ -48,7 +51,8 @@ export class NetlinkChannel {
   ): void {
     if (this.#pending.length >= MAX_REQUESTS || this.#builder.length >= MAX_BYTES) this.#send();
     const sequence = (this.#sequence + this.#pending.length) >>> 0;
-    this.#builder.begin(type, flags | NLM_F.REQUEST | NLM_F.ACK, sequence);
+    const start = this.#builder.length;
+    this.#builder.begin(type, flags | NLM_F.REQUEST, sequence);
     try {
       encode(this.#builder);
     } catch (error) {
@@ -56,6 +60,7 @@ export class NetlinkChannel {
       throw error;
     }
     this.#builder.end();
+    this.#last = start;
     this.#pending.push({ operation, type, reply });
   }
 
@@ -83,26 +88,28 @@ export class NetlinkChannel {
     const pending = this.#pending;
     if (pending.length === 0) return;
     const first = this.#sequence;
-    let missing = pending.length;
-    this.#sequence = (first + missing) >>> 0;
+    const last = pending.length - 1;
+    this.#sequence = (first + pending.length) >>> 0;
     this.#pending = [];
     const operation = (pending[0] as Pending).operation;
     try {
+      this.#builder.addFlags(this.#last, NLM_F.ACK);
       this.#socket.send(this.#builder.bytes());
     } catch (error) {
       throw NetlinkError.from(operation, error);
     } finally {
       this.#builder.reset();
     }
-    while (missing > 0) {
+    for (let done = false; !done; ) {
       this.#receive(operation, (type, flags, sequence, start, end) => {
-        const request = pending[(sequence - first) >>> 0];
+        const index = (sequence - first) >>> 0;
+        const request = pending[index];
         if (request === undefined) return; // a late answer to an earlier request
         if (type !== NLMSG.ERROR) {
           request.reply?.(receiveBuffer, start, end, type);
           return;
         }
-        missing--;
+        done ||= index === last;
         const { errno, text } = decodeAcknowledgement(receiveBuffer, flags, start, end);
         if (errno !== 0) this.#errors.push(requestError(request.operation, request.type, errno, text));
       });

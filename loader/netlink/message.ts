@@ -5,6 +5,8 @@
  */
 
 const HEADER = 16;
+/** Where the flags are in a header. */
+const FLAGS_AT = 6;
 const ATTRIBUTE_HEADER = 4;
 /** The upper two bits of a type are flags (nested, network byte order). */
 const TYPE_MASK = 0x3fff;
@@ -50,6 +52,12 @@ export class MessageBuilder {
     this.#buffer.writeUInt32LE(this.#length - this.#message, this.#message);
     this.#pad();
     this.#message = -1;
+  }
+
+  /** Sets more flags in the header of the ended message that begins at `start`. */
+  addFlags(start: number, flags: number): void {
+    const at = start + FLAGS_AT;
+    this.#buffer.writeUInt16LE(this.#buffer.readUInt16LE(at) | flags, at);
   }
 
   /** Takes back the message that was begun and not ended. */

@@ -109,8 +109,9 @@ export class LinkRemover {
   async #send(socket: NetlinkSocket, batch: readonly Waiting[]): Promise<void> {
     const indexes = batch.map(({ ifindex }) => ifindex);
     const builder = new MessageBuilder();
+    const last = indexes.length === 1 ? 0 : indexes.length;
     const request = (type: number, sequence: number, ifindex: number, group?: number): void => {
-      builder.begin(type, NLM_F.REQUEST | NLM_F.ACK, sequence);
+      builder.begin(type, NLM_F.REQUEST | (sequence === last ? NLM_F.ACK : 0), sequence);
       encodeLinkHeader(builder, ifindex === 0 ? {} : { index: ifindex });
       if (group !== undefined) builder.attribute32(IFLA.GROUP, group);
       builder.end();
@@ -123,22 +124,21 @@ export class LinkRemover {
       indexes.forEach((ifindex, i) => {
         request(RTM.SETLINK, i, ifindex, group);
       });
-      request(RTM.DELLINK, indexes.length, 0, group);
+      request(RTM.DELLINK, last, 0, group);
     }
-    const requests = indexes.length === 1 ? 1 : indexes.length + 1;
     await socket.sendLater(builder.bytes());
-    this.#acknowledged(socket, requests);
+    this.#acknowledged(socket, last);
   }
 
-  /** Reads the answers; all are there when the request has been carried out. */
-  #acknowledged(socket: NetlinkSocket, requests: number): void {
+  /** Reads the answers, to requests that failed and to the last one. All are there when it has been carried out. */
+  #acknowledged(socket: NetlinkSocket, last: number): void {
     let failure: NetlinkError | undefined;
-    for (let missing = requests; missing > 0; ) {
+    for (let done = false; !done; ) {
       const length = socket.receive(this.#buffer);
       if (length < 0) throw new NetlinkError(OPERATION, EPROTO, 'the kernel did not answer');
-      forEachMessage(this.#buffer, length, (type, flags, _sequence, start, end) => {
+      forEachMessage(this.#buffer, length, (type, flags, sequence, start, end) => {
         if (type !== NLMSG.ERROR) return;
-        missing--;
+        done ||= sequence === last;
         const { errno, text } = decodeAcknowledgement(this.#buffer, flags, start, end);
         if (errno !== 0 && errno !== ENODEV) failure ??= requestError(OPERATION, RTM.DELLINK, errno, text);
       });

@@ -5,11 +5,11 @@ import { newNetns } from './namespaces.js';
 
 /**
  * Costs on the machine that this was built on: open namespace and socket 0.1 ms, a pair with all settings 0.3 ms,
- * the container's side 0.25 ms. The limits here are ten times that: they catch a process per device or
- * a wait for a grace period, not a busy machine.
+ * the container's side 0.25 ms. The limits here are ten times that, for the fastest of 40: they catch a process per
+ * device or a wait for a grace period, not a busy machine.
  */
 describe('costs', () => {
-  it('of connecting a container, at the median', () => {
+  it('of connecting a container, at best', () => {
     const host = newNetns();
     const outside = Rtnetlink.open(host.ns);
     const times = { open: [] as number[], pair: [] as number[], inside: [] as number[] };
@@ -46,16 +46,19 @@ describe('costs', () => {
       requests.close();
       ns.close();
     }
-    const median = (list: number[]): number => list.sort((a, b) => a - b)[list.length >> 1] ?? Number.NaN;
-    const medians = { open: median(times.open), pair: median(times.pair), inside: median(times.inside) };
+    const best = {
+      open: Math.min(...times.open),
+      pair: Math.min(...times.pair),
+      inside: Math.min(...times.inside),
+    };
     console.log(
-      Object.entries(medians)
+      Object.entries(best)
         .map(([name, ms]) => `${name} ${ms.toFixed(3)} ms`)
         .join(', '),
     );
-    expect(medians.open).toBeLessThan(1);
-    expect(medians.pair).toBeLessThan(4);
-    expect(medians.inside).toBeLessThan(3);
+    expect(best.open).toBeLessThan(1);
+    expect(best.pair).toBeLessThan(4);
+    expect(best.inside).toBeLessThan(3);
     const started = performance.now();
     expect(
       outside.deleteLinks(outside.links({ aliasPrefix: 'sluice:cost:' }).map((link) => link.index)),
