@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import type { Codec } from '../../loader/abi/codec.js';
-import { DropReason, MAPS } from '../../loader/abi/gen/types.gen.js';
+import { DropReason, type FlowMarks, MAPS } from '../../loader/abi/gen/types.gen.js';
 import { BpfMap } from '../../loader/map.js';
 import { container, documents, HOST, network, OUTSIDE, World } from './world.js';
 
@@ -310,12 +310,15 @@ function everything(): Record<string, string[]> {
     const rows = map.perCpu ? map.entriesPerCpu() : map.entries();
     out[name] = [...rows]
       .filter(([k]) => !isNoise(name, k))
-      .map(([k, v]) => text([k, v]))
+      .map(([k, v]) => text([k, name === 'flow_marks_map' ? marked(v as FlowMarks) : v]))
       .sort();
     map.close();
   }
   return out;
 }
+
+/** The marks are renewed by each pass of expiry. */
+const marked = ({ seen }: FlowMarks) => seen.map((pass) => pass > 0);
 
 /** Counters of what IPv6 stacks say by themselves, by index of the metrics map. */
 const OWN_TALK = new Set(
