@@ -4,7 +4,8 @@
  * writes the codecs.
  *
  * The package is few files, which load faster than hundreds do: what only some commands need stays apart from what all
- * of them do, and packages stay packages. Benches and scripts stay file for file, as they are started by their path.
+ * of them do. Packages stay packages, but for some (INCLUDED) of which the start would load many files, or more than
+ * is used. Benches and scripts stay file for file, as they are started by their path.
  */
 import { readdirSync, rmSync } from 'node:fs';
 import { isAbsolute, join, relative } from 'node:path';
@@ -45,12 +46,14 @@ if (target === undefined) {
 }
 const { folder, entries, whole } = target;
 const ours = new Set(entries.map((name) => `${name}.ts`));
+/** Packages that become part of dist/, without what is not used of them. */
+const INCLUDED = new Set(whole ? [] : ['zod', 'yaml', 'prom-client', 'commander', 'ip-address']);
 const bundle = await rolldown({
   cwd: ROOT,
   logLevel: 'warn',
   input: Object.fromEntries(entries.map((name) => [name, `${name}.ts`])),
   platform: 'node',
-  external: (id) => !id.startsWith('.') && !isAbsolute(id) && !ours.has(id),
+  external: (id) => !id.startsWith('.') && !isAbsolute(id) && !ours.has(id) && !INCLUDED.has(id),
   resolve: { extensionAlias: { '.js': ['.ts', '.js'] } },
   tsconfig: join(ROOT, 'tsconfig.json'),
 });
