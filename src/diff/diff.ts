@@ -51,6 +51,8 @@ export interface PolicyDiff {
   readonly otherRule: number;
   /** Distinct flows that were not asked about: their container is gone, or there are too many. */
   readonly skipped: number;
+  /** Rules of HostPolicies with a limit of rates that come, go or change: what is above a limit is not foreseen. */
+  readonly limits: number;
   readonly milliseconds: number;
 }
 
@@ -111,6 +113,7 @@ export class PolicyDiffer {
       asked: flows.length + host.asked,
       otherRule: otherRule + host.otherRule,
       skipped: skipped + host.skipped,
+      limits: host.limits,
       milliseconds: Math.round((performance.now() - started) * 10) / 10,
     };
   }

@@ -65,9 +65,11 @@ export interface HostDiff {
   readonly asked: number;
   readonly otherRule: number;
   readonly skipped: number;
+  /** Rules with a limit of rates that come, go or change. */
+  readonly limits: number;
 }
 
-const NOTHING: HostDiff = { flows: [], asked: 0, otherRule: 0, skipped: 0 };
+const NOTHING: HostDiff = { flows: [], asked: 0, otherRule: 0, skipped: 0, limits: 0 };
 
 /**
  * Which flows of the host a change of HostPolicies would judge in another way: the recorded ones, and those of sockets
@@ -107,7 +109,7 @@ export class HostForesight {
       if (old.verdict !== now.verdict) changed.push(changeOf(flow, old, now));
       else if (old.rules.join() !== now.rules.join()) otherRule++;
     }
-    return { flows: changed, asked: flows.length, otherRule, skipped };
+    return { flows: changed, asked: flows.length, otherRule, skipped, limits: changedLimits(before, after) };
   }
 
   /** Flows of sockets that are open, for a suggestion. */
@@ -329,4 +331,21 @@ function changeOf(
 ): FlowChange {
   const [source, destination] = direction === 'ingress' ? [remote, local] : [local, remote];
   return flowChange({ ...record, source, destination }, before, after);
+}
+
+function changedLimits(before: readonly HostPolicyResource[], after: readonly HostPolicyResource[]): number {
+  const [old, now] = [limitsOf(before), limitsOf(after)];
+  return [...new Set([...old.keys(), ...now.keys()])].filter((rule) => old.get(rule) !== now.get(rule))
+    .length;
+}
+
+/** What the rules with limits say, by policy and place. */
+function limitsOf(policies: readonly HostPolicyResource[]): Map<string, string> {
+  const limits = new Map<string, string>();
+  for (const { name, subject, ingress, egress } of policies)
+    for (const [direction, rules] of Object.entries({ ingress, egress }))
+      for (const { origin: _, ...rule } of rules)
+        if (rule.limit !== undefined)
+          limits.set(`${name} ${direction} ${rule.index}`, JSON.stringify([subject, rule]));
+  return limits;
 }

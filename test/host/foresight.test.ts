@@ -140,6 +140,22 @@ it('knows the connections that are open before there is any HostPolicy', async (
   for (const one of running) await one.stop();
 });
 
+it('says that limits of rates are not foreseen', async () => {
+  const { agent } = world;
+  const limited = (rate: number): string =>
+    documents(
+      hostPolicy('limited', { ingress: [{ action: 'Accept', limit: { packetsPerSecond: rate } }, DENY] }),
+    );
+  const file = join(agent.folder, 'limited.yaml');
+  writeFileSync(file, limited(100));
+  const line = '1 rule with a limit of rates changes: what is above a limit is not foreseen.\n';
+  expect(agent.cli('policy', 'diff', '-f', file)).toContain(line);
+  await agent.apply(limited(100));
+  expect(agent.cli('policy', 'diff', '-f', file)).not.toContain('of rates');
+  expect((await diffOf(limited(200))).limits).toBe(1);
+  await agent.delete(limited(100));
+});
+
 it('suggests a policy that allows what was seen and nothing else', async () => {
   const { agent } = world;
   const open = documents(hostPolicy('open', { egress: [{ action: 'Accept' }] }));

@@ -61,6 +61,12 @@ export function printDiff(io: Io, diff: PolicyDiff): void {
   print(io.stdout, ...diff.changes.map((change) => `${changeLine(change)} (dry run)`));
   if (diff.flows.length > 0) print(io.stdout, ...formatTable(COLUMNS, diff.flows.map(cells)));
   print(io.stdout, diffSummary(diff));
+  const { limits } = diff;
+  if (limits > 0)
+    print(
+      io.stdout,
+      `${limits} ${limits === 1 ? 'rule with a limit of rates changes' : 'rules with limits of rates change'}: what is above a limit is not foreseen.`,
+    );
 }
 
 /** `2 of 14 recorded flows would change: 1 denied, 1 allowed; ...`. */
