@@ -175,7 +175,7 @@ int sluice_from_container(struct __sk_buff *skb)
 	int ret;
 
 	if (likely(node && !cfg_dry_run)) {
-		ret = hot_forward(skb, node);
+		ret = quick_forward(skb, node);
 		if (likely(ret != HOT_MISS))
 			return ret;
 	}

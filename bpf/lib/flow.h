@@ -41,11 +41,10 @@ enum tcp_step {
 	TCP_ENDED = 2, /* both entries are gone; a copy for this last packet is in work.f */
 };
 
-/* Sequence numbers of a packet, host order; the FIN counts as one byte. */
-static __always_inline int tcp_numbers(struct __sk_buff *skb, struct packet *p, __u32 *end, __u32 *ack)
+/* Sequence numbers of a packet of len IP bytes, header at off, in host order; the FIN counts as one byte. */
+static __always_inline int tcp_numbers(struct __sk_buff *skb, __u32 off, __u32 len, __u32 *end, __u32 *ack)
 {
 	void *data = (void *)(long)skb->data;
-	__u32 off = p->l4_off;
 	struct tcphdr t;
 	__u32 head;
 
@@ -54,7 +53,7 @@ static __always_inline int tcp_numbers(struct __sk_buff *skb, struct packet *p, 
 	else if (bpf_skb_load_bytes(skb, off, &t, sizeof(t)))
 		return -1;
 	head = off - L3_OFF + t.doff * 4;
-	*end = bpf_ntohl(t.seq) + (p->len > head ? p->len - head : 0) + 1;
+	*end = bpf_ntohl(t.seq) + (len > head ? len - head : 0) + 1;
 	*ack = bpf_ntohl(t.ack_seq);
 	return 0;
 }
@@ -88,17 +87,16 @@ static __always_inline void tcp_handshake(const struct packet *p, struct flow *e
 	}
 }
 
-/* What a packet with these numbers does to a flow that ends. */
-static __always_inline void tcp_closing(const struct packet *p, struct flow *e, struct flow *other, __u32 end,
-					__u32 ack)
+/* What a packet with these flags and numbers does to a flow that ends. */
+static __always_inline void tcp_closing(__u8 flags, struct flow *e, struct flow *other, __u32 end, __u32 ack)
 {
-	if ((p->tcp_flags & TCP_FIN) && e->state != FLOW_CLOSED) {
+	if ((flags & TCP_FIN) && e->state != FLOW_CLOSED) {
 		e->fin_end = end;
 		e->state = FLOW_CLOSING;
 	}
-	if (other && other->state == FLOW_CLOSING && (p->tcp_flags & TCP_ACK) && ack == other->fin_end)
+	if (other && other->state == FLOW_CLOSING && (flags & TCP_ACK) && ack == other->fin_end)
 		other->state = FLOW_CLOSED;
-	if (p->tcp_flags & TCP_RST) {
+	if (flags & TCP_RST) {
 		e->state = FLOW_CLOSED;
 		if (other)
 			other->state = FLOW_CLOSED;
@@ -137,7 +135,7 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		if (!(p->tcp_flags & TCP_FIN))
 			return TCP_GOES_ON;
 	}
-	if (tcp_numbers(skb, p, &end, &ack))
+	if (tcp_numbers(skb, p->l4_off, p->len, &end, &ack))
 		return TCP_GOES_ON;
 	other_key(&k, e);
 	other = bpf_map_lookup_elem(&flows, &k);
@@ -150,7 +148,7 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
 			count_half_open(-1);
 	}
-	tcp_closing(p, e, other, end, ack);
+	tcp_closing(p->tcp_flags, e, other, end, ack);
 	if (!other || e->state != FLOW_CLOSED || other->state != FLOW_CLOSED || e->action != ACTION_PEER ||
 	    other->action != ACTION_PEER)
 		return TCP_GOES_ON;
@@ -174,9 +172,14 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 	return TCP_ENDED;
 }
 
+static __always_inline bool tcp_goes_on(__u8 flags, const struct flow *e)
+{
+	return likely(!(flags & (TCP_SYN | TCP_FIN | TCP_RST)) && e->state == FLOW_OPEN);
+}
+
 static __always_inline bool tcp_is_plain(const struct packet *p, const struct flow *e)
 {
-	return likely(!(p->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)) && e->state == FLOW_OPEN);
+	return tcp_goes_on(p->tcp_flags, e);
 }
 
 /* Is the packet, or a segment of it, larger than what the way out carries? */

@@ -213,7 +213,7 @@ static __always_inline bool hot_rewrite(struct __sk_buff *skb, const struct hot_
 	return true;
 }
 
-/* hot_forward() for flows that are translated or leave the host, out of the way of the others. */
+/* quick_forward() for hot flows that are translated or leave the host, out of the way of the others. */
 __noinline int hot_translated(struct __sk_buff *skb, struct hot_flow *h)
 {
 	struct bpf_redir_neigh nh = {.nh_family = AF_INET};
@@ -234,47 +234,6 @@ __noinline int hot_translated(struct __sk_buff *skb, struct hot_flow *h)
 		return TC_ACT_SHOT;
 	memcpy(data, h->dmac, 2 * ETH_ALEN);
 	if (skb->pkt_type != PACKET_HOST)
-		bpf_skb_change_type(skb, PACKET_HOST);
-	return (int)bpf_redirect_peer(h->oif, 0);
-}
-
-/* Forwards a packet of a hot flow, or HOT_MISS. */
-static __always_inline int hot_forward(struct __sk_buff *skb, const struct node *node)
-{
-	void *data = (void *)(long)skb->data;
-	void *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + L3_OFF;
-	__u8 *l4 = (void *)(ip + 1);
-	struct hot_places *places = hot_places();
-	struct hot_flow *h;
-	__u32 ports, len, slot;
-
-	if (!places || l4 + 14 > (__u8 *)end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
-		return HOT_MISS;
-	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)))
-		return HOT_MISS;
-	if (ip->protocol == IPPROTO_TCP ? l4[13] & (TCP_SYN | TCP_FIN | TCP_RST)
-					: ip->protocol != IPPROTO_UDP)
-		return HOT_MISS;
-	ports = hot_ports((__be16 *)l4);
-	slot = hot_index(ip->saddr, ip->daddr, ports);
-	if (!(*hot_word(places, slot) >> slot % 64 & 1))
-		return HOT_MISS;
-	h = bpf_map_lookup_elem(&hot_flows, &slot);
-	if (!h || h->saddr != ip->saddr || h->daddr != ip->daddr || hot_ports(&h->sport) != ports ||
-	    h->proto != ip->protocol || h->ifindex != skb->ifindex || h->epoch != node->epoch ||
-	    now() - h->synced >= cfg_hz)
-		return HOT_MISS;
-	if (!mac_equal(data + ETH_ALEN, h->from_mac) || (*(__u8 *)data & 1))
-		return HOT_MISS;
-	len = skb->len - L3_OFF;
-	if (unlikely(h->flags & (FLOW_NAT | FLOW_TTL)))
-		return hot_translated(skb, h);
-	h->packets++;
-	h->bytes += len;
-	count(DIR_EGRESS, DROP_NONE, len);
-	memcpy(data, h->dmac, 2 * ETH_ALEN);
-	if (unlikely(skb->pkt_type != PACKET_HOST))
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return (int)bpf_redirect_peer(h->oif, 0);
 }

@@ -22,11 +22,18 @@ enum young_side {
 /* No place: another flow's packet. */
 #define YOUNG_NOWHERE YOUNG_FLOWS
 
+/* With TCP flags: the packet is an answer. */
+#define YOUNG_REPLY 256
+
+/* The last words of both addresses. */
+static __always_inline __u32 young_set_between(__be32 a, __be32 b)
+{
+	return (((a ^ b) * 0x9e3779b1) >> 16) & (YOUNG_SETS - 1);
+}
+
 static __always_inline __u32 young_set_of(const struct flow_key *k)
 {
-	__u32 h = (k->saddr.w[3] ^ k->daddr.w[3]) * 0x9e3779b1;
-
-	return (h >> 16) & (YOUNG_SETS - 1);
+	return young_set_between(k->saddr.w[3], k->daddr.w[3]);
 }
 
 static __always_inline struct young_set *young_set_at(__u32 set)
@@ -35,15 +42,19 @@ static __always_inline struct young_set *young_set_at(__u32 set)
 }
 
 /* The same number for both directions, 0 for none that ever occurs. */
-static __always_inline __u32 young_ports(const struct flow_key *k)
+static __always_inline __u32 young_ports_of(__be16 a, __be16 b)
 {
-	return ((__u32)k->sport + k->dport) << 16 | (__u16)(k->sport ^ k->dport);
+	return ((__u32)a + b) << 16 | (__u16)(a ^ b);
 }
 
-/* The place of a young flow whose packets may look like k. At most YOUNG_WAYS rounds. */
-static __always_inline __u32 young_slot(const struct flow_key *k)
+static __always_inline __u32 young_ports(const struct flow_key *k)
 {
-	__u32 number = young_set_of(k), ports = young_ports(k);
+	return young_ports_of(k->sport, k->dport);
+}
+
+/* The place in a set of the flow with these ports. At most YOUNG_WAYS rounds. */
+static __always_inline __u32 young_slot_in(__u32 number, __u32 ports)
+{
 	struct young_set *set = young_set_at(number);
 
 	if (!set || !ports)
@@ -53,6 +64,12 @@ static __always_inline __u32 young_slot(const struct flow_key *k)
 		if (set->ports[i] == ports)
 			return number * YOUNG_WAYS + i;
 	return YOUNG_NOWHERE;
+}
+
+/* The place of a young flow whose packets may look like k. */
+static __always_inline __u32 young_slot(const struct flow_key *k)
+{
+	return young_slot_in(young_set_of(k), young_ports(k));
 }
 
 static __always_inline struct young_flow *young_at(__u32 slot)
@@ -186,59 +203,92 @@ __noinline int young_settle(__u32 rev)
 	return 0;
 }
 
-/* tcp_step() for a young flow. TCP_ENDED: who called forwards the packet and frees the place. */
-__noinline int young_step(struct __sk_buff *skb, struct packet *p, __u32 slot, __u32 reply)
+/*
+ * tcp_step() for the flow at slot and a packet with these flags and so many IP bytes, whose transport header is at off,
+ * 0: there is none. TCP_ENDED: who called forwards the packet and frees the place.
+ */
+__noinline int young_step(struct __sk_buff *skb, __u32 slot, __u32 tcp_flags, __u32 len, __u32 off)
 {
+	const bool reply = tcp_flags & YOUNG_REPLY;
+	const __u8 flags = (__u8)tcp_flags;
 	struct young_flow *y = young_at(slot);
 	struct flow *e, *other;
 	__u32 tcp_end, ack;
 
-	if (!p || !y)
+	if (!y)
 		return TCP_GOES_ON;
 	e = reply ? &y->r : &y->f;
 	other = reply ? &y->f : &y->r;
-	if (is_syn(p)) {
+	if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		/* Used again after its end, or opened from the other side at the same time. */
 		if (reply || e->state < FLOW_CLOSING || young_move(slot, LOG_OF_PACKETS))
 			return TCP_GOES_ON;
 		return TCP_BEGINS;
 	}
-	if (p->fragment == FRAGMENT_LATER)
+	if (!off)
 		return TCP_GOES_ON;
-	if (e->state < FLOW_OPEN && !(p->tcp_flags & TCP_RST)) {
+	if (e->state < FLOW_OPEN && !(flags & TCP_RST)) {
 		if (reply) {
 			if (other->state == FLOW_NEW)
 				other->state = FLOW_SYNACK;
 			e->state = FLOW_OPEN;
-		} else if (e->state == FLOW_SYNACK && (p->tcp_flags & TCP_ACK)) {
+		} else if (e->state == FLOW_SYNACK && (flags & TCP_ACK)) {
 			e->state = FLOW_OPEN;
 		}
-		if (!(p->tcp_flags & TCP_FIN))
+		if (!(flags & TCP_FIN))
 			return TCP_GOES_ON;
 	}
-	if (tcp_numbers(skb, p, &tcp_end, &ack))
+	if (tcp_numbers(skb, off, len, &tcp_end, &ack))
 		return TCP_GOES_ON;
-	tcp_closing(p, e, other, tcp_end, ack);
+	tcp_closing(flags, e, other, tcp_end, ack);
 	if (e->state != FLOW_CLOSED || other->state != FLOW_CLOSED ||
 	    __sync_val_compare_and_swap(&y->owner, YOUNG_LIVE, YOUNG_BUSY) != YOUNG_LIVE)
 		return TCP_GOES_ON;
 	/* This packet is the last one. */
 	e->packets++;
-	e->bytes += p->len;
+	e->bytes += len;
 	young_log(y, LOG_OF_PACKETS, true);
 	return TCP_ENDED;
+}
+
+/* Forwards a packet of y, which is at slot. Arguments as for young_step(). HOT_MISS: the flow has been moved. */
+static __always_inline int young_forward(struct __sk_buff *skb, struct young_flow *y, __u32 slot, __u32 flags,
+					 __u32 len, __u32 off)
+{
+	struct flow *e = flags & YOUNG_REPLY ? &y->r : &y->f;
+	int step = TCP_GOES_ON;
+	void *data;
+	__u32 oif;
+
+	if (!tcp_goes_on((__u8)flags, e)) {
+		step = young_step(skb, slot, flags, len, off);
+		if (step == TCP_BEGINS)
+			return HOT_MISS;
+	}
+	e->last = now();
+	e->packets++;
+	e->bytes += len;
+	count(DIR_EGRESS, DROP_NONE, len);
+	oif = e->oif;
+	data = (void *)(long)skb->data;
+	if (likely(data + L3_OFF <= (void *)(long)skb->data_end))
+		memcpy(data, e->dmac, 2 * ETH_ALEN);
+	if (step == TCP_ENDED)
+		young_free(y, slot);
+	if (unlikely(skb->pkt_type != PACKET_HOST))
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return (int)bpf_redirect_peer(oif, 0);
 }
 
 /* Forwards a TCP packet of a container, if it is one of a young flow, or HOT_MISS. */
 __noinline int young_packet(struct __sk_buff *skb, struct packet *p)
 {
 	struct node *node = node_state();
-	int step = TCP_GOES_ON;
 	struct young_flow *y;
 	enum young_side side;
 	void *data, *end;
 	struct flow *e;
-	__u32 slot, oif;
+	__u32 slot;
 
 	if (!p || !node)
 		return HOT_MISS;
@@ -264,26 +314,44 @@ __noinline int young_packet(struct __sk_buff *skb, struct packet *p)
 		if (e->epoch != node->epoch)
 			return drop(p, NULL, DROP_FLOW_FULL, DIR_EGRESS);
 	}
-	if (!tcp_is_plain(p, e)) {
-		step = young_step(skb, p, slot, side == YOUNG_ANSWER);
-		if (step == TCP_BEGINS)
-			return HOT_MISS;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		if (data + L3_OFF > end)
-			return drop(p, NULL, DROP_INVALID, DIR_EGRESS);
+	return young_forward(skb, y, slot, p->tcp_flags | (side == YOUNG_ANSWER ? YOUNG_REPLY : 0), p->len,
+			     p->fragment == FRAGMENT_LATER ? 0 : p->l4_off);
+}
+
+/*
+ * young_packet() for what most packets are: IPv4 with 20 bytes of header, no fragment, not the first SYN, headers read
+ * by quick_forward(). HOT_MISS: it has to be looked at with all its headers.
+ */
+__noinline int young_usual(struct __sk_buff *skb, __u32 saddr, __u32 daddr, __u32 ports)
+{
+	const __u32 turned = ports >> 16 | ports << 16;
+	struct node *node = node_state();
+	__u32 number = young_set_between(saddr, daddr);
+	__u32 slot = young_slot_in(number, young_ports_of((__be16)ports, (__be16)(ports >> 16)));
+	struct young_flow *y = young_at(slot);
+	void *data = (void *)(long)skb->data;
+	__u8 *tcp = data + L3_OFF + sizeof(struct iphdr);
+	const struct flow *e;
+	__u32 flags;
+
+	if (!node || !y || tcp + 14 > (__u8 *)(long)skb->data_end || !(y->owner & YOUNG_LIVE) ||
+	    !addr_is_v4(&y->fwd.saddr))
+		return HOT_MISS;
+	flags = tcp[13];
+	if (y->fwd.saddr.w[3] == saddr && y->fwd.daddr.w[3] == daddr && hot_ports(&y->fwd.sport) == ports &&
+	    y->fwd.ifindex == skb->ifindex) {
+		e = &y->f;
+	} else if (y->fwd.saddr.w[3] == daddr && y->fwd.daddr.w[3] == saddr &&
+		   hot_ports(&y->fwd.sport) == turned && y->f.peer_ifindex == skb->ifindex) {
+		e = &y->r;
+		flags |= YOUNG_REPLY;
+	} else {
+		return HOT_MISS;
 	}
-	e->last = now();
-	e->packets++;
-	e->bytes += p->len;
-	count(DIR_EGRESS, DROP_NONE, p->len);
-	memcpy(data, e->dmac, 2 * ETH_ALEN);
-	oif = e->oif;
-	if (step == TCP_ENDED)
-		young_free(y, slot);
-	if (unlikely(skb->pkt_type != PACKET_HOST))
-		bpf_skb_change_type(skb, PACKET_HOST);
-	return (int)bpf_redirect_peer(oif, 0);
+	if (!mac_equal(data + ETH_ALEN, e->from_mac) || (*(__u8 *)data & 1) || e->epoch != node->epoch ||
+	    e->packets >= YOUNG_PACKETS)
+		return HOT_MISS;
+	return young_forward(skb, y, slot, flags, skb->len - L3_OFF, L3_OFF + sizeof(struct iphdr));
 }
 
 /* May flows that are decided like d begin here: do both directions lead into a container as they are? */
@@ -325,4 +393,50 @@ static __always_inline bool young_open(const struct flow_key *k, const struct de
 	barrier();
 	y->owner = YOUNG_LIVE;
 	return true;
+}
+
+/* Forwards a packet of a hot flow or a young one, or HOT_MISS. */
+static __always_inline int quick_forward(struct __sk_buff *skb, const struct node *node)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + L3_OFF;
+	__u8 *l4 = (void *)(ip + 1);
+	struct hot_places *places = hot_places();
+	struct hot_flow *h;
+	__u32 ports, len, slot;
+	bool tcp;
+
+	if (!places || l4 + 14 > (__u8 *)end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
+		return HOT_MISS;
+	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)))
+		return HOT_MISS;
+	tcp = ip->protocol == IPPROTO_TCP;
+	if (!tcp && ip->protocol != IPPROTO_UDP)
+		return HOT_MISS;
+	ports = hot_ports((__be16 *)l4);
+	if (tcp && (l4[13] & (TCP_SYN | TCP_FIN | TCP_RST)))
+		return (l4[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN
+			       ? HOT_MISS
+			       : young_usual(skb, ip->saddr, ip->daddr, ports);
+	slot = hot_index(ip->saddr, ip->daddr, ports);
+	if (!(*hot_word(places, slot) >> slot % 64 & 1))
+		return tcp ? young_usual(skb, ip->saddr, ip->daddr, ports) : HOT_MISS;
+	h = bpf_map_lookup_elem(&hot_flows, &slot);
+	if (!h || h->saddr != ip->saddr || h->daddr != ip->daddr || hot_ports(&h->sport) != ports ||
+	    h->proto != ip->protocol || h->ifindex != skb->ifindex || h->epoch != node->epoch ||
+	    now() - h->synced >= cfg_hz)
+		return HOT_MISS;
+	if (!mac_equal(data + ETH_ALEN, h->from_mac) || (*(__u8 *)data & 1))
+		return HOT_MISS;
+	len = skb->len - L3_OFF;
+	if (unlikely(h->flags & (FLOW_NAT | FLOW_TTL)))
+		return hot_translated(skb, h);
+	h->packets++;
+	h->bytes += len;
+	count(DIR_EGRESS, DROP_NONE, len);
+	memcpy(data, h->dmac, 2 * ETH_ALEN);
+	if (unlikely(skb->pkt_type != PACKET_HOST))
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return (int)bpf_redirect_peer(h->oif, 0);
 }
