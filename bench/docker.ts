@@ -1,8 +1,9 @@
 /**
  * What a network costs `docker run`: the time of a whole `docker run --rm` of a program that ends at once, over that of
  * one with `--network none` in the same round, beside Docker's own bridge, without and with a published port. A driver
- * that does nothing, at once, shows what of it dockerd spends itself on the network of any plugin. In the same run, the
- * name service: a local name at a container, and questions a second.
+ * that does nothing, at once, and one that gives each container a device that it had ready, show what of it dockerd and
+ * the kernel spend on the network of any plugin. In the same run, the name service: a local name at a container, and
+ * questions a second.
  *
  * A dockerd of its own (network namespace, folders, socket) with its rules in iptables, as it is by default.
  * Settings from the environment: BENCH_ROUNDS (15), BENCH_DNS (20000).
@@ -37,6 +38,7 @@ const WAYS = {
   bridge: ['--network', 'theirs'],
   'bridge, port': ['--network', 'theirs', '-p', '8082:80'],
   nothing: ['--network', 'nothing'],
+  device: ['--network', 'device'],
   'nothing, port': ['--network', 'nothing', '-p', '8083:80'],
 } as const;
 type Way = keyof typeof WAYS;
@@ -80,12 +82,13 @@ function names(netns: string, server: string): { readonly milliseconds: number; 
   return JSON.parse(stdout) as { milliseconds: number; perSecond: number };
 }
 
-/** Starts the driver that does nothing under this name. */
-async function nullDriver(scratch: Scratch, name: string): Promise<void> {
+/** Starts the driver that does nothing under this name, in the host's namespace; it has devices for so many containers. */
+async function nullDriver(scratch: Scratch, host: string, name: string, containers = 0): Promise<void> {
   mkdirSync(PLUGINS, { recursive: true });
   const socket = join(PLUGINS, `${name}.sock`);
   const program = fileURLToPath(new URL('./lib/null-driver.js', import.meta.url));
-  const child = spawn(process.execPath, [program, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const command = [`--net=${netnsPath(host)}`, '--', process.execPath, program, socket, String(containers)];
+  const child = spawn('nsenter', command, { stdio: ['ignore', 'pipe', 'inherit'] });
   scratch.onClose(() => rmSync(socket, { force: true }));
   scratch.onClose(() => killAndWait(child.pid));
   await new Promise((resolve, reject) => {
@@ -112,8 +115,10 @@ async function main(scratch: Scratch): Promise<void> {
   docker.makeImage();
   docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, 'ours');
   docker.docker('network', 'create', 'theirs');
-  await nullDriver(scratch, `${driver}-null`);
+  await nullDriver(scratch, host, `${driver}-null`);
   docker.docker('network', 'create', '-d', `${driver}-null`, '--ipam-driver', 'null', 'nothing');
+  await nullDriver(scratch, host, `${driver}-veth`, ROUNDS + 1);
+  docker.docker('network', 'create', '-d', `${driver}-veth`, '--subnet', '10.78.0.0/16', 'device');
   const policy = {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
@@ -172,6 +177,13 @@ async function main(scratch: Scratch): Promise<void> {
         name: 'dockerd alone: a driver that does nothing',
         unit: 'ms',
         ours: over('nothing'),
+        peers: { bridge: over('bridge') },
+        better: 'lower',
+      },
+      {
+        name: 'dockerd and the kernel: a device that was ready',
+        unit: 'ms',
+        ours: over('device'),
         peers: { bridge: over('bridge') },
         better: 'lower',
       },
