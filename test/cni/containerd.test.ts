@@ -161,7 +161,8 @@ describe('pods over CRI', () => {
       'pub',
       await containerd.cri.runPod({ name: 'pub', ports: [{ hostPort: 8090, containerPort: 80 }] }),
     );
-    expect(await bed.world.probe(outside, HOST.v4, 8090)).toBe('open');
+    // The runtime does not wait for the pod's process to listen.
+    await expect.poll(() => bed.world.probe(outside, HOST.v4, 8090), { timeout: 10_000 }).toBe('open');
     expect(get('client', HOST.v4, 8090)).toBe('pub');
     const taken = containerd.cri.runPod({ name: 'more', ports: [{ hostPort: 8090, containerPort: 80 }] });
     await expect(taken).rejects.toThrow(/host port 8090\/TCP is already taken by container default\/pub/);
