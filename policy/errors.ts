@@ -100,6 +100,13 @@ export const ERRORS = {
   SLU6001: 'the overlay device {device} cannot be made: {reason}; is another program using UDP port {port}?',
   SLU6002: 'nodeEncryption cannot be wireguard: {reason}',
   SLU6003: 'the range {cidr} of node {node} cannot be routed: {reason}',
+  SLU6004: 'the WireGuard key in {path} cannot be used: {reason}; remove the file to get a new one',
+  SLU6005:
+    'nothing is sent to node {node}: it has told no WireGuard key; is its agent running with nodeEncryption: wireguard?',
+  SLU6006:
+    'nothing is sent to node {node}: node {other} has the same WireGuard key; remove {file} from the state folder of one of them and restart its agent',
+  SLU6007:
+    'the WireGuard device {device} cannot be made: {reason}; is another program using UDP port {port}?',
 
   // 61xx: hosts that share an etcd
   SLU6101: 'etcd at {endpoint} cannot be reached: {reason}',

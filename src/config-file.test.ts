@@ -57,6 +57,7 @@ describe('parseConfig', () => {
       vxlanId: 7,
       podCidrs: ['10.244.0.0/16'],
       nodeEncryption: 'none',
+      wireguardPort: 51821,
       zone: 'a',
       serviceCidrs: ['10.97.0.0/16'],
       nodePorts: { min: 20000, max: 20100 },

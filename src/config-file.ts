@@ -192,6 +192,7 @@ const settings = z.strictObject({
     .custom<readonly string[]>(isCidrList, { error: 'a list of CIDRs such as 10.244.0.0/16' })
     .optional(),
   nodeEncryption: z.enum(['none', 'wireguard'], { error: 'one of none, wireguard' }).optional(),
+  wireguardPort: wholeNumber(1, 65_535).optional(),
   zone: z
     .string()
     .refine((text) => badLabelValue(text) === undefined, { error: 'a value that a label can have' })

@@ -104,8 +104,10 @@ export interface AgentConfig {
   readonly vxlanId: number; // 1
   /** Ranges that pods of the cluster have their addresses from: never masqueraded, and unreachable without a node. */
   readonly podCidrs: readonly string[];
-  /** Whether what goes from node to node is encrypted. */
+  /** Whether what pods send from node to node is encrypted; `wireguard` needs the overlay. */
   readonly nodeEncryption: 'none' | 'wireguard';
+  /** UDP port of WireGuard; the same on all nodes. */
+  readonly wireguardPort: number; // 51820
   /** Zone of this node, for services that prefer endpoints near by; '' for none. */
   readonly zone: string;
   /** Ranges for the cluster addresses of services that name none; at most one of each family. */
@@ -174,6 +176,7 @@ export const CONFIG_DEFAULTS = {
   vxlanId: 1,
   podCidrs: [],
   nodeEncryption: 'none',
+  wireguardPort: 51820,
   zone: '',
   serviceCidrs: ['10.96.0.0/12', 'fd00:96::/112'],
   nodePorts: { min: 30000, max: 32767 },

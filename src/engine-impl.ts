@@ -10,6 +10,7 @@ import type { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
+import { type EncryptionStatus, requireWireguard } from './dataplane/encryption.js';
 import { Kernel } from './dataplane/kernel.js';
 import type { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
@@ -83,7 +84,8 @@ export async function createEngine(
   cluster: readonly Resource[] = [],
   ahead?: () => Promise<readonly SourceText[]>,
 ): Promise<RuntimeEngine> {
-  checkEncryption(config.nodeEncryption);
+  checkEncryption(config);
+  requireWireguard(config);
   try {
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -239,6 +241,7 @@ class AgentEngine implements RuntimeEngine {
     this.#services.sweep();
     this.#host.sweep();
     kernel.nodeRoutes.sweep();
+    kernel.encryption?.sweep();
     kernel.removeForgotten(gatewaysOf(this.#objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
@@ -300,11 +303,13 @@ class AgentEngine implements RuntimeEngine {
       ...uplinks,
       ...this.#reconciler.problems.values(),
       ...this.#kernel.nodeRoutes.problems,
+      ...(kernel.encryption?.problems ?? []),
       ...this.#services.problems,
       ...this.#host.problems,
       ...kernel.uplinks.xdpProblems,
     ].map(errorLine);
     const pending = this.#changes.pending();
+    const encryption = this.encryption();
     return {
       version: version(),
       pid: process.pid,
@@ -321,6 +326,7 @@ class AgentEngine implements RuntimeEngine {
       policies: this.#compiler.counts.policies,
       policySets: this.#compiler.counts.sets,
       identities: this.#compiler.counts.identities,
+      ...(encryption === undefined ? {} : { encryption }),
       flows: { entries: this.#telemetry.flows, capacity: kernel.loaded.maps.flows.maxEntries },
       epoch: kernel.node.epoch,
       ...(pending === undefined ? {} : { pending }),
@@ -331,6 +337,14 @@ class AgentEngine implements RuntimeEngine {
 
   nodeAddresses(): readonly string[] {
     return ownAddresses(this.#config.nodeAddresses, undefined, this.#kernel.uplinks.addresses);
+  }
+
+  get publicKey(): string | undefined {
+    return this.#kernel.encryption?.key.publicKey;
+  }
+
+  encryption(): EncryptionStatus | undefined {
+    return this.#kernel.encryption?.status();
   }
 
   snapshot(): MetricsSnapshot {

@@ -41,7 +41,7 @@ import { Assignments } from './ipam/service-assignments.js';
 import { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
 import { OwnContainers } from './nodes/own-containers.js';
-import { ownAddresses, reachOver } from './nodes/reach.js';
+import { ownAddresses, reachOver, tunnelEnd } from './nodes/reach.js';
 import { RemoteNodes } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
@@ -146,6 +146,7 @@ export function assemble(
       uplinks.addresses,
     ).filter((address) => addresses.isHost(address));
   };
+  const { encryption: peers, uplinks } = kernel;
   const nodes = new RemoteNodes({
     name,
     objects,
@@ -153,7 +154,10 @@ export function assemble(
     cidrs: kernel.cidrs,
     routes: kernel.nodeRoutes,
     ranges: config.podCidrs,
-    reach: reachOver(config, () => kernel.uplinks.addresses),
+    reach: reachOver(config, () => uplinks.addresses),
+    ...(peers === undefined
+      ? {}
+      : { encryption: { peers, endpoint: tunnelEnd(config, () => uplinks.addresses) } }),
   });
   const host = new HostFirewall({
     config,

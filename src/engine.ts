@@ -7,6 +7,7 @@ import type { SluiceError } from '../policy/errors.js';
 import type { ResourceKind } from '../policy/model/resources.js';
 import type { SafeEngine } from './change/safe.js';
 import type { ApplyOptions, PendingChange } from './change/types.js';
+import type { EncryptionStatus } from './dataplane/encryption.js';
 import type { NameFeed } from './dns/feed.js';
 import type { NameWatcher } from './dns/watch.js';
 import type { ExplainRequest, Explanation } from './explain/types.js';
@@ -89,6 +90,8 @@ export interface Status {
   readonly policies: number;
   readonly policySets: number;
   readonly identities: number;
+  /** Present: what pods send to other nodes is encrypted. */
+  readonly encryption?: EncryptionStatus;
   readonly flows: { readonly entries: number; readonly capacity: number };
   readonly epoch: number;
   /** A change that waits for `sluice confirm`. */
@@ -206,6 +209,10 @@ export interface RuntimeEngine extends Engine {
   readonly containers: OwnContainers;
   /** Addresses by which other hosts reach this one. */
   nodeAddresses(): readonly string[];
+  /** The key that others encrypt for this host with; undefined: nothing is encrypted. */
+  readonly publicKey: string | undefined;
+  /** Whom this host encrypts for; undefined: nothing is encrypted. */
+  encryption(): EncryptionStatus | undefined;
   /** What of the cluster's objects could not be brought into force at the start. */
   readonly refused: ReadonlyMap<ResourceKey, SluiceError>;
 }

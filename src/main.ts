@@ -28,6 +28,7 @@ import { settleHeap } from './memory.js';
 import type { Check, Health } from './metrics/health.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
+import { EncryptionMetrics } from './nodes/metrics.js';
 import { preflight, warnAboutMachine } from './preflight.js';
 import { nodeNameOf } from './services/node-context.js';
 import { DefinitionsFolder } from './sources/folder.js';
@@ -127,6 +128,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       if (!removed) await running.close();
     });
     running.onApplied((change) => metrics.applied(change));
+    if (running.publicKey !== undefined) new EncryptionMetrics(metrics.registry, () => running.encryption());
 
     const dns = config.dns ? await startNames(config, running, log) : undefined;
     if (dns !== undefined) closers.push(() => dns.close());
@@ -183,12 +185,13 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     closers.push(() => api.close());
     ready = true;
     // Runtimes are told last: from now on they ask for containers.
-    cluster?.attach(running.cluster, running.runtime, running.refused);
+    cluster?.attach(running.cluster, running.runtime, running.refused, running.publicKey);
     member?.attach(
       {
         feed: running.cluster,
         containers: running.containers,
         addresses: () => running.nodeAddresses(),
+        publicKey: running.publicKey,
       },
       running.refused,
     );

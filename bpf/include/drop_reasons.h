@@ -48,5 +48,6 @@ enum drop_reason {
 	DROP_SERVICE_PORT = 38, /* the address of a service, and a port that none has: refused */
 	DROP_TUNNEL_SOURCE = 39, /* from the overlay, and not from the node that has the source address */
 	DROP_NO_NODE = 40, /* in a range of the cluster, and no node is known to have it */
-	DROP_REASON_COUNT = 41,
+	DROP_NODE_NO_KEY = 41, /* to a node that has told no key, with encryption between nodes */
+	DROP_REASON_COUNT = 42,
 };

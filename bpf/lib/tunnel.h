@@ -141,6 +141,9 @@ __noinline int way_out(struct __sk_buff *skb, __u32 answers)
 		return DROP_INTERNAL;
 	if (addr_is_zero(&to->node))
 		return DROP_NO_NODE;
+	/* ::ffff:0.0.0.0 (NO_KEY in src/nodes/inner-address.ts) */
+	if (addr_is_v4(&to->node) && !to->node.w[3])
+		return DROP_NODE_NO_KEY;
 	e->action = ACTION_TUNNEL;
 	e->flags |= FLOW_TTL;
 	e->oif = oif;

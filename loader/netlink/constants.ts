@@ -31,6 +31,10 @@ export const NETLINK_OPTION = { ADD_MEMBERSHIP: 1, CAP_ACK: 10, EXT_ACK: 11, GET
 
 export const NETLINK_ROUTE = 0;
 export const NETLINK_SOCK_DIAG = 4;
+export const NETLINK_GENERIC = 16;
+
+/** Flag of the type of an attribute that has attributes inside; generic families insist on it. */
+export const NLA_F_NESTED = 0x8000;
 
 /** Message types of sock_diag (linux/sock_diag.h). */
 export const SOCK_DIAG = { BY_FAMILY: 20, DESTROY: 21 } as const;
@@ -88,7 +92,8 @@ export const IFLA = {
 export const OPERSTATE_UP = 6;
 export const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 export const VETH_INFO_PEER = 1;
-export const IFLA_VXLAN = { LEARNING: 7, PORT: 15, UDP_CSUM: 18, COLLECT_METADATA: 25 } as const;
+export const IFLA_VXLAN = { LINK: 3, LEARNING: 7, PORT: 15, UDP_CSUM: 18, COLLECT_METADATA: 25 } as const;
+export const IFLA_VRF_TABLE = 1;
 export const IFLA_MACVLAN_MODE = 1;
 export const MACVLAN_MODE = { private: 1, vepa: 2, bridge: 4, passthru: 8 } as const;
 export const IFLA_INET6_ADDR_GEN_MODE = 8;

@@ -5,6 +5,7 @@ import {
   IFLA_INET6_ADDR_GEN_MODE,
   IFLA_INFO,
   IFLA_MACVLAN_MODE,
+  IFLA_VRF_TABLE,
   IFLA_VXLAN,
   IN6_ADDR_GEN_MODE,
   MACVLAN_MODE,
@@ -22,7 +23,7 @@ import { macBytes, macText } from './text.js';
 export interface Link {
   readonly index: number;
   readonly name: string;
-  /** `veth`, `bridge`, `macvlan`, `vxlan`, …; absent for hardware and loopback. */
+  /** `veth`, `bridge`, `macvlan`, `vxlan`, `wireguard`, …; absent for hardware and loopback. */
   readonly kind?: string;
   /** Lower case with colons; empty if the device has none. */
   readonly mac: string;
@@ -45,7 +46,14 @@ export interface Link {
   readonly netnsId?: number;
   readonly group: number;
   /** vxlan: UDP port, and whether the tunnel is chosen for each packet from outside (collect metadata). */
-  readonly vxlan?: { readonly port: number; readonly metadata: boolean };
+  readonly vxlan?: Vxlan;
+}
+
+export interface Vxlan {
+  readonly port: number;
+  readonly metadata: boolean;
+  /** ifindex of the device that it sends through; absent: as the routes say. */
+  readonly lower?: number;
 }
 
 /** Attributes that every kind of device takes. */
@@ -74,7 +82,10 @@ export type LinkKind =
   | { readonly kind: 'bridge' }
   | { readonly kind: 'macvlan'; readonly parent: number; readonly mode: MacvlanMode }
   /** A VXLAN device whose tunnels are chosen packet by packet; it learns nothing. */
-  | { readonly kind: 'vxlan'; readonly port: number }
+  | { readonly kind: 'vxlan'; readonly port: number; readonly lower?: number | undefined }
+  /** A device whose ports route by a table of their own. */
+  | { readonly kind: 'vrf'; readonly table: number }
+  | { readonly kind: 'wireguard' }
   | { readonly kind: 'veth'; readonly peer: LinkAttributes & LinkHeader };
 
 /** Content of ifinfomsg. */
@@ -155,8 +166,11 @@ export function encodeLinkKind(operation: string, message: MessageBuilder, kind:
           .attribute8(IFLA_VXLAN.LEARNING, 0)
           .attribute8(IFLA_VXLAN.UDP_CSUM, 1)
           .attributeBytes(IFLA_VXLAN.PORT, Uint8Array.of(kind.port >> 8, kind.port & 0xff));
+        if (kind.lower !== undefined) message.attribute32(IFLA_VXLAN.LINK, kind.lower);
       });
     }
+    if (kind.kind === 'vrf')
+      message.nested(IFLA_INFO.DATA, () => message.attribute32(IFLA_VRF_TABLE, kind.table));
     if (kind.kind === 'veth') {
       message.nested(IFLA_INFO.DATA, () => {
         message.nested(VETH_INFO_PEER, () => {
@@ -237,12 +251,14 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
   };
 }
 
-function decodeVxlan(buffer: Buffer, start: number, end: number): { port: number; metadata: boolean } {
+function decodeVxlan(buffer: Buffer, start: number, end: number): Vxlan {
   let port = 0;
   let metadata = false;
+  let lower: number | undefined;
   forEachAttribute(buffer, start, end, (type, at) => {
     if (type === IFLA_VXLAN.PORT) port = buffer.readUInt16BE(at);
     if (type === IFLA_VXLAN.COLLECT_METADATA) metadata = buffer[at] === 1;
+    if (type === IFLA_VXLAN.LINK) lower = buffer.readUInt32LE(at);
   });
-  return { port, metadata };
+  return { port, metadata, ...(lower === undefined ? {} : { lower }) };
 }

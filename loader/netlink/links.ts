@@ -67,6 +67,16 @@ export interface NewMacvlan extends NewLink {
 export interface NewVxlan extends NewLink {
   /** UDP port, for all that is received and sent. */
   readonly port: number;
+  /**
+   * ifindex of the device to send through. If that is a port of a VRF, the UDP sockets belong to the VRF: nothing else of
+   * the host gets to them. Without it goes this device too.
+   */
+  readonly lower?: number | undefined;
+}
+
+export interface NewVrf extends NewLink {
+  /** Number of the routing table of its ports. */
+  readonly table: number;
 }
 
 export interface LinkChange {
@@ -208,8 +218,20 @@ export class LinkRequests extends Requests {
 
   /** Makes a VXLAN device whose tunnels are chosen packet by packet. EEXIST: name or port is taken. EADDRINUSE: the port is. */
   createVxlan(vxlan: NewVxlan): { readonly ifindex: number } {
-    const { port } = vxlan;
-    const { ifindex } = this.#create(`create vxlan ${vxlan.name}`, vxlan, { kind: 'vxlan', port });
+    const { port, lower } = vxlan;
+    const { ifindex } = this.#create(`create vxlan ${vxlan.name}`, vxlan, { kind: 'vxlan', port, lower });
+    return { ifindex };
+  }
+
+  /** Makes a VRF (RFC 4364's name for it; Linux: net/vrf). EEXIST: the name is taken. EOPNOTSUPP: the kernel has none. */
+  createVrf(vrf: NewVrf): { readonly ifindex: number } {
+    const { ifindex } = this.#create(`create vrf ${vrf.name}`, vrf, { kind: 'vrf', table: vrf.table });
+    return { ifindex };
+  }
+
+  /** Makes a WireGuard device without a key. EEXIST: the name is taken. EOPNOTSUPP: the kernel has none. */
+  createWireguard(link: NewLink): { readonly ifindex: number } {
+    const { ifindex } = this.#create(`create wireguard ${link.name}`, link, { kind: 'wireguard' });
     return { ifindex };
   }
 

@@ -218,7 +218,12 @@ export interface NodeResource extends ResourceBase {
   readonly addresses: readonly string[];
   /** Ranges that its pods have their addresses from, canonical text (`spec.podCIDRs`). */
   readonly podCidrs: readonly string[];
+  /** WireGuard public key that its agent has told, base64 (annotation `sluice.dev/wireguard-public-key`). */
+  readonly publicKey?: string;
 }
+
+/** Annotation of a Node with its WireGuard public key. */
+export const PUBLIC_KEY_ANNOTATION = 'sluice.dev/wireguard-public-key';
 
 /** `v1` Pod; what other nodes and policies can see of it. Pods of this node come from container runtimes. */
 export interface PodResource extends ResourceBase {

@@ -5,7 +5,12 @@
 import { z } from 'zod';
 import { canonicalAddress, formatCidr, parseCidr, tryParseAddress } from '../address.js';
 import { SluiceError } from '../errors.js';
-import type { ContainerPort, NodeResource, PodResource } from '../model/resources.js';
+import {
+  type ContainerPort,
+  type NodeResource,
+  type PodResource,
+  PUBLIC_KEY_ANNOTATION,
+} from '../model/resources.js';
 import { DEFAULT_NAMESPACE } from './container.js';
 import {
   address,
@@ -143,6 +148,7 @@ export function lowerNode(document: z.output<typeof nodeSchema>, lowering: Lower
   const given = (status?.addresses ?? []).filter(({ type }) => ADDRESS_TYPES.has(type));
   const internalFirst = [...given].sort((a, b) => rank(a.type) - rank(b.type));
   const ranges = [...(spec?.podCIDRs ?? []), ...(spec?.podCIDR === undefined ? [] : [spec.podCIDR])];
+  const publicKey = metadata.annotations?.[PUBLIC_KEY_ANNOTATION];
   return {
     kind: 'Node',
     name: metadata.name,
@@ -151,8 +157,13 @@ export function lowerNode(document: z.output<typeof nodeSchema>, lowering: Lower
     source: lowering.source,
     addresses: [...new Set(internalFirst.map(({ address: text }) => canonicalAddress(text)))],
     podCidrs: [...new Set(ranges)],
+    // One that is none is like none: nothing is sent to the node then.
+    ...(publicKey !== undefined && PUBLIC_KEY.test(publicKey) ? { publicKey } : {}),
   };
 }
+
+/** 32 bytes in base64. */
+const PUBLIC_KEY = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/;
 
 function rank(type: string): number {
   return type === 'InternalIP' ? 0 : 1;

@@ -6,10 +6,12 @@ import { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import { cidrContains, parseAddress, parseCidr } from '../../policy/address.js';
 import type { AgentConfig } from '../config.js';
+import { nodeNameOf } from '../services/node-context.js';
 import { AddressTable } from './address-table.js';
 import { arrayTable } from './array-table.js';
 import { Attachments } from './attachments.js';
 import { CidrTable } from './cidr-table.js';
+import { Encryption } from './encryption.js';
 import { EMPTY_ENDPOINT, EMPTY_NETWORK } from './endpoints.js';
 import { Expedite } from './expedite.js';
 import { Hooks } from './hooks.js';
@@ -45,6 +47,8 @@ export class Kernel {
   readonly policy: PolicyMaps;
   readonly uplinks: Uplinks;
   readonly overlay: Overlay;
+  /** Present: what pods send to other nodes is encrypted. */
+  readonly encryption: Encryption | undefined;
   readonly nodeRoutes: NodeRoutes;
   readonly hostAddresses: HostAddresses;
   readonly attachments: Attachments;
@@ -75,7 +79,12 @@ export class Kernel {
     this.policy = new PolicyMaps(maps);
     this.uplinks = new Uplinks(this.rtnl, config, uplinks, this.hooks, this.host);
     const { rtnl, hooks, node } = this;
-    this.overlay = new Overlay({ rtnl, hooks, node, uplinks: this.uplinks, map: uplinks }, config);
+    this.encryption = Encryption.open(rtnl, config, nodeNameOf(config));
+    const { encryption } = this;
+    this.overlay = new Overlay(
+      { rtnl, hooks, node, uplinks: this.uplinks, map: uplinks, encryption },
+      config,
+    );
     this.nodeRoutes = new NodeRoutes(rtnl, this.overlay, config);
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
     this.#remover = new LinkRemover();
@@ -150,6 +159,7 @@ export class Kernel {
   close(): void {
     this.#remover.close();
     this.expedite.close();
+    this.encryption?.close();
     this.rtnl.close();
     for (const map of Object.values(this.loaded.maps)) map.close();
     for (const program of this.loaded.programs.values()) program.close();

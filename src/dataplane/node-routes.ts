@@ -4,6 +4,7 @@ import type { RouteInput } from '../../loader/netlink/route-message.js';
 import { formatAddress, isUnset } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
+import { isNoKey } from '../nodes/inner-address.js';
 import type { Overlay } from './overlay.js';
 import { asError } from './rollback.js';
 
@@ -13,7 +14,7 @@ export const NODE_ROUTE_PROTOCOL = 85;
 interface Wanted {
   /** Name of the node. */
   readonly node: string;
-  /** Its address, 16 bytes; zero: not known. */
+  /** Its address, 16 bytes; zero: not known; NO_KEY: nothing may be sent there. */
   readonly via: Uint8Array;
 }
 
@@ -24,13 +25,17 @@ interface Wanted {
 export class NodeRoutes {
   readonly #rtnl: Rtnetlink;
   readonly #overlay: Overlay;
-  readonly #config: Pick<AgentConfig, 'nodeRouting' | 'vxlanId'>;
+  readonly #config: Pick<AgentConfig, 'nodeRouting' | 'vxlanId' | 'nodeEncryption'>;
   readonly #wanted = new Map<string, Wanted>();
   readonly #problems = new Map<string, SluiceError>();
   /** Addresses of this host by which other nodes know it: the sources of what it sends them. */
   sources: () => readonly string[] = () => [];
 
-  constructor(rtnl: Rtnetlink, overlay: Overlay, config: Pick<AgentConfig, 'nodeRouting' | 'vxlanId'>) {
+  constructor(
+    rtnl: Rtnetlink,
+    overlay: Overlay,
+    config: Pick<AgentConfig, 'nodeRouting' | 'vxlanId' | 'nodeEncryption'>,
+  ) {
     this.#rtnl = rtnl;
     this.#overlay = overlay;
     this.#config = config;
@@ -76,9 +81,19 @@ export class NodeRoutes {
     if (wanted === undefined || this.#config.nodeRouting === 'none') return;
     this.#problems.delete(cidr);
     try {
-      if (isUnset(wanted.via)) {
-        this.#remove({ destination: cidr });
-        throw new Error(`the node has no address for it`);
+      const unknown = isUnset(wanted.via);
+      if (unknown || isNoKey(wanted.via)) {
+        // In the clear, by another route of the host, it must not go either.
+        if (this.#config.nodeEncryption === 'wireguard')
+          this.#rtnl.addRoute({
+            destination: cidr,
+            type: 'unreachable',
+            protocol: NODE_ROUTE_PROTOCOL,
+            replace: true,
+          });
+        else this.#remove({ destination: cidr });
+        if (unknown) throw new Error(`the node has no address for it`);
+        return;
       }
       this.#rtnl.addRoute({ ...this.#route(cidr, formatAddress(wanted.via)), replace: true });
     } catch (error) {

@@ -4,6 +4,7 @@ import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { stableName } from '../ipam/mac.js';
 import { aliasOf } from '../state/desired.js';
+import { type Encryption, removeEncryption } from './encryption.js';
 import type { Hooks } from './hooks.js';
 import type { NodeState } from './node.js';
 import { asError } from './rollback.js';
@@ -23,6 +24,7 @@ export class Overlay {
   readonly #uplinks: Uplinks;
   readonly #map: SyncedMap<number, Uplink>;
   readonly #config: AgentConfig;
+  readonly #encryption: Encryption | undefined;
   #ifindex: number | undefined;
 
   constructor(
@@ -32,6 +34,7 @@ export class Overlay {
       readonly node: NodeState;
       readonly uplinks: Uplinks;
       readonly map: SyncedMap<number, Uplink>;
+      readonly encryption?: Encryption | undefined;
     },
     config: AgentConfig,
   ) {
@@ -40,6 +43,7 @@ export class Overlay {
     this.#node = parts.node;
     this.#uplinks = parts.uplinks;
     this.#map = parts.map;
+    this.#encryption = parts.encryption;
     this.#config = config;
   }
 
@@ -48,21 +52,30 @@ export class Overlay {
     return this.#ifindex;
   }
 
+  /** Whether a device is the overlay's or one below it. */
+  owns(ifindex: number): boolean {
+    return ifindex === this.#ifindex || this.#encryption?.owns(ifindex) === true;
+  }
+
   /**
    * Makes the device or brings it to what it has to be, after the uplinks have been read. True if it is a new one:
-   * routes through the one before are gone. Throws SLU6001.
+   * routes through the one before are gone. Throws SLU6001, SLU6007.
    */
   refresh(): boolean {
     const { instance, nodeRouting, vxlanPort, vxlanId } = this.#config;
     const name = overlayName(instance);
+    const { mtu, tunnelMtu } = this.#uplinks;
+    if (nodeRouting === 'overlay') this.#encryption?.refresh(tunnelMtu);
+    const lower = this.#encryption?.ifindex;
     const present = this.#rtnl.link(name);
     if (nodeRouting !== 'overlay') {
       this.#node.overlay = { ifindex: 0, id: 0 };
       if (present?.alias === aliasOf(instance, 'overlay')) this.#rtnl.deleteLink(present.index);
       return false;
     }
-    const link = present?.vxlan?.port === vxlanPort && present.vxlan.metadata ? present : undefined;
-    const { mtu } = this.#uplinks;
+    const same =
+      present?.vxlan?.port === vxlanPort && present.vxlan.metadata && present.vxlan.lower === lower;
+    const link = same ? present : undefined;
     let ifindex = link?.index;
     try {
       if (present !== undefined && link === undefined) this.#rtnl.deleteLink(present.index);
@@ -71,6 +84,7 @@ export class Overlay {
         mtu,
         alias: aliasOf(instance, 'overlay'),
         port: vxlanPort,
+        lower,
         noIpv6LinkLocal: true,
       }).ifindex;
       if (link === undefined || !link.up || link.mtu !== mtu)
@@ -85,11 +99,10 @@ export class Overlay {
     }
     this.#ifindex = ifindex;
     const [first] = this.#uplinks.devices;
-    const outside = this.#uplinks.outerMtu;
     this.#map.set(ifindex, {
       snat4: first?.value.snat4 ?? new Uint8Array(16),
       snat6: first?.value.snat6 ?? new Uint8Array(16),
-      mtu: outside,
+      mtu: tunnelMtu,
     });
     // A new device has no program yet; that of an earlier agent goes on until `attach`.
     if (link === undefined) this.#hooks.attachTunnel(ifindex);
@@ -100,5 +113,7 @@ export class Overlay {
   /** The present program, when the maps are complete. */
   attach(): void {
     if (this.#ifindex !== undefined) this.#hooks.attachTunnel(this.#ifindex);
+    // Of an agent with other settings.
+    if (this.#encryption === undefined) removeEncryption(this.#rtnl, this.#config.instance);
   }
 }

@@ -8,6 +8,7 @@ import type {
   NodeInput,
 } from '../../policy/compile/types.js';
 import type { ContainerResource, NodeResource, PodResource, Resource } from '../../policy/model/resources.js';
+import { innerAddressText } from '../nodes/inner-address.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import { keyOf } from '../state/keys.js';
 import type { Edit } from '../state/objects.js';
@@ -148,8 +149,10 @@ export function podInput(pod: PodResource): EndpointInput {
   };
 }
 
-export function nodeInput({ kind, name, labels, addresses }: NodeResource): NodeInput {
-  return { kind, name, labels, addresses };
+/** The address that a node has inside the encryption is its own like the others. */
+export function nodeInput({ kind, name, labels, addresses, publicKey }: NodeResource): NodeInput {
+  const all = publicKey === undefined ? addresses : [...addresses, innerAddressText(name)];
+  return { kind, name, labels, addresses: all };
 }
 
 function isInput(

@@ -10,8 +10,10 @@ import { removeHostFirewall } from '../host/remove.js';
 import { Journal } from '../ipam/journal.js';
 import type { Lease } from '../ipam/leases.js';
 import type { Logger } from '../log.js';
+import { KEY_FILE } from '../nodes/node-key.js';
 import { netnsText } from './attachments.js';
 import { ROUTE_PROTOCOL } from './devices.js';
+import { removeEncryption } from './encryption.js';
 import { Expedite } from './expedite.js';
 import { HostDevices } from './host-devices.js';
 import { NODE_ROUTE_PROTOCOL, removeNodeRoute } from './node-routes.js';
@@ -35,6 +37,7 @@ const STATE = [
   'bpf.json',
   'host.json',
   'host',
+  KEY_FILE,
 ] as const;
 
 /**
@@ -59,6 +62,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
   try {
     attempt('devices in namespaces', () => removeMacvlans(config));
     attempt('devices', () => expedite.during(() => removeDevices(rtnl, config.instance)));
+    attempt('encryption', () => removeEncryption(rtnl, config.instance));
     attempt('routes', () => removeRoutes(rtnl));
     attempt('routes to other nodes', () => {
       for (const route of rtnl.routes({ protocol: NODE_ROUTE_PROTOCOL })) removeNodeRoute(rtnl, route);

@@ -17,6 +17,11 @@ const DEFAULT_MTU = 1500;
 /** Containers' devices take an MTU of at least this with IPv6 (RFC 8200). */
 const MIN_MTU = 1280;
 const MAX_MTU = 65535;
+/** Bytes around a packet: IP, UDP, VXLAN, Ethernet (RFC 7348); IP, UDP and a message of type 4 with its tag. */
+const VXLAN_OVER_4 = 50;
+const VXLAN_OVER_6 = 70;
+const WIREGUARD_OVER_4 = 60;
+const WIREGUARD_OVER_6 = 80;
 
 export interface UplinkDevice {
   readonly name: string;
@@ -29,7 +34,7 @@ export interface UplinkDevice {
 /** Devices that lead out of the host: found, written to the map, with the program attached. */
 export class Uplinks {
   readonly #rtnl: Rtnetlink;
-  readonly #config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses'>;
+  readonly #config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses' | 'nodeEncryption'>;
   readonly #map: SyncedMap<number, Uplink>;
   readonly #hooks: Hooks;
   readonly #host: HostDevices;
@@ -40,7 +45,7 @@ export class Uplinks {
 
   constructor(
     rtnl: Rtnetlink,
-    config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses'>,
+    config: Pick<AgentConfig, 'uplinks' | 'xdp' | 'nodeRouting' | 'nodeAddresses' | 'nodeEncryption'>,
     map: SyncedMap<number, Uplink>,
     hooks: Hooks,
     host: HostDevices,
@@ -75,6 +80,11 @@ export class Uplinks {
     return Math.max(MIN_MTU, this.outerMtu - this.#overhead());
   }
 
+  /** MTU of what the overlay's device sends. */
+  get tunnelMtu(): number {
+    return this.#config.nodeEncryption === 'none' ? this.outerMtu : this.mtu + VXLAN_OVER_6;
+  }
+
   /** The smallest MTU of the uplinks. */
   get outerMtu(): number {
     const smallest = Math.min(...this.#devices.map((device) => device.value.mtu));
@@ -89,12 +99,14 @@ export class Uplinks {
     return all.map(formatAddress);
   }
 
-  /** VXLAN takes 50 bytes over IPv4, 70 over IPv6, which is used between nodes without IPv4. */
+  /** Headers of VXLAN over IPv4, or over IPv6 between nodes without IPv4; of WireGuard, with VXLAN over IPv6 inside. */
   #overhead(): number {
-    const { nodeRouting, nodeAddresses } = this.#config;
+    const { nodeRouting, nodeAddresses, nodeEncryption } = this.#config;
     if (nodeRouting !== 'overlay') return 0;
     const own = nodeAddresses === 'auto' ? this.addresses : nodeAddresses;
-    return own.length === 0 || own.some((address) => !address.includes(':')) ? 50 : 70;
+    const over4 = own.length === 0 || own.some((address) => !address.includes(':'));
+    if (nodeEncryption === 'wireguard') return VXLAN_OVER_6 + (over4 ? WIREGUARD_OVER_4 : WIREGUARD_OVER_6);
+    return over4 ? VXLAN_OVER_4 : VXLAN_OVER_6;
   }
 
   /**

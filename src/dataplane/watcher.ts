@@ -96,7 +96,7 @@ export class Watcher {
       if (event.type === 'overflow') everything = true;
       else if (event.type === 'link') {
         const id = this.#kernel.attachments.idOfIndex(event.link.index);
-        if (event.link.index === this.#kernel.overlay.ifindex) host ||= event.action === 'delete';
+        if (this.#kernel.overlay.owns(event.link.index)) host ||= event.action === 'delete';
         else if (id === undefined) host ||= !isContainerDevice(event.link);
         else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
       } else if (event.type === 'address') host = true;

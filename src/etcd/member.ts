@@ -3,7 +3,7 @@
  * others. No host is in charge; each one watches, claims its blocks and writes what is its own.
  */
 import { SluiceError } from '../../policy/errors.js';
-import type { PodResource, Resource } from '../../policy/model/resources.js';
+import { type PodResource, PUBLIC_KEY_ANNOTATION, type Resource } from '../../policy/model/resources.js';
 import type { ServiceResource } from '../../policy/model/service.js';
 import type { EtcdConfig } from '../config.js';
 import type { ClusterFeed } from '../kubernetes/feed.js';
@@ -33,6 +33,8 @@ export interface Host {
   readonly containers: OwnContainers;
   /** Addresses by which other hosts reach this one. */
   readonly addresses: () => readonly string[];
+  /** The key that they encrypt for this one with; absent: nothing is encrypted. */
+  readonly publicKey?: string | undefined;
 }
 
 export class Member {
@@ -313,11 +315,15 @@ export class Member {
   #announce(): void {
     if (this.#host === undefined) return;
     const { node } = this.#parts;
+    const { publicKey } = this.#host;
     const networks = [...this.#byKey.values()].filter((one) => one.kind === 'Network');
     const document = {
       apiVersion: 'v1',
       kind: 'Node',
-      metadata: { name: node },
+      metadata: {
+        name: node,
+        ...(publicKey === undefined ? {} : { annotations: { [PUBLIC_KEY_ANNOTATION]: publicKey } }),
+      },
       spec: {
         podCIDRs: networks
           .flatMap(({ ipv4, ipv6 }) => [ipv4?.cidr, ipv6?.cidr].filter((cidr) => cidr !== undefined))

@@ -63,6 +63,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
     text: 'it came through the overlay, but not from the node that has its source address',
   },
   40: { name: 'no_node', text: "the address is in the cluster's ranges, but no known node has it" },
+  41: {
+    name: 'node_no_key',
+    text: 'it is on a node that has told no WireGuard key, and nothing is sent there in the clear',
+  },
 };
 
 /** Name of a reason number; numbers of a newer program are shown as such. */

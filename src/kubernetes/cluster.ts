@@ -97,9 +97,15 @@ export class Cluster {
     return signal.aborted ? undefined : this.#view.snapshot();
   }
 
-  /** The engine has taken the snapshot; from now on it gets what changes. */
-  attach(feed: ClusterFeed, runtime: Runtime, refused: ReadonlyMap<ResourceKey, SluiceError>): void {
+  /** The engine has taken the snapshot; from now on it gets what changes. `publicKey`: what other nodes encrypt with. */
+  attach(
+    feed: ClusterFeed,
+    runtime: Runtime,
+    refused: ReadonlyMap<ResourceKey, SluiceError>,
+    publicKey?: string,
+  ): void {
     this.#attached = true;
+    this.#condition.publicKey = publicKey;
     this.#view.attach(feed, refused);
     this.#local.attach(runtime);
     this.#checkNetwork(refused);

@@ -1,6 +1,6 @@
 /** This node in the cluster: the ranges of its pods, and the condition that says that its network works. */
 import { SluiceError } from '../../policy/errors.js';
-import type { NetworkResource } from '../../policy/model/resources.js';
+import { type NetworkResource, PUBLIC_KEY_ANNOTATION } from '../../policy/model/resources.js';
 import type { Logger } from '../log.js';
 import { Backoff, pause } from './backoff.js';
 import { type ApiClient, ApiError } from './client.js';
@@ -55,12 +55,18 @@ interface Parts {
   readonly now?: () => Date;
 }
 
-/** Keeps the condition NetworkUnavailable of this node at False from the time that its network is in force. */
+/**
+ * Keeps the condition NetworkUnavailable of this node at False from the time that its network is in force, and its public
+ * key in an annotation. One request does both: a node's status takes annotations too.
+ */
 export class NetworkCondition {
   readonly #parts: Parts;
   readonly #end = new AbortController();
   #up = false;
   #seen: Condition | undefined;
+  #seenKey: string | undefined;
+  /** Undefined: nothing is encrypted, and others must not believe so. */
+  publicKey: string | undefined;
   #running: Promise<void> | undefined;
   #written = Number.NEGATIVE_INFINITY;
 
@@ -69,7 +75,8 @@ export class NetworkCondition {
   }
 
   /** This node as the API has it now. */
-  observe({ status }: ApiObject): void {
+  observe({ metadata, status }: ApiObject): void {
+    this.#seenKey = metadata?.annotations?.[PUBLIC_KEY_ANNOTATION];
     const conditions = (status?.conditions ?? []) as readonly Condition[];
     this.#seen = conditions.find(({ type }) => type === 'NetworkUnavailable');
     this.#kick();
@@ -81,9 +88,11 @@ export class NetworkCondition {
     this.#kick();
   }
 
-  /** Whether the API is known to have the condition. */
+  /** Whether the API is known to have the condition and the key. */
   get isSet(): boolean {
-    return this.#seen?.status === 'False' && this.#seen.reason === UP_REASON;
+    return (
+      this.#seenKey === this.publicKey && this.#seen?.status === 'False' && this.#seen.reason === UP_REASON
+    );
   }
 
   async close(): Promise<void> {
@@ -113,12 +122,17 @@ export class NetworkCondition {
         lastHeartbeatTime: time,
         lastTransitionTime: time,
       };
+      // null takes it away.
+      const annotations = { [PUBLIC_KEY_ANNOTATION]: this.publicKey ?? null };
       try {
         const object = await client.json<ApiObject>({
           method: 'PATCH',
           path: `/api/v1/nodes/${encodeURIComponent(node)}/status`,
           contentType: 'application/strategic-merge-patch+json',
-          body: { status: { conditions: [condition] } },
+          body: {
+            ...(this.#seenKey === this.publicKey ? {} : { metadata: { annotations } }),
+            status: { conditions: [condition] },
+          },
           signal,
         });
         this.#written = performance.now();

@@ -1,19 +1,13 @@
-import { existsSync } from 'node:fs';
-import { release } from 'node:os';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 
-/** Built into the kernel or loaded, and as a module. */
-const PLACES = ['/sys/module/wireguard', `/lib/modules/${release()}/kernel/drivers/net/wireguard`] as const;
-
-/** Throws SLU6002 if what is asked for cannot be had. Nothing is ever sent in the clear instead. */
-export function checkEncryption(
-  setting: AgentConfig['nodeEncryption'],
-  exists: (path: string) => boolean = existsSync,
-): void {
-  if (setting === 'none') return;
-  const reason = PLACES.some(exists)
-    ? 'this version does not set up WireGuard between nodes yet'
-    : `the kernel ${release()} has no WireGuard (CONFIG_WIREGUARD)`;
-  throw SluiceError.of('SLU6002', { reason });
+/**
+ * Throws SLU6002 if the settings ask for encryption that cannot be had with them. That the kernel has it is found out when
+ * the devices are made. Nothing is ever sent in the clear instead.
+ */
+export function checkEncryption({ nodeEncryption, nodeRouting }: EncryptionSettings): void {
+  if (nodeEncryption === 'none' || nodeRouting === 'overlay') return;
+  throw SluiceError.of('SLU6002', { reason: `it needs nodeRouting overlay, and that is ${nodeRouting}` });
 }
+
+type EncryptionSettings = Pick<AgentConfig, 'nodeEncryption' | 'nodeRouting'>;

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import { formatAddress, isUnset } from '../../policy/address.js';
-import { ownAddresses, reachOver } from './reach.js';
+import { innerAddress, NO_KEY } from './inner-address.js';
+import { ownAddresses, reachOver, tunnelEnd } from './reach.js';
 
 const both = { addresses: ['192.0.2.7', '2001:db8::7'] };
 const six = { addresses: ['2001:db8::7'] };
@@ -11,7 +12,9 @@ function reach(
   node: { readonly addresses: readonly string[] },
   own?: { readonly addresses: readonly string[] },
 ): string[] {
-  const found = reachOver({ nodeRouting, nodeAddresses: 'auto' }, () => ['192.0.2.1'])(node, own);
+  const found = reachOver({ nodeRouting, nodeAddresses: 'auto', nodeEncryption: 'none' }, () => [
+    '192.0.2.1',
+  ])({ name: 'other', ...node }, own);
   return [text(found.pods(4)), text(found.pods(6)), text(found.node)];
 }
 
@@ -37,4 +40,25 @@ it("takes this node's addresses from the settings, from its object, or from the 
   expect(ownAddresses('auto', both, ['192.0.2.1'])).toEqual(both.addresses);
   expect(ownAddresses('auto', { addresses: [] }, ['192.0.2.1'])).toEqual(['192.0.2.1']);
   expect(ownAddresses('auto', undefined, ['192.0.2.1'])).toEqual(['192.0.2.1']);
+});
+
+it('reaches a node inside WireGuard by its name, and not at all while it has told no key', () => {
+  const reach = reachOver(
+    { nodeRouting: 'overlay', nodeAddresses: 'auto', nodeEncryption: 'wireguard' },
+    () => ['192.0.2.1'],
+  );
+  const named = { name: 'other', ...both };
+  const inner = innerAddress('other');
+  expect(inner[0]).toBe(0xfd);
+  expect(innerAddress('another')).not.toEqual(inner);
+  const found = reach({ ...named, publicKey: 'key' }, undefined);
+  expect([found.pods(4), found.pods(6), found.node]).toEqual([inner, inner, inner]);
+  const silent = reach(named, undefined);
+  expect([silent.pods(4), silent.node]).toEqual([NO_KEY, NO_KEY]);
+  const endOf = tunnelEnd({ nodeAddresses: 'auto' }, () => ['192.0.2.1']);
+  expect([endOf(both, undefined), endOf(both, six), endOf(six, undefined)]).toEqual([
+    '192.0.2.7',
+    '2001:db8::7',
+    undefined,
+  ]);
 });

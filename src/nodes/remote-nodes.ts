@@ -2,12 +2,14 @@ import { parseAddress } from '../../policy/address.js';
 import type { NodeResource, PodResource } from '../../policy/model/resources.js';
 import type { AddressTable, Remote } from '../dataplane/address-table.js';
 import type { CidrTable } from '../dataplane/cidr-table.js';
+import type { Encryption } from '../dataplane/encryption.js';
 import { NO_ADDRESS } from '../dataplane/endpoints.js';
 import type { NodeRoutes } from '../dataplane/node-routes.js';
 import { fits } from '../dataplane/policy-maps.js';
 import type { Rollback } from '../dataplane/rollback.js';
 import { keyOf, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
+import { innerAddressText } from './inner-address.js';
 
 /** A change of other nodes and their pods that is in force; what it made unnecessary is still there. */
 export interface PendingNodes {
@@ -37,6 +39,11 @@ interface Parts {
   readonly ranges: readonly string[];
   /** How a node is reached; `own` is this node's object, if there is one. */
   readonly reach: (node: NodeResource, own: NodeResource | undefined) => Reach;
+  /** Present: what is sent to other nodes is encrypted; `endpoint`: where that goes. */
+  readonly encryption?: {
+    readonly peers: Pick<Encryption, 'set' | 'delete'>;
+    readonly endpoint: (node: NodeResource, own: NodeResource | undefined) => string | undefined;
+  };
 }
 
 /**
@@ -71,17 +78,22 @@ export class RemoteNodes {
         else change.nodes.add(node.name);
       }
       if (before?.kind === 'Pod') this.#leaves(keyOf(before), addressesOf(before), change);
-      if (before?.kind === 'Node')
-        this.#leaves(keyOf(before), [...before.addresses, ...before.podCidrs], change);
+      if (before?.kind === 'Node') {
+        const texts = [...before.addresses, ...before.podCidrs, ...this.#innerAddresses(before)];
+        this.#leaves(keyOf(before), texts, change);
+        if (after === undefined) change.goneNodes.add(before.name);
+      }
       if (after?.kind === 'Pod') this.#pod(after, change);
       if ((after ?? before)?.kind === 'Network') change.everyNode = true;
     }
     if (change.everyNode || change.nodes.size > 0) this.#replaceNodes(change);
-    const { addresses, cidrs, routes, ranges } = this.#parts;
+    const { addresses, cidrs, routes, ranges, encryption } = this.#parts;
     let fresh = 0;
     for (const address of change.addresses.keys()) if (addresses.remoteOf(address) === undefined) fresh++;
     fits('addrs', addresses.size + fresh, addresses.capacity);
     fits('cidrs', cidrs.size + change.ranges.size, cidrs.capacity);
+    // A node is a peer before anything is sent to it.
+    if (encryption !== undefined) for (const node of change.peers) undo.push(this.#setPeer(encryption, node));
     for (const [cidr, { node, name, key }] of change.ranges) {
       undo.push(cidrs.setRemote(cidr, { node }));
       undo.push(routes.set(cidr, name, node));
@@ -101,6 +113,7 @@ export class RemoteNodes {
       mustReevaluate: change.mustReevaluate,
       commit: () => {
         if (change.everyNode) routes.again(); // from another source
+        for (const name of change.goneNodes) encryption?.peers.delete(name);
         for (const [text] of gone) {
           this.#owners.delete(text);
           if (!text.includes('/')) {
@@ -113,6 +126,20 @@ export class RemoteNodes {
         }
       },
     };
+  }
+
+  /** The address that a node has inside the encryption. */
+  #innerAddresses({ name, publicKey }: NodeResource): readonly string[] {
+    return this.#parts.encryption === undefined || publicKey === undefined ? [] : [innerAddressText(name)];
+  }
+
+  #setPeer({ peers, endpoint }: NonNullable<Parts['encryption']>, node: NodeResource): () => void {
+    const own = this.#parts.objects.get(`Node ${this.#parts.name}`);
+    const address = endpoint(node, own?.kind === 'Node' ? own : undefined);
+    return peers.set(node.name, {
+      ...(node.publicKey === undefined ? {} : { publicKey: node.publicKey }),
+      ...(address === undefined ? {} : { address }),
+    });
   }
 
   #own(text: string, key: ResourceKey, undo: Rollback): void {
@@ -137,7 +164,8 @@ export class RemoteNodes {
       if (node.name === name || !concerns(node.name)) continue;
       const key = keyOf(node);
       const reach = this.#reachOf(node.name);
-      for (const address of node.addresses)
+      change.peers.push(node);
+      for (const address of [...node.addresses, ...this.#innerAddresses(node)])
         change.addresses.set(address, { remote: this.#remote(address, reach.node, true), key });
       for (const cidr of node.podCidrs)
         change.ranges.set(cidr, { node: reach.pods(cidr.includes(':') ? 6 : 4), name: node.name, key });
@@ -177,6 +205,8 @@ class Change {
   mustReevaluate = false;
   everyNode = false;
   readonly nodes = new Set<string>();
+  readonly goneNodes = new Set<string>();
+  readonly peers: NodeResource[] = [];
   readonly addresses = new Map<string, { readonly remote: Remote; readonly key: ResourceKey }>();
   readonly ranges = new Map<
     string,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { DropReason, FlowAction, FlowState } from '../../loader/abi/gen/types.gen.js';
+import { AddrFlag, DropReason, FlowAction, FlowState } from '../../loader/abi/gen/types.gen.js';
 import { parseAddress } from '../../policy/address.js';
 import { FLAG, frame, PROTO } from '../lib/packet.js';
 import { A, B, Bed, C, CONTINUE, DROPPED, GATEWAY, REDIRECT, UPLINK } from './bed.js';
@@ -217,6 +217,24 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
         .retval,
     ).toBe(DROPPED);
     expect(bed.dropsSince()).toEqual({ Network: 1, Reserved: 1 });
+  });
+
+  it('drops what is for a node that is not known, or has told no key for the tunnel', () => {
+    bed.node.set(0, { ...required(bed.node.get(0)), tunnel: UPLINK.ifindex });
+    const remote = family === 'v4' ? '10.9.0.5' : 'fd09::5';
+    for (const node of ['::', '0.0.0.0', '192.0.2.7']) {
+      const info = {
+        identity: B.id,
+        ifindex: 0,
+        network: 1,
+        flags: AddrFlag.Cluster,
+        node: parseAddress(node),
+      };
+      bed.addrs.set(parseAddress(remote), info);
+      const { retval } = bed.from(A, { ...tcp, destination: remote, flags: FLAG.syn });
+      expect(retval).toBe(node === '192.0.2.7' ? REDIRECT : DROPPED);
+    }
+    expect(bed.dropsSince()).toEqual({ NoNode: 1, NodeNoKey: 1 });
   });
 
   it('judges by the policies of both sides and names the rule', () => {

@@ -89,6 +89,8 @@ export class Store {
     if (before !== undefined && typeof wanted === 'string' && wanted !== before.metadata.resourceVersion)
       throw new Refused(409, 'Conflict', 'the object has been modified');
     this.#version++;
+    // The status of a node takes its labels and annotations too (nodeStatusStrategy leaves out the spec alone).
+    const nodeStatus = options.status === true && type.kind === 'Node';
     const body =
       options.status === true && before !== undefined ? { ...before, status: given.status } : given;
     const sameSpec = before !== undefined && JSON.stringify(before.spec) === JSON.stringify(body.spec);
@@ -98,6 +100,7 @@ export class Store {
       kind: type.kind,
       metadata: {
         ...(options.status === true && before !== undefined ? before.metadata : metadata),
+        ...(nodeStatus ? { labels: metadata.labels, annotations: metadata.annotations } : {}),
         ...(type.namespaced ? { namespace: metadata.namespace ?? 'default' } : {}),
         uid: before?.metadata.uid ?? (metadata.uid as string | undefined) ?? randomUUID(),
         creationTimestamp: before?.metadata.creationTimestamp ?? '2026-01-01T00:00:00Z',

@@ -126,10 +126,10 @@ export class Cluster {
   }
 
   /** Starts the agents with one routed network each, whose addresses stay as they are on the way out. */
-  async start(): Promise<void> {
+  async start(options: Parameters<Agent['start']>[1] = {}): Promise<void> {
     // One after the other: loading programs is all work of the processor.
     for (const node of this.nodes) {
-      await node.agent.start(this.scratch);
+      await node.agent.start(this.scratch, options);
       await node.agent.apply(
         documents({
           apiVersion: 'sluice.dev/v1alpha1',

@@ -1747,7 +1747,8 @@ export const DropReason = {
   ServicePort: 38,
   TunnelSource: 39,
   NoNode: 40,
-  ReasonCount: 41,
+  NodeNoKey: 41,
+  ReasonCount: 42,
 } as const;
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
 /** Names of enum drop_reason by number. */
@@ -1793,7 +1794,8 @@ export const DropReasonName: Readonly<Record<number, keyof typeof DropReason>> =
   38: 'ServicePort',
   39: 'TunnelSource',
   40: 'NoNode',
-  41: 'ReasonCount',
+  41: 'NodeNoKey',
+  42: 'ReasonCount',
 };
 
 /** enum endpoint_flag. */

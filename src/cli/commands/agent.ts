@@ -54,6 +54,8 @@ export function agentCommand(context: CliContext): Command {
             '  vxlanPort: 4789\n' +
             '  vxlanId: 1\n' +
             '  podCidrs: []                         # ranges of pods in the whole cluster: never masqueraded\n' +
+            '  nodeEncryption: none                 # or wireguard: with nodeRouting overlay\n' +
+            '  wireguardPort: 51820\n' +
             '  zone: ""                             # for services that prefer endpoints near by\n' +
             '  serviceCidrs: [10.96.0.0/12, fd00:96::/112]\n' +
             '  nodePorts: {min: 30000, max: 32767}\n' +

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import type { EncryptionStatus } from '../../dataplane/encryption.js';
 import type { Status } from '../../engine.js';
 import { formatErrorLine } from '../../http/api.js';
 import type { CliContext } from '../context.js';
@@ -47,6 +48,18 @@ function uplinks(status: Status): string {
     .join(', ');
 }
 
+/** WireGuard, its peers, and when the latest of them was heard of. */
+function encryption({ device, port, peers, withoutKey }: EncryptionStatus): string {
+  const spoken = peers.map(({ lastHandshake }) => lastHandshake).filter((time) => time > 0);
+  const ago = Math.max(0, Math.round(Date.now() / 1000 - Math.max(...spoken)));
+  return [
+    `WireGuard ${device}, UDP port ${port}`,
+    `${peers.length} ${peers.length === 1 ? 'peer' : 'peers'}`,
+    spoken.length === 0 ? 'no handshake yet' : `latest handshake ${formatDuration(ago)} ago`,
+    ...(withoutKey.length === 0 ? [] : [`nothing goes to ${withoutKey.length} without a key`]),
+  ].join(', ');
+}
+
 /** The status as lines for people. */
 export function statusLines(status: Status): string[] {
   const { entries, capacity } = status.flows;
@@ -60,6 +73,7 @@ export function statusLines(status: Status): string[] {
       `${status.kernel}, ${status.hooks} hooks${status.adopted ? ', state of an earlier agent adopted' : ''}`,
     ],
     ['Uplinks', status.uplinks.length === 0 ? 'none' : uplinks(status)],
+    ...(status.encryption === undefined ? [] : [['Encryption', encryption(status.encryption)] as const]),
     ['Networks', String(status.networks)],
     ['Containers', `${status.containers} (${status.endpoints} endpoints)`],
     [
