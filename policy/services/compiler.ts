@@ -1,25 +1,25 @@
 /** From services, slices and workloads to rows of the kernel's maps, incrementally. Pure. */
-import { cidrContains, formatAddress, parseAddress, parseCidr } from '../address.js';
+import { formatAddress, parseCidr } from '../address.js';
 import { SluiceError } from '../errors.js';
 import type { IpFamily } from '../model/service.js';
 import { Draft } from './draft.js';
-import { type Categories, categorize, type Target } from './endpoints.js';
-import { MemberFlag, ServiceFlag } from './flags.js';
+import { type Categories, categorize } from './endpoints.js';
+import { MemberFlag } from './flags.js';
 import {
   endpointText,
   type Frontend,
-  type FrontendKind,
   frontendsOf,
-  isExternal,
   isOurs,
   listsInUse,
   PROTOCOL_NUMBERS,
 } from './frontends.js';
-import { type MaglevBackend, maglevSize, maglevTable, maglevTableNow } from './maglev.js';
+import { maglevSize, maglevTable, maglevTableNow } from './maglev.js';
 import { NumberPool, SharedNumbers } from './numbers.js';
+import { frontendRow, sameRow } from './rows.js';
 import { SlotSpace } from './slots.js';
 import { EndpointSources } from './sources.js';
 import { backendOf, flagsOf, indexOf, memberOf, type PortState, type Range } from './state.js';
+import { contentOf, maglevBackends, tableTargets, targetText } from './tables.js';
 import type {
   AssignedService,
   BackendRow,
@@ -197,12 +197,15 @@ export class ServiceCompiler {
     const assigned = this.#sources.service(state.service);
     const index = assigned === undefined ? -1 : indexOf(assigned, state);
     if (assigned === undefined || index < 0) return undefined;
-    const wanted = this.#tableContent(
+    const wanted = tableTargets(
       assigned,
       this.#endpoints(assigned, state.service, index, state.family),
+      this.#node,
     );
     if (wanted === undefined) return undefined;
-    const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol]);
+    const backends = maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol], (text) =>
+      this.#backends.get(text),
+    );
     const size = maglevSize(backends, state.table?.count);
     const table = yield* maglevTable(backends, size);
     // A change may have come between: then that change has put this table on the list again, or it is not wanted.
@@ -429,22 +432,16 @@ export class ServiceCompiler {
     return first;
   }
 
-  /** What the Maglev table of a port has to hold; undefined: it needs none. */
-  #tableContent(assigned: AssignedService, categories: Categories): readonly Target[] | undefined {
-    const { service } = assigned;
-    if (!(service.maglev ?? this.#node.maglev) || !isExternal(assigned)) return undefined;
-    const targets = service.externalTrafficPolicy === 'Local' ? categories.local : categories.cluster;
-    return targets.length < 2 ? undefined : targets;
-  }
-
   #table(assigned: AssignedService, state: PortState, categories: Categories, draft: Draft): void {
-    const wanted = this.#tableContent(assigned, categories);
+    const wanted = tableTargets(assigned, categories, this.#node);
     const before = state.table;
     this.#waiting.delete(state);
     const content = wanted === undefined ? undefined : contentOf(wanted);
     if (content === before?.content) return;
     if (wanted !== undefined && content !== undefined) {
-      const backends = this.#maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol]);
+      const backends = maglevBackends(wanted, PROTOCOL_NUMBERS[state.protocol], (text) =>
+        this.#backends.get(text),
+      );
       const size = maglevSize(backends, before?.count);
       if (size <= TABLE_NOW && draft.hasTime(size)) {
         this.#putTable(state, maglevTableNow(backends, size), content, draft);
@@ -461,14 +458,6 @@ export class ServiceCompiler {
     draft.slots(first, table);
     if (state.table !== undefined) this.#slots.free(state.table.first, state.table.count);
     state.table = { first, count: table.length, content };
-  }
-
-  #maglevBackends(targets: readonly Target[], proto: number): MaglevBackend[] {
-    return targets.map((target) => ({
-      name: `${target.endpoint.address} ${target.port}`,
-      number: this.#backends.get(targetText(target, proto)) ?? 0,
-      weight: target.endpoint.weight ?? 1,
-    }));
   }
 
   #putRanges(state: PortState, ranges: readonly string[], draft: Draft): void {
@@ -514,7 +503,7 @@ export class ServiceCompiler {
         else losers.add(state.service);
         continue;
       }
-      const row = this.#row(assigned, state, kind);
+      const row = frontendRow(assigned, state, kind, this.#node);
       const before = owner === undefined ? undefined : state.rows[state.texts.indexOf(text)];
       const same = before !== undefined && sameRow(before, row);
       if (owner === undefined) this.#owners.set(text, state);
@@ -535,48 +524,6 @@ export class ServiceCompiler {
     draft.frontendGone(text);
   }
 
-  #row(assigned: AssignedService, state: PortState, kind: FrontendKind): FrontendRow {
-    if (kind === 'address') return { ...NOTHING, number: state.number };
-    const { service } = assigned;
-    const cluster = kind === 'cluster';
-    const internalLocal = cluster && service.internalTrafficPolicy === 'Local';
-    const externalLocal = cluster ? internalLocal : service.externalTrafficPolicy === 'Local';
-    const plain = (local: boolean): Range | undefined => (local ? state.local : state.cluster);
-    const internal = plain(internalLocal);
-    const table = cluster ? undefined : state.table;
-    const external = table ?? plain(externalLocal);
-    const ranges = kind === 'loadBalancer' && service.sourceRanges.length > 0;
-    const flag = (on: boolean, value: number): number => (on ? value : 0);
-    const balancing = service.balancing ?? this.#node.balancing;
-    return {
-      number: state.number,
-      flags:
-        flag(service.affinitySeconds > 0, ServiceFlag.Affinity) |
-        flag(table !== undefined, ServiceFlag.Maglev) |
-        flag(!externalLocal || cluster, ServiceFlag.Snat) |
-        flag(ranges, ServiceFlag.Ranges) |
-        flag(ranges && this.#hostAllowed(service.sourceRanges), ServiceFlag.HostAllowed) |
-        flag(internalLocal, ServiceFlag.LocalInternal) |
-        flag(externalLocal, ServiceFlag.LocalExternal) |
-        flag(state.anywhere, ServiceFlag.Elsewhere) |
-        flag(kind === 'node', ServiceFlag.Nodeport) |
-        flag(balancing === 'least-connections', ServiceFlag.Least),
-      firstInternal: internal?.first ?? 0,
-      countInternal: internal?.count ?? 0,
-      firstExternal: external?.first ?? 0,
-      countExternal: external?.count ?? 0,
-      affinity: service.affinitySeconds,
-    };
-  }
-
-  #hostAllowed(ranges: readonly string[]): boolean {
-    const cidrs = ranges.map((text) => parseCidr(text));
-    return this.#node.addresses.some((address) => {
-      const bytes = parseAddress(address);
-      return cidrs.some((cidr) => cidrContains(cidr, bytes));
-    });
-  }
-
   #checkCapacity(): void {
     const { frontends, members, ranges } = this.#capacity;
     if (this.#owners.size > frontends) throw full('services', frontends, 'serviceEntries');
@@ -584,16 +531,6 @@ export class ServiceCompiler {
     if (this.#rangeCount > ranges) throw full('service_ranges', ranges, 'serviceEntries');
   }
 }
-
-const NOTHING: FrontendRow = {
-  number: 0,
-  flags: 0,
-  firstInternal: 0,
-  countInternal: 0,
-  firstExternal: 0,
-  countExternal: 0,
-  affinity: 0,
-};
 
 /** Key of an input among those of its kind. */
 export function inputKey(input: ServiceInput): string {
@@ -606,10 +543,6 @@ function textOf({ addr, port, proto }: BackendRow): EndpointText {
   return endpointText(formatAddress(addr), port, proto);
 }
 
-function targetText({ endpoint, port }: Target, proto: number): EndpointText {
-  return endpointText(endpoint.address, port, proto);
-}
-
 /** Numbers of the backends among the members that have the flag. */
 function withFlag(members: readonly number[], flag: number): number[] {
   const backends: number[] = [];
@@ -619,25 +552,6 @@ function withFlag(members: readonly number[], flag: number): number[] {
 
 function sameNumbers(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((number, i) => number === b[i]);
-}
-
-function sameRow(a: FrontendRow, b: FrontendRow): boolean {
-  return (
-    a.number === b.number &&
-    a.flags === b.flags &&
-    a.firstInternal === b.firstInternal &&
-    a.countInternal === b.countInternal &&
-    a.firstExternal === b.firstExternal &&
-    a.countExternal === b.countExternal &&
-    a.affinity === b.affinity
-  );
-}
-
-function contentOf(targets: readonly Target[]): string {
-  return targets
-    .map(({ endpoint, port }) => `${endpoint.address} ${port} ${endpoint.weight ?? 1}`)
-    .sort()
-    .join(',');
 }
 
 function full(map: string, capacity: number, setting: string): SluiceError {
