@@ -18,9 +18,15 @@ export interface PeerChange {
 
 /** Prefixes whose class differs now, in arrays of equal length; class 0: the prefix is not there. */
 export class ClassChanges<K extends PrefixKey> {
-  keys: K[] = [];
-  before: number[] = [];
-  now: number[] = [];
+  readonly keys: K[] = [];
+  readonly before: number[] = [];
+  readonly now: number[] = [];
+
+  add(key: K, before: number, now: number): void {
+    this.keys.push(key);
+    this.before.push(before);
+    this.now.push(now);
+  }
 }
 
 /** What a change of peers did, by family. */
@@ -44,6 +50,9 @@ interface Numbers<K> {
 /** Below this many changed prefixes, others are held against each of them instead of widened. */
 const FEW = 8;
 
+/** Where more than one in so many prefixes is touched, all are looked at. */
+const PART = 4;
+
 const LENGTHS = 129;
 
 /** Prefixes at least this long are also found by their first bits. */
@@ -64,14 +73,16 @@ function firstBits(key: PrefixKey): PrefixKey {
 class FamilyTable<K extends PrefixKey> {
   readonly #combinations: Combinations;
   /** Peers that have exactly this prefix. */
-  readonly #own: Numbers<K>;
-  readonly #classes: Numbers<K>;
+  #own: Numbers<K>;
+  #classes: Numbers<K>;
+  readonly #make: () => Numbers<K>;
   readonly #lengths = new Uint32Array(LENGTHS);
   /** By their first bits, the prefixes that are not found by their order. */
   readonly #index = new Map<PrefixKey, K[]>();
 
   constructor(combinations: Combinations, make: () => Numbers<K>) {
     this.#combinations = combinations;
+    this.#make = make;
     this.#own = make();
     this.#classes = make();
   }
@@ -126,8 +137,8 @@ class FamilyTable<K extends PrefixKey> {
   /** Finds the classes that differ now. A prefix may be in `touched` more than once. */
   settle(touched: readonly K[], changes: ClassChanges<K>): void {
     if (touched.length === 0) return;
-    if (this.#classes.size === 0) {
-      this.#settleFirst(touched, changes);
+    if (touched.length * PART > this.#classes.size) {
+      this.#settleAll(touched, changes);
       return;
     }
     const lengths = new Set(this.lengths());
@@ -144,38 +155,46 @@ class FamilyTable<K extends PrefixKey> {
         if (before === 0) this.#count(key, 1);
         if (now === 0) this.#count(key, -1);
         this.#classes.set(key, now);
-        changes.keys.push(key);
-        changes.before.push(before);
-        changes.now.push(now);
+        changes.add(key, before, now);
       }
     }
   }
 
-  /** The same when no prefix has a class yet: in ascending order, what contains a prefix came before it. */
-  #settleFirst(touched: readonly K[], changes: ClassChanges<K>): void {
-    const { keys } = distinct(touched);
-    const classes = new Uint32Array(keys.length);
+  /** The same from nothing, when much is touched: in ascending order, what contains a prefix came before it. */
+  #settleAll(touched: readonly K[], changes: ClassChanges<K>): void {
+    const old = this.#classes;
+    const { keys } = distinct(old.size === 0 ? touched : [...this.#own.keys()]);
+    const own = new Uint32Array(keys.length);
     let isNested = false;
     for (let i = 0; i < keys.length; i++) {
       const key = keys[i] as K;
-      const own = this.#own.get(key);
-      if (own === 0) {
-        this.#settleFirst(
+      own[i] = this.#own.get(key);
+      if (own[i] === 0) {
+        // Came and went in one change.
+        this.#settleAll(
           touched.filter((one) => this.#own.get(one) !== 0),
           changes,
         );
         return;
       }
-      classes[i] = own;
       // If a prefix contains any other, then the one after it.
       isNested ||= i > 0 && contains(keys[i - 1] as K, key);
     }
+    const classes = own.slice();
     if (isNested) this.#inherit(keys, classes);
-    changes.keys = Array.from(keys);
-    changes.before = new Array<number>(keys.length).fill(0);
-    for (const peerClass of classes) changes.now.push(peerClass);
+    this.#own = this.#make();
+    this.#own.fill(keys, own);
+    this.#classes = this.#make();
     this.#classes.fill(keys, classes);
-    for (const key of changes.keys) this.#count(key, 1);
+    this.#lengths.fill(0);
+    this.#index.clear();
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as K;
+      const [before, now] = [old.size === 0 ? 0 : old.get(key), classes[i] ?? 0];
+      this.#count(key, 1);
+      if (before !== now) changes.add(key, before, now);
+    }
+    for (const key of old.keys()) if (this.#classes.get(key) === 0) changes.add(key, old.get(key), 0);
   }
 
   /** Adds to the class of each key that of the next wider one. */

@@ -10,6 +10,8 @@ const MAX_BYTES = 64 << 20;
 /** Bytes that are compared at once when two versions are held against each other. */
 const STEPS = [1 << 16, 1 << 11, 1 << 6, 1] as const;
 const NEWLINE = 10;
+/** A file of which more than one in so many bytes differ is another one. */
+const PART = 4;
 
 /** How a list differs from what it was. */
 export interface ListChange {
@@ -29,7 +31,7 @@ export class ListFile {
   #stamp = '';
   #saved: Buffer | undefined;
   /** How often each prefix is in the file. */
-  readonly #counts = new PrefixMap();
+  #counts = new PrefixMap();
 
   constructor(path: string, folder: string) {
     this.path = path;
@@ -95,14 +97,24 @@ export class ListFile {
     }
   }
 
+  /** Another file: the versions are held against each other as a whole. */
+  #takeAll(content: Buffer, path: string): ListChange {
+    const before = this.#counts;
+    const now = new PrefixMap();
+    const keys = now.count(parseLines(content, 0, content.length, path));
+    [this.#content, this.#counts] = [content, now];
+    if (before.size === 0) return { added: keys, removed: [] };
+    return {
+      added: keys.filter((key) => before.get(key) === 0),
+      removed: [...before.keys()].filter((key) => now.get(key) === 0),
+    };
+  }
+
   #take(content: Buffer, path: string): ListChange {
-    const counts = this.#counts;
-    if (counts.size === 0) {
-      const added = counts.count(parseLines(content, 0, content.length, path));
-      this.#content = content;
-      return { added, removed: [] };
-    }
     const { start, end, oldEnd } = difference(this.#content, content);
+    if (this.#counts.size === 0 || (oldEnd - start) * PART > this.#content.length)
+      return this.#takeAll(content, path);
+    const counts = this.#counts;
     const gone = parseLines(this.#content, start, oldEnd, path);
     const come = parseLines(content, start, end, path);
     counts.reserve(come.length);
