@@ -13,13 +13,15 @@ static __always_inline struct flow_marks *flow_marks(void)
 	return bpf_map_lookup_elem(&flow_marks_map, &zero);
 }
 
-/* The same for both directions of a flow that is not translated. */
+/*
+ * The same for both directions of a flow that is not translated. The connections of a client to a server have ports one
+ * after the other: so have their marks, a few cache lines.
+ */
 static __always_inline __u32 mark_index(const struct flow_key *k)
 {
-	__u32 h = (k->saddr.w[3] ^ k->daddr.w[3]) + (__u16)(k->sport ^ k->dport);
+	__u32 h = (k->saddr.w[3] ^ k->daddr.w[3]) * 0x9e3779b1;
 
-	h *= 0x9e3779b1;
-	return (h >> 16) & (FLOW_MARKS - 1);
+	return ((h >> 16) + bpf_ntohs(k->sport ^ k->dport)) & (FLOW_MARKS - 1);
 }
 
 /* There is, or will be at once, an entry with the key k. */
