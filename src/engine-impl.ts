@@ -1,21 +1,15 @@
 import { mkdirSync } from 'node:fs';
-import { release } from 'node:os';
-import type { PolicyCompiler } from '../policy/compile/compiler.js';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
-import type { Audit } from './audit/audit.js';
-import type { Changes, Recording } from './change/changes.js';
+import type { Recording } from './change/changes.js';
 import type { Safe } from './change/safe.js';
 import type { ApplyOptions } from './change/types.js';
 import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
 import { type EncryptionStatus, requireWireguard } from './dataplane/encryption.js';
 import { Kernel } from './dataplane/kernel.js';
-import type { Reconciler } from './dataplane/reconciler.js';
 import { removeEverything } from './dataplane/remove.js';
-import type { Watcher } from './dataplane/watcher.js';
-import type { PolicyDiffer } from './diff/diff.js';
 import type { NameFeed } from './dns/feed.js';
 import type { Domains } from './domains/domains.js';
 import type {
@@ -31,31 +25,21 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
-import { assemble, type Opened, openDisk } from './engine-parts.js';
-import type { Explainer } from './explain/explainer.js';
+import { assemble, type Opened, openDisk, type Parts } from './engine-parts.js';
+import { statusOf } from './engine-status.js';
 import { fault } from './faults.js';
-import type { FlowLog } from './flowlog/log.js';
-import type { Lister } from './flows/lister.js';
-import type { Telemetry } from './flows/telemetry.js';
-import type { HostFirewall } from './host/firewall.js';
-import type { LeaseBook } from './ipam/leases.js';
 import type { ClusterObjects } from './kubernetes/cluster-objects.js';
 import type { Logger } from './log.js';
 import { releaseMemory } from './memory.js';
 import { checkEncryption } from './nodes/encryption.js';
 import type { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses } from './nodes/reach.js';
-import type { LiveDryRun } from './probe/live.js';
 import type { RuntimeObjects } from './runtime/objects.js';
 import { serviceFigures } from './services/figures.js';
-import type { Services } from './services/services.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
-import type { FolderCopy } from './state/folder-copy.js';
 import type { ResourceKey } from './state/keys.js';
 import type { EditList, ObjectSet, Proposal, Source } from './state/objects.js';
-import type { AppliedStore } from './state/store.js';
-import { version } from './version.js';
 
 export { removeEverything };
 
@@ -109,16 +93,8 @@ export async function createEngine(
 class AgentEngine implements RuntimeEngine {
   readonly #config: AgentConfig;
   readonly #log: Logger;
-  readonly #kernel: Kernel;
-  readonly #leases: LeaseBook;
-  readonly #store: AppliedStore;
-  readonly #folder: FolderCopy;
   readonly runtime: RuntimeObjects;
   readonly safe: Safe;
-  readonly #changes: Changes;
-  readonly #audit: Audit;
-  readonly #flowLog: FlowLog;
-  readonly #differ: PolicyDiffer;
   readonly names: NameFeed;
   readonly domains: Domains;
   readonly containers: OwnContainers;
@@ -126,19 +102,9 @@ class AgentEngine implements RuntimeEngine {
   busySince: number | undefined;
   refused: ReadonlyMap<ResourceKey, SluiceError> = new Map();
   readonly #reader: DefinitionReader;
-  readonly #objects: ObjectSet;
-  readonly #compiler: PolicyCompiler;
-  readonly #reconciler: Reconciler;
-  readonly #services: Services;
-  readonly #host: HostFirewall;
-  readonly #watcher: Watcher;
-  readonly #telemetry: Telemetry;
-  readonly #lister: Lister;
-  readonly #dryRun: LiveDryRun;
-  readonly #explainer: Explainer;
+  readonly #parts: Parts;
   readonly #listeners: AppliedListener[] = [];
   readonly #timers: NodeJS.Timeout[] = [];
-  readonly #applied: readonly SourceText[];
   #queue: Promise<unknown> = Promise.resolve();
   #problems: readonly SluiceError[] = [];
   #lastApply: Status['lastApply'];
@@ -151,7 +117,7 @@ class AgentEngine implements RuntimeEngine {
     this.#config = config;
     this.#log = log;
     this.#reader = reader;
-    const parts = assemble(config, log, opened, {
+    this.#parts = assemble(config, log, opened, {
       exclusive: (work) => this.#exclusive(work),
       change: (propose, options) => this.#change('api', [], propose, options),
       stage: (sources) => this.#stageable(sources),
@@ -163,48 +129,40 @@ class AgentEngine implements RuntimeEngine {
         for (const listener of this.#listeners) listener({ ok: true, seconds, source: 'runtime' });
       },
     });
-    this.#store = parts.store;
-    this.#applied = parts.applied;
-    this.#objects = parts.objects;
-    this.#kernel = parts.kernel;
-    this.#leases = parts.leases;
-    this.#folder = parts.folder;
-    this.runtime = parts.runtime;
-    this.safe = parts.safe;
-    this.#changes = parts.changes;
-    this.#audit = parts.audit;
-    this.#flowLog = parts.flowLog;
-    this.#differ = parts.differ;
-    this.names = parts.names;
-    this.domains = parts.domains;
-    this.containers = parts.containers;
-    this.cluster = parts.cluster;
-    this.#compiler = parts.compiler;
-    this.#reconciler = parts.reconciler;
-    this.#services = parts.services;
-    this.#host = parts.host;
-    this.#watcher = parts.watcher;
-    this.#telemetry = parts.telemetry;
-    this.#lister = parts.lister;
-    this.#dryRun = parts.dryRun;
-    this.#explainer = parts.explainer;
+    this.runtime = this.#parts.runtime;
+    this.safe = this.#parts.safe;
+    this.names = this.#parts.names;
+    this.domains = this.#parts.domains;
+    this.containers = this.#parts.containers;
+    this.cluster = this.#parts.cluster;
   }
 
   /** Brings what was defined before into force and takes over what is there. */
   async start(cluster: readonly Resource[]): Promise<void> {
+    const {
+      kernel,
+      objects,
+      reconciler,
+      services,
+      host,
+      telemetry,
+      watcher,
+      folder,
+      applied,
+      leases,
+      flowLog,
+      changes,
+    } = this.#parts;
     const started = performance.now();
-    const kernel = this.#kernel;
-    const folder = this.#reader.readFolder(this.#folder.read());
-    const usable = usableDefinitions(this.#applied, folder, cluster);
+    const definitions = this.#reader.readFolder(folder.read());
+    const usable = usableDefinitions(applied, definitions, cluster);
     this.#problems = usable.errors;
     for (const error of usable.errors) this.#log.error(error.toLine());
     const edits = (['api', 'folder'] as const).flatMap((source) => {
       const proposal =
-        source === 'api'
-          ? this.#objects.proposeApply(usable.api)
-          : this.#objects.proposeFolder(usable.folder);
+        source === 'api' ? objects.proposeApply(usable.api) : objects.proposeFolder(usable.folder);
       if (!proposal.ok) throw proposal.errors[0] ?? new Error('unusable definitions');
-      this.#objects.stage(proposal.edits, source);
+      objects.stage(proposal.edits, source);
       return proposal.edits;
     });
     const staged = this.cluster.stage(cluster);
@@ -218,8 +176,8 @@ class AgentEngine implements RuntimeEngine {
     kernel.overlay.refresh();
     this.domains.restore();
     const adoption = new Adoption(kernel, this.#config.instance);
-    adoption.reconcileLeases(this.#leases, this.#objects);
-    const pending = await this.#reconciler.prepare({
+    adoption.reconcileLeases(leases, objects);
+    const pending = await reconciler.prepare({
       edits,
       lenient: true,
       adopt: (plan, change) => adoption.adopt(plan, change),
@@ -228,7 +186,7 @@ class AgentEngine implements RuntimeEngine {
     kernel.node.pickup = lost;
     if (lost) this.#timers.push(setTimeout(() => this.#endPickup(), PICKUP_MS).unref());
     // The maps say all that is wanted: only now programs of an earlier version are replaced.
-    this.#reconciler.completeAdopted();
+    reconciler.completeAdopted();
     kernel.uplinks.attachAll();
     kernel.overlay.attach();
     if (this.#config.cgroupRoot === '') kernel.hooks.detachCgroup();
@@ -238,27 +196,27 @@ class AgentEngine implements RuntimeEngine {
     const failures = pending.commit();
     const strays = adoption.removeStrays();
     kernel.sweep();
-    this.#services.sweep();
-    this.#host.sweep();
+    services.sweep();
+    host.sweep();
     kernel.nodeRoutes.sweep();
     kernel.encryption?.sweep();
-    kernel.removeForgotten(gatewaysOf(this.#objects));
+    kernel.removeForgotten(gatewaysOf(objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
-    this.#timers.push(...this.#telemetry.start(onError), ...this.#watcher.start());
-    this.#flowLog.start(onError);
+    this.#timers.push(...telemetry.start(onError), ...watcher.start());
+    flowLog.start(onError);
     await this.domains.changed(edits);
     this.domains.start(onError);
     kernel.node.trace = false; // of an agent that was killed while somebody watched
-    this.#timers.push(this.#host.start());
-    this.#changes.start((key) => this.#objects.get(key));
+    this.#timers.push(host.start());
+    changes.start((key) => objects.get(key));
     this.#ready = true;
     this.#release();
     this.#log.info(
       {
         adopted: kernel.loaded.adopted,
         programs: kernel.loaded.fresh ? 'loaded' : 'adopted',
-        containers: this.#objects.count('Container'),
+        containers: objects.count('Container'),
         endpoints: kernel.attachments.size,
         strays,
         milliseconds: Math.round(performance.now() - started),
@@ -268,98 +226,66 @@ class AgentEngine implements RuntimeEngine {
   }
 
   apply(sources: readonly SourceText[], options: ApplyOptions = {}): Promise<ApplyResult> {
-    return this.#change('api', sources, (resources) => this.#objects.proposeApply(resources), options);
+    return this.#change('api', sources, (resources) => this.#parts.objects.proposeApply(resources), options);
   }
 
   delete(sources: readonly SourceText[], options: ApplyOptions = {}): Promise<ApplyResult> {
-    const propose = (resources: Resource[]): Proposal => this.#objects.proposeDelete(resources);
+    const propose = (resources: Resource[]): Proposal => this.#parts.objects.proposeDelete(resources);
     return this.#change('api', sources, propose, { what: 'delete', ...options });
   }
 
   replaceFolder(sources: readonly SourceText[]): Promise<ApplyResult> {
-    return this.#change('folder', sources, (resources) => this.#objects.proposeFolder(resources));
+    return this.#change('folder', sources, (resources) => this.#parts.objects.proposeFolder(resources));
   }
 
   async list(name: ListingName): Promise<Listing> {
-    return this.#lister.list(name);
+    return this.#parts.lister.list(name);
   }
 
   /** Between changes: during one, slots and maps are of two generations. */
   explain(request: ExplainRequest): Promise<Explanation> {
     return this.#exclusive(async () => {
       if (this.#closed) throw SluiceError.of('SLU2405', {});
-      const explanation = this.#explainer.explain(request);
+      const explanation = this.#parts.explainer.explain(request);
       if (this.#warming === undefined) this.#warmDryRun();
       return explanation;
     });
   }
 
   status(): Status {
-    const kernel = this.#kernel;
-    const masquerade = [...this.#objects.ofKind('Network')].some((network) => network.masquerade);
-    const uplinks = masquerade ? kernel.uplinks.problems : [];
-    const problems = [
-      ...this.#problems,
-      ...uplinks,
-      ...this.#reconciler.problems.values(),
-      ...this.#kernel.nodeRoutes.problems,
-      ...(kernel.encryption?.problems ?? []),
-      ...this.#services.problems,
-      ...this.#host.problems,
-      ...kernel.uplinks.xdpProblems,
-    ].map(errorLine);
-    const pending = this.#changes.pending();
-    const encryption = this.encryption();
-    return {
-      version: version(),
-      pid: process.pid,
-      uptimeSeconds: Math.round(process.uptime()),
-      state: !this.#ready ? 'starting' : problems.length > 0 ? 'degraded' : 'ready',
-      kernel: release(),
-      hooks: kernel.method,
-      adopted: kernel.loaded.adopted,
-      uplinks: kernel.uplinks.devices.map((device) => device.name),
-      xdp: kernel.uplinks.devices.map((device) => kernel.uplinks.xdpMode(device.ifindex) ?? 'off'),
-      networks: this.#objects.count('Network'),
-      containers: this.#objects.count('Container'),
-      endpoints: kernel.attachments.size,
-      policies: this.#compiler.counts.policies,
-      policySets: this.#compiler.counts.sets,
-      identities: this.#compiler.counts.identities,
-      ...(encryption === undefined ? {} : { encryption }),
-      flows: { entries: this.#telemetry.flows, capacity: kernel.loaded.maps.flows.maxEntries },
-      epoch: kernel.node.epoch,
-      ...(pending === undefined ? {} : { pending }),
-      ...(this.#lastApply === undefined ? {} : { lastApply: this.#lastApply }),
-      problems,
-    };
+    return statusOf(this.#parts, {
+      ready: this.#ready,
+      problems: this.#problems,
+      encryption: this.encryption(),
+      lastApply: this.#lastApply,
+    });
   }
 
   nodeAddresses(): readonly string[] {
-    return ownAddresses(this.#config.nodeAddresses, undefined, this.#kernel.uplinks.addresses);
+    return ownAddresses(this.#config.nodeAddresses, undefined, this.#parts.kernel.uplinks.addresses);
   }
 
   get publicKey(): string | undefined {
-    return this.#kernel.encryption?.key.publicKey;
+    return this.#parts.kernel.encryption?.key.publicKey;
   }
 
   encryption(): EncryptionStatus | undefined {
-    return this.#kernel.encryption?.status();
+    return this.#parts.kernel.encryption?.status();
   }
 
   snapshot(): MetricsSnapshot {
     return {
-      ...this.#telemetry.snapshot(),
-      ...serviceFigures(this.#services.compiler.view, this.#kernel.loaded.maps),
+      ...this.#parts.telemetry.snapshot(),
+      ...serviceFigures(this.#parts.services.compiler.view, this.#parts.kernel.loaded.maps),
     };
   }
 
   drops(limit: number): readonly DropEvent[] {
-    return this.#telemetry.drops(limit);
+    return this.#parts.telemetry.drops(limit);
   }
 
   onDrop(listener: (event: DropEvent) => void): () => void {
-    return this.#telemetry.onDrop(listener);
+    return this.#parts.telemetry.onDrop(listener);
   }
 
   onApplied(listener: AppliedListener): void {
@@ -369,27 +295,29 @@ class AgentEngine implements RuntimeEngine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    const { kernel, changes, folder, watcher, telemetry, flowLog, differ, leases, dryRun, host } =
+      this.#parts;
     for (const timer of this.#timers) clearInterval(timer);
     clearTimeout(this.#releasing);
     clearTimeout(this.#warming);
-    this.#changes.close();
+    changes.close();
     await this.#queue.catch(() => undefined);
-    await this.#folder.written();
-    this.#watcher.close();
-    this.#telemetry.close();
-    this.#flowLog.close();
+    await folder.written();
+    watcher.close();
+    telemetry.close();
+    flowLog.close();
     this.domains.close();
-    this.#differ.close();
-    this.#leases.close();
+    differ.close();
+    leases.close();
     this.runtime.close();
-    this.#dryRun.close();
-    this.#host.close();
-    await this.#kernel.idle();
-    this.#kernel.close();
+    dryRun.close();
+    host.close();
+    await kernel.idle();
+    kernel.close();
   }
 
   async down(): Promise<void> {
-    this.#changes.forget();
+    this.#parts.changes.forget();
     await this.close();
     await removeEverything(this.#config, this.#log);
   }
@@ -449,15 +377,15 @@ class AgentEngine implements RuntimeEngine {
     if (errors.length > 0) return refused(errors);
     const proposal = propose(resources);
     if (!proposal.ok) return refused(proposal.errors);
-    const unstage = this.#objects.stage(proposal.edits, source);
+    const unstage = this.#parts.objects.stage(proposal.edits, source);
     let recording: Recording | undefined;
     try {
-      const found = checkEdits(this.#objects, proposal.edits);
+      const found = checkEdits(this.#parts.objects, proposal.edits);
       if (found.length > 0) {
         unstage();
         return refused(found);
       }
-      recording = this.#changes.begin(source, proposal.edits, options);
+      recording = this.#parts.changes.begin(source, proposal.edits, options);
       if (proposal.edits.length > 0) await this.#bringIntoForce(source, proposal, recording);
     } catch (error) {
       recording?.failed();
@@ -465,9 +393,9 @@ class AgentEngine implements RuntimeEngine {
       throw error;
     }
     if (source === 'folder') {
-      this.#folder.write(sources, this.#log);
+      this.#parts.folder.write(sources, this.#log);
       if (proposal.edits.length >= LARGE_CHANGE)
-        void this.#folder.written().then(() => {
+        void this.#parts.folder.written().then(() => {
           if (!this.#closed) this.#release();
         });
       this.#problems = [];
@@ -479,15 +407,16 @@ class AgentEngine implements RuntimeEngine {
   /** What a change would do to the objects; nothing is changed. */
   #stageable(sources: readonly SourceText[]): ReturnType<ConstructorParameters<typeof Safe>[0]['stage']> {
     if (this.#closed) throw SluiceError.of('SLU2405', {});
+    const { objects } = this.#parts;
     const refuse = (errors: readonly SluiceError[]) =>
       ({ ok: false, errors: [...errors].sort(compareErrors).map(errorLine) }) as const;
     const { resources, errors } = parseSources(sources);
     if (errors.length > 0) return refuse(errors);
-    const proposal = this.#objects.proposeApply(resources);
+    const proposal = objects.proposeApply(resources);
     if (!proposal.ok) return refuse(proposal.errors);
-    const stage = (): (() => void) => this.#objects.stage(proposal.edits, 'api');
+    const stage = (): (() => void) => objects.stage(proposal.edits, 'api');
     const unstage = stage();
-    const found = checkEdits(this.#objects, proposal.edits);
+    const found = checkEdits(objects, proposal.edits);
     unstage();
     return found.length > 0 ? refuse(found) : { ok: true, changes: proposal.changes, stage };
   }
@@ -498,7 +427,7 @@ class AgentEngine implements RuntimeEngine {
     { edits }: EditList,
     recording?: Recording,
   ): Promise<() => Promise<void>> {
-    const pending = await this.#reconciler.prepare({
+    const pending = await this.#parts.reconciler.prepare({
       edits,
       lenient: source === 'folder' || source === 'kubernetes',
       removeLater: source === 'runtime',
@@ -509,7 +438,7 @@ class AgentEngine implements RuntimeEngine {
         after === undefined && before !== undefined ? [before] : [],
       );
       recording?.save();
-      if (source === 'api') this.#store.save({ set, remove });
+      if (source === 'api') this.#parts.store.save({ set, remove });
       if (source === 'runtime') this.runtime.save({ set, remove });
     } catch (error) {
       const [failure] = pending.rollback();
@@ -523,7 +452,7 @@ class AgentEngine implements RuntimeEngine {
     this.containers.changed(edits);
     await this.names.changed(edits);
     await this.domains.changed(edits);
-    this.#audit.refresh(false);
+    this.#parts.audit.refresh(false);
     if (edits.length >= LARGE_CHANGE) this.#release();
     return () => pending.removed();
   }
@@ -535,7 +464,7 @@ class AgentEngine implements RuntimeEngine {
   #warmDryRun(): void {
     this.#warming = setTimeout(() => {
       void this.#exclusive(async () => {
-        if (!this.#closed && this.#dryRun.warm()) this.#warmDryRun();
+        if (!this.#closed && this.#parts.dryRun.warm()) this.#warmDryRun();
       }).catch((err: unknown) => this.#log.error({ err }, 'loading a program of the dry run failed'));
     }, WARM_MS).unref();
   }
@@ -546,7 +475,7 @@ class AgentEngine implements RuntimeEngine {
   }
 
   #endPickup(): void {
-    this.#kernel.node.pickup = false;
+    this.#parts.kernel.node.pickup = false;
   }
 }
 
