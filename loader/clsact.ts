@@ -16,7 +16,12 @@ const PRIORITY = 49;
 /** The host's policy sees what the other programs leave. */
 const HOST_PRIORITY = 50;
 
-const priorityOf = (place: TcPlace): number => (place === 'host' ? HOST_PRIORITY : PRIORITY);
+const END_PRIORITY = 51;
+
+function priorityOf(place: TcPlace): number {
+  if (place === 'host') return HOST_PRIORITY;
+  return place === 'end' ? END_PRIORITY : PRIORITY;
+}
 const BPF_TC_F_REPLACE = 1;
 const EEXIST = 17;
 const ENOENT = 2;

@@ -14,8 +14,11 @@ export type Hook = 'ingress' | 'egress';
 /** TCX link (Linux 6.6 and newer) or filter of the clsact qdisc. */
 export type TcMethod = 'tcx' | 'clsact';
 
-/** Among the programs of a hook. `host`: after all of ours; with TCX the same as `last`. */
-export type TcPlace = 'first' | 'last' | 'host';
+/**
+ * Among the programs of a hook. `host`: after those for containers; `end`: after that one too. With TCX both are the same
+ * as `last`: who comes later is behind.
+ */
+export type TcPlace = 'first' | 'last' | 'host' | 'end';
 
 export type CgroupAttachType = Extract<keyof typeof BpfAttachType, `Cgroup${string}`>;
 

@@ -189,6 +189,7 @@ export function assemble(
     exclusive: orders.exclusive,
     lost: (container) => runtime.lost(container),
     hostChanged: () => host.devicesChanged(),
+    addressesChanged: () => services.hostAddressesChanged(),
   });
   const context: EventContext = {
     ownerOf: (address) => ownerOf(kernel, address),

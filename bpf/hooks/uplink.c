@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* From outside: answers to masqueraded flows, published ports, containers' own addresses. */
+/*
+ * From outside: answers to masqueraded flows, published ports, containers' own addresses. To the outside: what the
+ * host's own processes answer as backends of services.
+ */
 #pragma once
 #include "decide.h"
 #include "icmp_error.h"
@@ -63,4 +66,41 @@ int sluice_from_uplink(struct __sk_buff *skb)
 	if (p.kind == PACKET_ICMP_ERROR)
 		return forward_error(skb, &p, HOOK_UPLINK);
 	return CONTINUE;
+}
+
+/*
+ * The host's own packets on an uplink or in the overlay. A process that was reached through a service answers from its
+ * own address and port, and the client knows those of the service. On a device only since there is such a backend.
+ */
+SEC("tc")
+int sluice_to_uplink(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct node *node = node_state();
+	struct flow *e;
+	__u32 in_half = 0;
+
+	if (skb->ingress_ifindex || !node)
+		return CONTINUE; /* carried for others, and translated where it came in */
+	p.key.ifindex = FLOW_IF_HOST;
+	if (parse(skb, &p))
+		return CONTINUE;
+	if (p.kind == PACKET_ICMP_ERROR)
+		return forward_error(skb, &p, HOOK_HOST);
+	if (p.kind != PACKET_FLOW)
+		return CONTINUE;
+	e = bpf_map_lookup_elem(&flows, &p.key);
+	if (!e && (p.tcp_flags & (TCP_SYN | TCP_RST)) && !is_syn(&p)) {
+		e = half_answer(&p, 0);
+		in_half = 1;
+	}
+	if (!e || (~e->flags & (FLOW_REPLY | FLOW_SERVICE)))
+		return CONTINUE;
+	if (e->epoch != node->epoch)
+		return slow_path(skb, &p, e, in_half, HOOK_HOST);
+	if (in_half)
+		e->state = FLOW_SYNACK;
+	else if (p.key.proto == IPPROTO_TCP && !tcp_is_plain(&p, e) && tcp_step(skb, &p, e) != TCP_GOES_ON)
+		return CONTINUE;
+	return forward(skb, &p, e, HOOK_HOST);
 }

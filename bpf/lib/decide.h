@@ -347,7 +347,8 @@ __noinline int decide(struct __sk_buff *skb)
 			w->r.action = ACTION_PASS;
 		else if (w->rev.ifindex == FLOW_IF_UPLINK || w->rev.ifindex == FLOW_IF_TUNNEL)
 			w->r.flags |= FLOW_TTL;
-	} else if (w->fwd.ifindex == FLOW_IF_HOST) {
+	} else if (w->fwd.ifindex == FLOW_IF_HOST || (!dep && (w->dst.flags & ADDR_HOST))) {
+		/* The host's own, for itself or, as a service's backend, on their way out (sluice_to_uplink). */
 		w->r.action = ACTION_STACK;
 	} else {
 		reason = way_out(skb, 1);

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { findClsact } from '../../loader/clsact.js';
 import { BpfError } from '../../loader/errors.js';
 import {
   attach,
@@ -20,6 +21,8 @@ const CONTAINER = { ingress: 'sluice_from_container', egress: 'sluice_to_contain
 /** Programs on a macvlan device inside the container's namespace. */
 const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const;
 const UPLINK = 'sluice_from_uplink';
+/** For what the host's own processes answer as backends of services. */
+const ANSWERS = 'sluice_to_uplink';
 const TUNNEL = 'sluice_from_tunnel';
 const XDP = 'sluice_xdp';
 const TC_HOOKS = ['ingress', 'egress'] as const;
@@ -79,6 +82,17 @@ export class Hooks {
     this.#ensure(UPLINK, ifindex, 'ingress', 'first');
   }
 
+  /** On an uplink or the overlay's device, behind the host's policy, which judges by the process's own port. */
+  attachAnswers(ifindex: number): void {
+    this.#ensure(ANSWERS, ifindex, 'egress', 'end');
+  }
+
+  /** Whether a device has that program, of this agent or an earlier one. */
+  hasAnswers(ifindex: number): boolean {
+    if (this.method === 'tcx') return existsSync(this.#pins.link(ifindex, 'egress'));
+    return findClsact(ifindex, 'egress', 'end') !== undefined;
+  }
+
   /** On the overlay's device. */
   attachTunnel(ifindex: number): void {
     this.#ensure(TUNNEL, ifindex, 'ingress');
@@ -87,8 +101,12 @@ export class Hooks {
   /** Takes our programs off a device that stays (an uplink that is one no longer). */
   detachUplink(ifindex: number): void {
     this.detachXdp(ifindex);
-    if (this.method === 'tcx') this.#detachPinned(this.#pins.link(ifindex, 'ingress'));
-    else ignoreErrors(() => attach(this.#program(UPLINK), ifindex, 'ingress', 'clsact').detach());
+    if (this.method === 'tcx') {
+      for (const hook of TC_HOOKS) this.#detachPinned(this.#pins.link(ifindex, hook));
+      return;
+    }
+    ignoreErrors(() => findClsact(ifindex, 'egress', 'end')?.detach());
+    ignoreErrors(() => attach(this.#program(UPLINK), ifindex, 'ingress', 'clsact').detach());
   }
 
   /**
@@ -138,7 +156,7 @@ export class Hooks {
 
   #ensure(name: string, ifindex: number, hook: 'ingress' | 'egress', place: TcPlace = 'last'): void {
     if (this.method === 'clsact') {
-      attach(this.#program(name), ifindex, hook, 'clsact').close();
+      attach(this.#program(name), ifindex, hook, 'clsact', place).close();
       this.#detachPinned(this.#pins.link(ifindex, hook)); // of an agent with other settings
       return;
     }

@@ -134,8 +134,10 @@ export class HostDevices {
   /** Takes everything back: filters, gateway addresses, settings in reverse order. Never throws; returns what failed. */
   restore(): unknown[] {
     const errors: unknown[] = [];
-    for (const ifindex of this.#state.filters)
+    for (const ifindex of this.#state.filters) {
       attempt(() => findClsact(ifindex, 'ingress')?.detach(), errors);
+      attempt(() => findClsact(ifindex, 'egress', 'end')?.detach(), errors);
+    }
     for (const address of this.#state.gateways) attempt(() => this.removeGateway(address), errors);
     for (const [key, value] of Object.entries(this.#state.sysctls).reverse()) {
       attempt(() => writeSysctl(key, value), errors);

@@ -128,6 +128,17 @@ export class Kernel {
     return this.hooks.method;
   }
 
+  /**
+   * A process of the host is the backend of a service: from now on what leaves the host goes by a program that gives its
+   * answers the address of the service. It stays until `down`: open connections need it also when the backend is gone.
+   */
+  translateAnswers(): void {
+    this.expedite.during(() => {
+      this.uplinks.translateAnswers();
+      this.overlay.translateAnswers();
+    });
+  }
+
   /** Removes everything that an earlier agent left in the maps and that is not wanted now. */
   sweep(): void {
     for (const table of this.#synced) table.sweep();

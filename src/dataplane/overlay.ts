@@ -26,6 +26,8 @@ export class Overlay {
   readonly #config: AgentConfig;
   readonly #encryption: Encryption | undefined;
   #ifindex: number | undefined;
+  #attached = false;
+  #answers = false;
 
   constructor(
     parts: {
@@ -105,15 +107,27 @@ export class Overlay {
       mtu: tunnelMtu,
     });
     // A new device has no program yet; that of an earlier agent goes on until `attach`.
-    if (link === undefined) this.#hooks.attachTunnel(ifindex);
+    if (link === undefined) this.#attach(ifindex);
     this.#node.overlay = { ifindex, id: vxlanId };
     return isNew;
   }
 
   /** The present program, when the maps are complete. */
   attach(): void {
-    if (this.#ifindex !== undefined) this.#hooks.attachTunnel(this.#ifindex);
+    this.#attached = true;
+    if (this.#ifindex !== undefined) this.#attach(this.#ifindex);
     // Of an agent with other settings.
     if (this.#encryption === undefined) removeEncryption(this.#rtnl, this.#config.instance);
+  }
+
+  /** From now on what the host's own processes send is looked at too; see `Kernel.translateAnswers`. */
+  translateAnswers(): void {
+    this.#answers = true;
+    if (this.#attached && this.#ifindex !== undefined) this.#hooks.attachAnswers(this.#ifindex);
+  }
+
+  #attach(ifindex: number): void {
+    this.#hooks.attachTunnel(ifindex);
+    if (this.#answers || this.#hooks.hasAnswers(ifindex)) this.#hooks.attachAnswers(ifindex);
   }
 }

@@ -40,6 +40,8 @@ export class Uplinks {
   readonly #host: HostDevices;
   #devices: readonly UplinkDevice[] = [];
   #problems: readonly SluiceError[] = [];
+  #attached = false;
+  #answers = false;
   readonly #modes = new Map<number, XdpMode>();
   readonly #xdpProblems = new Map<number, SluiceError>();
 
@@ -142,13 +144,21 @@ export class Uplinks {
 
   /** Puts the program on every uplink (after the first full sync). */
   attachAll(): void {
+    this.#attached = true;
     for (const device of this.#devices) this.#attach(device);
+  }
+
+  /** From now on what the host's own processes send is looked at too; see `Kernel.translateAnswers`. */
+  translateAnswers(): void {
+    this.#answers = true;
+    if (this.#attached) for (const { ifindex } of this.#devices) this.#hooks.attachAnswers(ifindex);
   }
 
   #attach(device: UplinkDevice): void {
     const { ifindex } = device;
     this.#host.noteFilter(ifindex, this.#hooks.method === 'clsact');
     this.#hooks.attachUplink(ifindex);
+    if (this.#answers || this.#hooks.hasAnswers(ifindex)) this.#hooks.attachAnswers(ifindex);
     this.#attachXdp(device);
   }
 

@@ -35,6 +35,7 @@ export class Watcher {
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #lost: (container: string) => void;
   readonly #hostChanged: () => void;
+  readonly #addressesChanged: () => void;
   readonly #monitor: NetlinkMonitor;
   readonly #waiting = new Map<string, Waiting>();
   #sweep: string[] = [];
@@ -51,6 +52,8 @@ export class Watcher {
     readonly lost: (container: string) => void;
     /** Devices of the host came or went. */
     readonly hostChanged: () => void;
+    /** The host has other addresses, which are in the map already. */
+    readonly addressesChanged: () => void;
   }) {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
@@ -59,6 +62,7 @@ export class Watcher {
     this.#exclusive = parts.exclusive;
     this.#lost = parts.lost;
     this.#hostChanged = parts.hostChanged;
+    this.#addressesChanged = parts.addressesChanged;
     this.#monitor = NetlinkMonitor.open(['link', 'address', 'route']);
   }
 
@@ -135,6 +139,7 @@ export class Watcher {
     const uplinks = this.#kernel.uplinks.refresh(true);
     const overlay = this.#kernel.overlay.refresh();
     if (!addresses && !uplinks && !overlay) return;
+    if (addresses) this.#addressesChanged();
     this.#kernel.nodeRoutes.again();
     this.#kernel.node.nextEpoch();
     const names = this.#kernel.uplinks.devices.map((device) => device.name);

@@ -74,7 +74,9 @@ export class HostHooks {
         }
         const pin = this.#pins.link(ifindex, hook);
         wanted.add(pin);
-        this.#ensure(pin, program, ifindex, () => attach(program, ifindex, hook, 'tcx', 'host'));
+        // On the way out it sees a backend's answer before that gets the address of the service.
+        const place = hook === 'egress' ? 'first' : 'host';
+        this.#ensure(pin, program, ifindex, () => attach(program, ifindex, hook, 'tcx', place));
       }
     }
     return wanted;

@@ -124,6 +124,7 @@ export class Services {
       return { mustReevaluate: false, leave: () => undefined, commit: () => undefined };
 
     const { delta, inverse, error } = this.#compiler.update({ upsert, remove }, this.#node());
+    this.#noteHostBackends(delta.backends);
     this.#maps.write(delta);
     if (error !== undefined) {
       this.#maps.remove(delta);
@@ -138,6 +139,16 @@ export class Services {
       },
       commit: () => this.#commit(delta, services, edits),
     };
+  }
+
+  /** The host has other addresses now: a process on one of them may be a backend. */
+  hostAddressesChanged(): void {
+    if (this.#answersTranslated) return;
+    for (const { address } of this.#compiler.view.listBackends()) {
+      if (!this.#kernel.addresses.isHost(address)) continue;
+      this.#translateAnswers();
+      return;
+    }
   }
 
   /** After the first full sync: what an earlier agent left and nobody wants goes. */
@@ -175,6 +186,21 @@ export class Services {
       for (const key of this.#checked) touched.add(key);
     for (const key of touched) this.#updateHealth(key);
     this.#buildTables();
+  }
+
+  #answersTranslated = false;
+
+  /** Before a process of the host is a backend, its answers have to be seen. */
+  #noteHostBackends(backends: ServiceDelta['backends']): void {
+    if (this.#answersTranslated) return;
+    const { addresses } = this.#kernel;
+    if (backends.some(([, text]) => addresses.isHost(text.slice(0, text.indexOf(' ')))))
+      this.#translateAnswers();
+  }
+
+  #translateAnswers(): void {
+    this.#kernel.translateAnswers();
+    this.#answersTranslated = true;
   }
 
   readonly #checked = new Set<string>();

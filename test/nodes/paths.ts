@@ -167,6 +167,15 @@ export function describePaths(title: string, { prefix, nodes, settings, mtu = 15
             ).toBe('pod1');
         }
       }
+      // A process of the node that was asked.
+      const { ipv4, ipv6, name } = cluster.node(1);
+      for (const family of [4, 6] as const)
+        await cluster.apply(
+          slice('web', [{ pod: { ipv4, ipv6, node: name } }], { family, ports: [{ port: 8080 }] }),
+        );
+      for (const family of FAMILIES)
+        for (const from of [cluster.outside, ...pods.map((one) => perPacket(one))])
+          expect(cluster.who(from, 'tcp', cluster.node(1)[family], 30080), from.netns).toBe('host1');
       cluster.remove(['svc', 'web'], ['endpointslice', 'web-4'], ['endpointslice', 'web-6']);
     });
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
-import { Cluster, haveCgroup, type Pod, perPacket, service, slice } from './cluster.js';
+import { DENY, hostPolicy, tcp, udp } from '../host/policies.js';
+import { Cluster, haveCgroup, type NodeOfCluster, type Pod, perPacket, service, slice } from './cluster.js';
 
 /** Behaviours of what is reached from outside: node ports, load balancers, external addresses; and host processes. */
 
@@ -12,7 +13,8 @@ let remote: Pod;
 const VIP = '203.0.113.77';
 
 beforeAll(async () => {
-  cluster = new Cluster('slnp', 2);
+  // The second one has its programs where kernels before 6.6 have them.
+  cluster = new Cluster('slnp', 2, [{}, { hooks: 'clsact' }]);
   await cluster.start();
   a = await cluster.pod(cluster.node(0), 'a', [80]);
   b = await cluster.pod(cluster.node(1), 'b', [80]);
@@ -295,6 +297,119 @@ describe('load balancers', () => {
     expect(cluster.who(client, 'tcp', VIP, 80)).not.toBe('b');
     expect(cluster.who(client, 'tcp', '203.0.113.78', 80)).toBe('b');
     await cluster.drop({ services: ['lb'], slices: ['lb-4'] });
+  });
+});
+
+describe('host processes that are reached from outside on their own node', () => {
+  const TARGET = 8083;
+  const PORTS = BOTH.map((port) => ({ ...port, port: TARGET }));
+  const KINDS = ['tcp', 'udp'] as const;
+  const define = (number: number, spec: object = {}) =>
+    cluster.apply(
+      service(
+        'hn',
+        {
+          type: 'LoadBalancer',
+          clusterIP: '10.96.23.1',
+          ipFamilyPolicy: 'PreferDualStack',
+          ports: nodePorts(number),
+          ...spec,
+        },
+        {},
+        { loadBalancer: { ingress: [{ ip: VIP }] } },
+      ),
+    );
+  const backends = async (...nodes: readonly NodeOfCluster[]) => {
+    const parts = nodes.map(({ ipv4, ipv6, name }) => ({ pod: { ipv4, ipv6, node: name } }));
+    for (const family of [4, 6] as const) await cluster.apply(slice('hn', parts, { ports: PORTS, family }));
+  };
+  const outside = (address: string, port: number, timeoutMs?: number) =>
+    KINDS.map((kind) =>
+      cluster.who(cluster.outside, kind, address, port, timeoutMs === undefined ? {} : { timeoutMs }),
+    );
+
+  it('answer with the address of the service, and see the client', async () => {
+    await define(30310);
+    for (const node of cluster.nodes) {
+      await cluster.serve(node, `host${node.index}`, [TARGET]);
+      await backends(node);
+      for (const address of [node.ipv4, node.ipv6]) {
+        for (const kind of KINDS) {
+          const [found] = cluster.ask(cluster.outside, kind, address, 30310);
+          const seen = address === node.ipv4 ? cluster.outside.ipv4 : cluster.outside.ipv6;
+          expect(found, `${kind} ${address}`).toMatchObject({ who: `host${node.index}`, seen });
+          // More than a frame holds, in segments and in fragments.
+          const [large] = cluster.call(cluster.outside, 'large', kind, address, '30310', '8000');
+          expect(large).toBe(`host${node.index} ${seen} 8000`);
+        }
+        for (const from of [client, perPacket(client), remote, perPacket(remote)])
+          expect(cluster.who(from, 'tcp', address, 30310)).toBe(`host${node.index}`);
+      }
+      expect(outside(VIP, 80)).toEqual([`host${node.index}`, `host${node.index}`]);
+    }
+  });
+
+  it('are reached under both policies for traffic from outside', async () => {
+    const [here, there] = [cluster.node(0), cluster.node(1)];
+    await backends(here, there);
+    await define(30310, { externalTrafficPolicy: 'Local' });
+    for (const node of cluster.nodes)
+      expect(outside(node.ipv4, 30310)).toEqual([`host${node.index}`, `host${node.index}`]);
+    await backends(there);
+    expect(outside(here.ipv4, 30310, 100)).toEqual(['timeout', 'timeout']);
+    await define(30310);
+    expect(outside(here.ipv4, 30310)).toEqual(['host1', 'host1']);
+  });
+
+  it('refuse in the name of the service what nobody listens for', async () => {
+    await define(30311);
+    for (const node of cluster.nodes) {
+      const parts = [{ pod: { ipv4: node.ipv4, ipv6: node.ipv6, node: node.name } }];
+      const ports = BOTH.map((port) => ({ ...port, port: 8084 }));
+      for (const family of [4, 6] as const) await cluster.apply(slice('hn', parts, { ports, family }));
+      for (const address of [node.ipv4, node.ipv6])
+        expect(outside(address, 30311, 2000), address).toEqual(['refused', 'refused']);
+    }
+  });
+
+  it('stay connected over changes, and when they are no backends any more', async () => {
+    await define(30312);
+    for (const node of cluster.nodes) {
+      const server = await cluster.server(node, 'keep', 'kept', '8085');
+      const part = { pod: { ipv4: node.ipv4, ipv6: node.ipv6, node: node.name } };
+      await cluster.apply(slice('hn', [part], { ports: [{ name: 't', port: 8085 }] }));
+      const { lines, done } = cluster.begin(cluster.outside, 'hold', node.ipv4, '30312', '30', '10');
+      const more = async (count: number) => {
+        const wanted = lines.length + count;
+        for (let i = 0; i < 500 && lines.length < wanted; i++)
+          await new Promise((resolve) => setTimeout(resolve, 10));
+      };
+      await more(2);
+      await cluster.apply(service('other', { clusterIP: '10.96.23.2' }));
+      await more(2);
+      await cluster.drop({ services: ['other'], slices: ['hn-4'] });
+      await done;
+      expect(lines).toEqual(Array(30).fill('kept'));
+      server.stop();
+    }
+  });
+
+  it('have the policy of the host asked about their own port', async () => {
+    await define(30313);
+    await backends(...cluster.nodes);
+    await define(30313, { externalTrafficPolicy: 'Local' });
+    const policy = (number: number) =>
+      hostPolicy('ports', {
+        ingress: [{ action: 'Accept', protocols: [tcp(number), udp(number)] }, DENY],
+        egress: [DENY],
+      });
+    await cluster.apply(policy(TARGET));
+    for (const node of cluster.nodes)
+      expect(outside(node.ipv4, 30313)).toEqual([`host${node.index}`, `host${node.index}`]);
+    await cluster.apply(policy(30313));
+    for (const node of cluster.nodes) expect(outside(node.ipv4, 30313, 100)).toEqual(['timeout', 'timeout']);
+    cluster.remove(['hostpolicy', 'ports']);
+    await cluster.drop({ services: ['hn'], slices: ['hn-4', 'hn-6'] });
   });
 });
 

@@ -226,6 +226,18 @@ describe.each(MODES)('%s XDP', (mode) => {
       expect(cluster.who(cluster.outside, kind, ipv4, 31_005, { timeoutMs: 1000 })).toBe('refused');
   });
 
+  it('leaves what a process of the node answers to TC, and its answers', async () => {
+    const { ipv4, ipv6, name } = entry();
+    const server = await cluster.serve(entry(), 'own', [8086]);
+    await define('np', 31_007, [{ ...b, ipv4, ipv6, node: name }], {}, 8086);
+    for (const address of [ipv4, ipv6])
+      for (const kind of ['tcp', 'udp'] as const)
+        expect(cluster.who(cluster.outside, kind, address, 31_007, { count: 3 }), `${kind} ${address}`).toBe(
+          'own',
+        );
+    server.stop();
+  });
+
   it('passes large requests, in segments and in fragments', async () => {
     await define('np', 31_006, [b]);
     for (const address of [entry().ipv4, entry().ipv6]) {
