@@ -162,8 +162,9 @@ export class Kernel {
   }
 
   /** Resolves when the devices that are being removed are gone. */
-  idle(): Promise<void> {
-    return this.#remover.idle();
+  async idle(): Promise<void> {
+    await this.#remover.idle();
+    this.attachments.forgetGone();
   }
 
   /** Closes descriptors; the kernel goes on as it is. */

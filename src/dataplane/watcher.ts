@@ -11,7 +11,7 @@ import type { Reconciler } from './reconciler.js';
 
 const POLL_MS = 200;
 /** Events that are read in one turn of the event loop: those of many containers would hold up others. */
-const POLL_SLICE = 64;
+const POLL_SLICE = 16;
 const RETRY_MS = 1000;
 /** A container that fails for another reason than a missing namespace waits longer each time, up to this. */
 const MAX_WAIT_MS = 30_000;

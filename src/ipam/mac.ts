@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /**
  * A MAC address that follows from the names alone, so it is the same after a restart: locally
@@ -9,12 +9,12 @@ export function stableMac(
   attachment: string,
   side: 'container' | 'host' | 'bridge',
 ): string {
-  const digest = createHash('sha256').update(`${instance}\0${attachment}\0${side}`).digest();
+  const digest = hash('sha256', `${instance}\0${attachment}\0${side}`, 'buffer');
   const bytes = [0x02, ...digest.subarray(0, 5)];
   return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
 }
 
 /** `prefix` + 8 hexadecimal digits that follow from the names: device names of at most 15 characters. */
 export function stableName(prefix: string, ...names: readonly string[]): string {
-  return prefix + createHash('sha256').update(names.join('\0')).digest('hex').slice(0, 8);
+  return prefix + hash('sha256', names.join('\0'), 'hex').slice(0, 8);
 }
