@@ -33,6 +33,8 @@ const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
 const CHANGES = Number(process.env.BENCH_CHANGES ?? 60);
 const SIZES = (process.env.BENCH_SIZES ?? '1,1000,10000').split(',').map(Number);
 const LOAD_ONLY = process.env.BENCH_ONLY === 'load';
+/** Rule shapes to compare with, by their names; those of 10,000 services take minutes to load. */
+const SHAPES = process.env.BENCH_SHAPES?.split(',').filter((name) => name !== '');
 
 /** Targets. */
 const LOAD_MS = 2000;
@@ -44,6 +46,8 @@ const SCALE = 0.95;
 const DIRECT = 0.97;
 /** Before memory is looked at. */
 const SETTLE_MS = 1000;
+/** How long rules may take to load, milliseconds. */
+const RULES_MS = 300_000;
 /** Changes in the rules of others: each is slow. */
 const RULE_CHANGES = 5;
 
@@ -111,7 +115,7 @@ function iptables(scratch: Scratch, tool: IptablesTool, services: readonly Bench
   const path = rulePath(scratch, `${name === 'iptables-nft' ? 'in' : 'il'}${size}`);
   const text = iptablesText(services);
   const first = services[0] as BenchService;
-  const loadMs = milliseconds(() => inside(path.host, tool, {}, text));
+  const loadMs = milliseconds(() => inside(path.host, tool, {}, text, RULES_MS));
   const change = iptablesChange(services, first);
   const times = Array.from({ length: RULE_CHANGES }, () =>
     milliseconds(() => inside(path.host, `${tool} --noflush`, {}, change)),
@@ -124,12 +128,18 @@ function nftables(scratch: Scratch, services: readonly BenchService[]): Rules {
   const path = rulePath(scratch, `nf${size}`);
   const text = nftablesText(services);
   const change = nftablesChange(services[0] as BenchService);
-  const loadMs = milliseconds(() => inside(path.host, 'nft -f -', {}, text));
+  const loadMs = milliseconds(() => inside(path.host, 'nft -f -', {}, text, RULES_MS));
   const times = Array.from({ length: RULE_CHANGES }, () =>
     milliseconds(() => inside(path.host, 'nft -f -', {}, change)),
   );
   return { name: 'nftables', size, path, loadMs, changeMs: median(times) };
 }
+
+const RULES: Readonly<Record<string, (scratch: Scratch, services: readonly BenchService[]) => Rules>> = {
+  nftables,
+  'iptables-nft': (scratch, services) => iptables(scratch, 'iptables-nft-restore', services),
+  'iptables-legacy': (scratch, services) => iptables(scratch, 'iptables-legacy-restore', services),
+};
 
 interface Ours extends ServiceAgent {
   readonly size: number;
@@ -161,11 +171,10 @@ async function main(scratch: Scratch): Promise<void> {
     subjects.push({ name: 'sluice', size, client, server, group, address: last, port: SERVICE_PORT });
     subjects.push({ name: 'direct', size, client, server, group, address: SERVER, port: PORT });
     if (LOAD_ONLY) continue;
-    for (const made of [
-      nftables(scratch, services),
-      iptables(scratch, 'iptables-nft-restore', services),
-      iptables(scratch, 'iptables-legacy-restore', services),
-    ]) {
+    for (const shape of SHAPES ?? Object.keys(RULES)) {
+      const made = RULES[shape]?.(scratch, services);
+      if (made === undefined)
+        throw new Error(`BENCH_SHAPES: ${shape} is none of ${Object.keys(RULES).join(', ')}`);
       rules.push(made);
       const { name, path } = made;
       subjects.push({
@@ -284,15 +293,16 @@ async function main(scratch: Scratch): Promise<void> {
     const bound = (limit: number): Target =>
       better === 'higher' ? { op: '>=', value: limit } : { op: '<=', value: 1 / limit };
     for (const size of SIZES) {
-      const peers = ['nftables', 'iptables-nft', 'iptables-legacy'];
-      measurements.push({
-        name: `${name}, ${text(size)}`,
-        unit,
-        better,
-        ours: at('sluice', size),
-        peers: Object.fromEntries(peers.map((peer) => [peer, at(peer, size)])),
-        target: { op: better === 'higher' ? '>' : '<', value: 1 },
-      });
+      const peers = rules.filter((made) => made.size === size).map((made) => made.name);
+      if (peers.length > 0)
+        measurements.push({
+          name: `${name}, ${text(size)}`,
+          unit,
+          better,
+          ours: at('sluice', size),
+          peers: Object.fromEntries(peers.map((peer) => [peer, at(peer, size)])),
+          target: { op: better === 'higher' ? '>' : '<', value: 1 },
+        });
       measurements.push({
         name: `${name}, ${text(size)}, beside no service`,
         unit,

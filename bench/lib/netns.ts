@@ -98,11 +98,13 @@ export function inside(
   line: string,
   env?: Readonly<Record<string, string>>,
   input?: string,
+  timeoutMs?: number,
 ): string {
   const words = line.trim().split(/\s+/);
   return run('nsenter', [`--net=${netnsPath(netns)}`, '--', ...words], {
     ...(env === undefined ? {} : { env }),
     ...(input === undefined ? {} : { input }),
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
   });
 }
 

@@ -115,6 +115,7 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 {
 	const int unable = o->netns.ifindex ? SOCKET_AS_IS : SOCKET_REFUSED;
 	const __u8 proto = (__u8)ctx->protocol;
+	struct service_state *s = service_state();
 	struct addr_info *info = NULL;
 	struct service_keys keys = {};
 	struct ip_addr client = {};
@@ -122,18 +123,24 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	struct service *svc;
 	struct backend b;
 	__u64 cookie;
-	__u32 number, picked;
-	bool node, least;
+	__u32 number, picked, generation;
+	bool node = false, least;
 
-	if (!services_active())
+	if (!s || !s->active)
 		return SOCKET_AS_IS;
-	if (is_loopback(addr)) {
-		node = o->host;
-	} else {
-		info = bpf_map_lookup_elem(&addrs, addr);
-		node = info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
+	generation = *(volatile __u32 *)&s->generation;
+	svc = service_find(&k, addr, *port, proto, false);
+	if (!svc) {
+		if (is_loopback(addr)) {
+			node = o->host;
+		} else {
+			info = bpf_map_lookup_elem(&addrs, addr);
+			node = info &&
+			       (info->flags & (ADDR_HOST | ADDR_NODEPORT)) == (ADDR_HOST | ADDR_NODEPORT);
+		}
+		if (node)
+			svc = service_of_node(&k);
 	}
-	svc = service_find(&k, addr, *port, proto, node);
 	if (!svc) /* packets of containers are refused where they are seen, those of the host are not */
 		return o->host && !node && is_cluster_address(&k) ? SOCKET_REFUSED : SOCKET_AS_IS;
 	number = svc->number;
@@ -152,7 +159,7 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	cookie = bpf_get_socket_cookie(ctx);
 	if (sends && same_backend(&keys, cookie, proto, svc, addr, port))
 		return SOCKET_TRANSLATED;
-	picked = service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b, NULL, 0);
+	picked = service_pick(&keys, &k, false, bpf_get_prandom_u32(), &client, &b, svc, generation);
 	if (!picked) {
 		if (unable == SOCKET_REFUSED || proto == IPPROTO_TCP) {
 			count_service(number, true);

@@ -4,11 +4,15 @@
 #include "service.h"
 #include "socket_load.h"
 
-/* The service of a TCP socket that is connected to one of its backends; 0: none. */
-static __always_inline __u32 service_of(struct bpf_sock_ops *ctx)
+/*
+ * The service of a TCP socket that is connected to one of its backends; 0: none. ends: nobody will ask again. What is
+ * removed at once leaves its place to the next one, while it is in the cache.
+ */
+static __always_inline __u32 service_of(struct bpf_sock_ops *ctx, bool ends)
 {
 	struct socket_key sk = {.cookie = bpf_get_socket_cookie(ctx), .proto = IPPROTO_TCP};
 	struct socket_origin *so;
+	__u32 service;
 
 	if (ctx->family == AF_INET) {
 		addr_set_v4(&sk.addr, ctx->remote_ip4);
@@ -20,7 +24,12 @@ static __always_inline __u32 service_of(struct bpf_sock_ops *ctx)
 	}
 	sk.port = (__be16)(ctx->remote_port >> 16); /* network byte order in 32 bits */
 	so = bpf_map_lookup_elem(&sockets, &sk);
-	return so ? so->service : 0;
+	if (!so)
+		return 0;
+	service = so->service;
+	if (ends)
+		bpf_map_delete_elem(&sockets, &sk);
+	return service;
 }
 
 SEC("sockops")
@@ -29,11 +38,11 @@ int sluice_sockops(struct bpf_sock_ops *ctx)
 	const __u32 op = ctx->op;
 
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
-		if (services_active() && service_of(ctx))
+		if (services_active() && service_of(ctx, false))
 			bpf_sock_ops_cb_flags_set(ctx, (int)ctx->bpf_sock_ops_cb_flags |
 							       BPF_SOCK_OPS_STATE_CB_FLAG);
 	} else if (op == BPF_SOCK_OPS_STATE_CB && ctx->args[1] == BPF_TCP_CLOSE) {
-		__u32 service = service_of(ctx);
+		__u32 service = service_of(ctx, true);
 
 		if (service)
 			count_traffic(service, (__u64)ctx->segs_in + ctx->segs_out,
@@ -46,7 +55,9 @@ int sluice_sockops(struct bpf_sock_ops *ctx)
 SEC("cgroup/sock_release")
 int sluice_sock_release(struct bpf_sock *sk)
 {
-	if (services_active())
+	struct service_state *s = service_state();
+
+	if (s && s->loads)
 		forget_load(bpf_get_socket_cookie(sk));
 	return 1;
 }

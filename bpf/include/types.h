@@ -403,6 +403,7 @@ struct service_counter {
 struct service_state {
 	__u32 active; /* frontends there are; 0: nothing is looked up */
 	__u32 generation; /* incremented before slots and backends that were in use are written again */
+	__u32 loads; /* 1: some socket has been counted in socket_loads, so the ends of sockets are looked at */
 };
 
 /* A network namespace whose sockets are translated, by its cookie. */

@@ -746,10 +746,12 @@ __noinline int open_again(struct __sk_buff *skb, struct packet *p, __u64 smac)
 	struct work *w = work_area();
 	struct decision *d;
 
-	if (!p || !node || !w || cfg_dry_run || node->published || node->trace ||
-	    node->half_open >= (__s32)cfg_half_limit || services_active())
+	if (!p || !node || !w || cfg_dry_run || node->trace || node->half_open >= (__s32)cfg_half_limit)
 		return HOT_MISS;
 	d = decision_about(&p->key, node->epoch);
+	/* Its answers may be those of a flow to a service or a published port, which has a mark where this one's is. */
+	if (d && (node->published || services_active()) && may_be_flow(&p->key))
+		return HOT_MISS;
 	if (!d || d->f.reason || smac != mac_bits(d->f.from_mac))
 		return HOT_MISS;
 	d->f.sport = p->key.sport;

@@ -2,6 +2,7 @@
 /* Translation: claiming a source port in the slow path, rewriting a packet in the fast one. */
 #pragma once
 #include "work.h"
+#include "flow_marks.h"
 #include "sctp.h"
 #include "xdp_slot.h"
 
@@ -91,6 +92,8 @@ static __always_inline bool opens_tcp(const struct work *w)
 	return w->pickup || w->had_old || (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN;
 }
 
+int young_answers(void); /* young.h */
+
 /*
  * Claims a source port for w: the reply key is inserted with BPF_NOEXIST into the table where the
  * flow starts its life, so the flow table is the port table. A retransmitted first
@@ -131,10 +134,12 @@ __noinline int claim_port(struct __sk_buff *skb)
 			continue; /* its claim may be at a later port */
 		if (tcp && w->rev.ifindex == FLOW_IF_UPLINK && xdp_syn_taken(&w->rev, &w->fwd))
 			continue;
-		if (host_socket(skb, &w->rev))
+		if (host_socket(skb, &w->rev) || (tcp && young_answers()))
 			continue;
 		if (cfg_dry_run)
 			return DROP_NONE;
+		if (tcp)
+			mark_flow(&w->rev);
 		w->r.epoch = 0; /* decided again until the entry is complete */
 		w->r.daddr = w->fwd.saddr;
 		w->r.dport = w->fwd.sport;

@@ -38,11 +38,21 @@ static __always_inline bool decided_before(struct work *w, __u32 device)
 	const struct flow_key *k = &w->fwd;
 	struct decision *d;
 
-	if (cfg_dry_run || w->published)
+	if (cfg_dry_run)
 		return false;
 	d = decision_about(k, w->epoch);
 	if (!d || d->device != device)
 		return false;
+	if (w->published) {
+		/* The same answers may already belong to a flow that came by another address. */
+		struct flow *taken;
+
+		w->rev = d->rev;
+		w->rev.dport = k->sport;
+		taken = bpf_map_lookup_elem(&flows, &w->rev);
+		if (taken && !same_opener(taken, w))
+			return false;
+	}
 	w->f = d->f;
 	w->r = d->r;
 	w->f.sport = k->sport;
@@ -158,7 +168,7 @@ __noinline int keep_decision(__u32 device)
 	if (service ? w->f.action != ACTION_PEER || w->r.action != ACTION_PEER ||
 			      (w->f.flags & ~REPEAT_SERVICE) || (w->r.flags & ~REPEAT_ANSWERS) ||
 			      !from_container(w) || asks_names(w)
-		    : w->published || !leads_on(&w->f, 0) || !leads_on(&w->r, FLOW_REPLY))
+		    : !leads_on(&w->f, 0) || !leads_on(&w->r, FLOW_REPLY))
 		return 0;
 	if (service)
 		backend_key(&w->old_rev, w);

@@ -4,7 +4,7 @@
  * when a socket connects, and back when it is closed. What finds no room is not counted.
  */
 #pragma once
-#include "maps.h"
+#include "service.h"
 
 /* The socket is not connected to its backend any more. */
 static __always_inline void forget_load(__u64 cookie)
@@ -28,11 +28,13 @@ static __always_inline void forget_load(__u64 cookie)
 static __always_inline void note_load(__u64 cookie, __u32 number)
 {
 	struct backend_load *load = bpf_map_lookup_elem(&backend_loads, &number);
+	struct service_state *s = service_state();
 	struct socket_load l = {.backend = number};
 
 	forget_load(cookie); /* of an attempt before */
-	if (!load)
+	if (!load || !s)
 		return;
+	s->loads = 1;
 	l.use = load->use;
 	if (!bpf_map_update_elem(&socket_loads, &cookie, &l, BPF_NOEXIST))
 		__sync_fetch_and_add(&load->sockets, 1);

@@ -203,6 +203,14 @@ __noinline int young_settle(__u32 rev)
 	return 0;
 }
 
+/* May a young flow have packets like w->rev? */
+__noinline int young_answers(void)
+{
+	struct work *w = work_area();
+
+	return w && young_slot(&w->rev) != YOUNG_NOWHERE;
+}
+
 /*
  * tcp_step() for the flow at slot and a packet with these flags and so many IP bytes, whose transport header is at off,
  * 0: there is none. TCP_ENDED: who called forwards the packet and frees the place.

@@ -47,6 +47,7 @@ import {
   policyPeerKeyCodec,
   policyPortCodec,
   policyPortKeyCodec,
+  type ServiceState,
   serviceCodec,
   serviceKeyCodec,
   serviceStateCodec,
@@ -128,6 +129,7 @@ export interface Outcome {
 let sequence = 0;
 
 const NO_DECISION: Decision = decisionCodec.decode(Buffer.alloc(decisionCodec.size), 0);
+const NO_SERVICES: ServiceState = serviceStateCodec.decode(Buffer.alloc(serviceStateCodec.size), 0);
 const EMPTY_HOT: HotFlow = hotFlowCodec.decode(Buffer.alloc(hotFlowCodec.size), 0);
 
 export interface BedOptions {
@@ -277,7 +279,7 @@ export class Bed {
     clear(this.#object.map('identity_class', u32Codec, u32Codec));
     clear(this.#object.map('frags', fragKeyCodec, fragCodec));
     clear(this.#object.map('services', serviceKeyCodec, serviceCodec));
-    this.#object.map('service_state_map', u32Codec, serviceStateCodec).set(0, { active: 0, generation: 0 });
+    this.#object.map('service_state_map', u32Codec, serviceStateCodec).set(0, NO_SERVICES);
     const decisions = this.#object.map('decisions', u32Codec, decisionCodec);
     for (let slot = 0; slot < decisions.maxEntries; slot++) decisions.set(slot, NO_DECISION);
     for (const [slot, all] of this.hot.entriesPerCpu())
@@ -428,7 +430,7 @@ export class Bed {
     );
     this.#object
       .map('service_state_map', u32Codec, serviceStateCodec)
-      .set(0, { active: number, generation: 1 });
+      .set(0, { ...NO_SERVICES, active: number, generation: 1 });
   }
 
   /** `named`: what a dry run takes for the device (cb[0]). */

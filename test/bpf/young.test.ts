@@ -219,4 +219,39 @@ describe.each(['v4', 'v6'] as const)('new connections between two containers, %s
     expect(open(2)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
     expect(entry(2)).toMatchObject({ packets: 2n, state: FlowState.Open });
   });
+
+  it('begin as well where there are services, but none whose answers would be those of a flow to one', () => {
+    const frontend = family === 'v4' ? '10.96.0.1' : 'fd96::1';
+    const to = (destination: string, sourcePort: number) =>
+      bed.from(A, {
+        source: A[family],
+        destination,
+        proto: PROTO.tcp,
+        sourcePort,
+        destinationPort: 80,
+        flags: FLAG.syn,
+      }).packet;
+    bed.service(frontend, 80, PROTO.tcp, B, 80);
+    first();
+    for (let pass = 0; pass < 3; pass++) bed.gc({ now: 1 }); // marks of other tests are old now
+    expect(open(2)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
+    expect(bed.youngFlows()).toHaveLength(1);
+    const service = to(frontend, 2);
+    expect(service).toMatchObject({ source: A[family], destination: B[family], broken: [] });
+    expect(service.sourcePort).not.toBe(2);
+    expect(bed.youngFlows()).toEqual([]);
+    const kept = [...bed.flows.entries()].filter(([key]) => key.ifindex === A.ifindex && key.sport === 2);
+    expect(kept.map(([, flow]) => flow).find(({ sport }) => sport === 2)).toMatchObject({
+      packets: 2n,
+      state: FlowState.Open,
+    });
+
+    expect(to(frontend, 3)).toMatchObject({ sourcePort: 3, destination: B[family] });
+    const direct = to(B[family], 3);
+    expect(direct).toMatchObject({ source: A[family], destination: B[family], broken: [] });
+    expect(direct.sourcePort).not.toBe(3);
+    expect(bed.youngFlows()).toEqual([]);
+    expect(to(B[family], 4).sourcePort).toBe(4);
+    expect(bed.youngFlows()).toHaveLength(1);
+  });
 });

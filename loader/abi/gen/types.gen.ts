@@ -16,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '23ae7422adbb67d0';
+export const LAYOUT_HASH = 'e97ea5a277d4fc06';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1447,21 +1447,24 @@ export const serviceKeyCodec: Codec<ServiceKey> = {
   },
 };
 
-/** struct service_state, 8 bytes. */
+/** struct service_state, 12 bytes. */
 export interface ServiceState {
   readonly active: number;
   readonly generation: number;
+  readonly loads: number;
 }
 export const serviceStateCodec: Codec<ServiceState> = {
-  size: 8,
+  size: 12,
   encode(value, into, offset) {
     into.writeUInt32LE(value.active, offset);
     into.writeUInt32LE(value.generation, offset + 4);
+    into.writeUInt32LE(value.loads, offset + 8);
   },
   decode(from, offset) {
     return {
       active: from.readUInt32LE(offset),
       generation: from.readUInt32LE(offset + 4),
+      loads: from.readUInt32LE(offset + 8),
     };
   },
 };
