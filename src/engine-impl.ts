@@ -57,17 +57,10 @@ const WARM_MS = 100;
 type AppliedListener = Parameters<Engine['onApplied']>[0];
 
 /**
- * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
- * and takes over what is in the kernel already. `cluster`: all objects of the cluster that this node is in. `ahead`: what
- * the folder has, to be read while programs are loaded; it is not in force before `replaceFolder`. Throws SluiceError
- * when that cannot be done.
+ * Loads or adopts the programs, on another thread. Nothing is attached, and what is attached stays as it is. Throws
+ * SluiceError, at once or later, when that cannot be done.
  */
-export async function createEngine(
-  config: AgentConfig,
-  log: Logger,
-  cluster: readonly Resource[] = [],
-  ahead?: () => Promise<readonly SourceText[]>,
-): Promise<RuntimeEngine> {
+export function openKernel(config: AgentConfig): Promise<Kernel> {
   checkEncryption(config);
   requireWireguard(config);
   try {
@@ -75,9 +68,25 @@ export async function createEngine(
   } catch (error) {
     throw SluiceError.of('SLU2504', { path: config.stateDir, reason: (error as Error).message });
   }
-  const disk = openDisk(config, log);
   const opening = Kernel.openLater(config);
   opening.catch(() => undefined); // until it is waited for
+  return opening;
+}
+
+/**
+ * Starts the engine: loads or adopts the programs, brings back into force what was defined before,
+ * and takes over what is in the kernel already. `cluster`: all objects of the cluster that this node is in. `ahead`: what
+ * the folder has, to be read while programs are loaded; it is not in force before `replaceFolder`. `opening`: programs
+ * that are being loaded already. Throws SluiceError when that cannot be done.
+ */
+export async function createEngine(
+  config: AgentConfig,
+  log: Logger,
+  cluster: readonly Resource[] = [],
+  ahead?: () => Promise<readonly SourceText[]>,
+  opening: Promise<Kernel> = openKernel(config),
+): Promise<RuntimeEngine> {
+  const disk = openDisk(config, log);
   const reader = new DefinitionReader();
   if (ahead !== undefined) reader.readAhead(await ahead());
   const engine = new AgentEngine(config, log, { ...disk, kernel: await opening }, reader);
@@ -211,7 +220,6 @@ class AgentEngine implements RuntimeEngine {
     this.#timers.push(host.start());
     changes.start((key) => objects.get(key));
     this.#ready = true;
-    this.#release();
     this.#log.info(
       {
         adopted: kernel.loaded.adopted,

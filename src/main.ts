@@ -90,14 +90,18 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     }
     log.info({ version: version(), node: process.version, config }, 'starting');
 
-    const { createEngine } = await import('./engine-impl.js');
+    const { createEngine, openKernel } = await import('./engine-impl.js');
+    let opening: ReturnType<typeof openKernel> | undefined;
+    closers.push(async () => (await opening)?.close());
     let members: readonly Resource[] = [];
     if (config.kubernetes !== undefined) {
       cluster = await joinCluster(config, config.kubernetes, metrics, log);
       const joined = cluster;
       closers.push(() => joined.close());
-      // What is in the kernel stays as it is for as long as this takes.
-      const known = await joined.synced(stop.signal);
+      // What is in the kernel stays as it is for as long as this takes. Once the cluster answers it won't be long.
+      const known = await joined.synced(stop.signal, () => {
+        opening = openKernel(config);
+      });
       if (known === undefined) return removed;
       members = known;
       log.info({ objects: known.length, uptime: process.uptime() }, 'the cluster is known');
@@ -117,7 +121,9 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       config.definitions === ''
         ? undefined
         : definitionsFolder(config.definitions, (sources) => applied(sources), metrics, log);
-    const running = await createEngine(config, log, members, folder && (() => folder.readAhead()));
+    const loading = opening;
+    opening = undefined; // it is the engine's to close
+    const running = await createEngine(config, log, members, folder && (() => folder.readAhead()), loading);
     applied = (sources) => running.replaceFolder(sources);
     const count = members.length;
     members = [];

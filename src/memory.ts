@@ -5,8 +5,10 @@ import { collectGarbage } from './garbage.js';
 
 /** By so much the heap may grow before all of it is collected. V8 itself lets it double and more. */
 const GROWTH_PERCENT = 30;
-/** With fewer objects there is not much to be had. */
+/** With fewer objects there is not much to be had, and it is no hurry. */
 const MANY_OBJECTS = 10_000;
+/** After the start of a small agent. */
+const LATER_MS = 50;
 
 /**
  * Collects garbage now and gives memory back to the system. A large change leaves much of it, and the collector would
@@ -17,9 +19,12 @@ export function releaseMemory(): void {
   trimHeap();
 }
 
-/** After the start: gives back what only the start needed, and keeps the heap close to what is in use. */
+/** After the start: gives back what only the start needed, and keeps a large heap close to what is in use. */
 export function settleHeap(objects: number): void {
-  if (objects < MANY_OBJECTS) return;
+  if (objects < MANY_OBJECTS) {
+    setTimeout(releaseMemory, LATER_MS).unref();
+    return;
+  }
   setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);
   releaseMemory();
 }

@@ -74,9 +74,12 @@ export class Cluster {
 
   /**
    * Resolves with everything that the cluster has, when all of it is known; undefined: `signal` was aborted before. The
-   * API may be away for long: until then what is in the kernel stays as it is.
+   * API may be away for long: until then what is in the kernel stays as it is. `onKinds`: all but the pods is known.
    */
-  async synced(signal: AbortSignal): Promise<readonly TestResource[] | undefined> {
+  async synced(
+    signal: AbortSignal,
+    onKinds: () => void = () => undefined,
+  ): Promise<readonly TestResource[] | undefined> {
     const { node } = this.#options;
     // Policies first: they say which labels of pods are kept.
     await this.#start(
@@ -86,6 +89,7 @@ export class Cluster {
     );
     if (signal.aborted) return undefined;
     if (!this.#known) this.#problem = SluiceError.of('SLU6211', { node });
+    onKinds();
     await this.#start(
       [
         [localPods(node), this.#local.sink()],

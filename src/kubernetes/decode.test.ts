@@ -43,6 +43,24 @@ describe('ListDecoder', () => {
     });
   });
 
+  it('is not misled by what looks like the space between two objects', () => {
+    const inner = { metadata: { name: 'a' } };
+    const tricky = { metadata: { name: 'b', list: [inner, inner], text: '},{"metadata":{' } };
+    const items = [inner, tricky, inner, { kind: 'x', ...inner }, [inner, inner], tricky];
+    const text = JSON.stringify({ items });
+    for (let cut = 0; cut < text.length; cut++) expect(decodeList(text, [cut]).items).toEqual(items);
+  });
+
+  it('tells what stands before the items as soon as they begin', () => {
+    const heads: unknown[] = [];
+    const decoder = new ListDecoder(
+      () => undefined,
+      (head) => heads.push(head),
+    );
+    decoder.push(Buffer.from('{"kind":"PodList","metadata":{"continue":"x"},"items":['));
+    expect(heads).toEqual([{ kind: 'PodList', metadata: { continue: 'x' }, items: [] }]);
+  });
+
   it('takes null and no items', () => {
     expect(decodeList('{"kind":"PodList","items":null}', [])).toEqual({
       items: [],

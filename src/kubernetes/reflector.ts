@@ -3,7 +3,8 @@ import { SluiceError } from '../../policy/errors.js';
 import type { Logger } from '../log.js';
 import { Backoff, pause } from './backoff.js';
 import { type ApiClient, ApiError, statusError } from './client.js';
-import { DecodeError, LineDecoder, ListDecoder } from './decode.js';
+import { DecodeError, LineDecoder } from './decode.js';
+import { readList } from './pages.js';
 
 /** Gets the objects as the API has them. None of the methods may throw. */
 export interface ReflectorSink {
@@ -79,10 +80,6 @@ const LONGEST_WAIT_MS = 20_000;
 
 /** No answer: another request may find out before it is our turn that the server is back. */
 const UNREACHABLE: ReadonlySet<string> = new Set(['SLU6206', 'SLU6207']);
-
-interface ListMeta {
-  readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string };
-}
 
 interface WatchEvent {
   readonly type?: string;
@@ -225,30 +222,21 @@ export class Reflector {
     this.#lists++;
     sink.listing();
     let count = 0;
-    let next: string | undefined;
-    let version: string | undefined;
-    // Continuations that expire again and again: the cache of the server has it all at once.
-    const paged = this.#expiredPages < MAX_EXPIRED_PAGES;
-    do {
-      const decoder = new ListDecoder((item) => {
+    const { path, query } = collection;
+    const version = await readList({
+      client,
+      request: { path, ...(query === undefined ? {} : { query }) },
+      signal: this.#turn.signal,
+      // Continuations that expire again and again: the cache of the server has it all at once.
+      ...(this.#expiredPages < MAX_EXPIRED_PAGES ? { pageSize } : {}),
+      onItem: (item) => {
         count++;
         sink.put(item);
-      });
-      const page: Record<string, string> = paged
-        ? { limit: String(pageSize), ...(next === undefined ? {} : { continue: next }) }
-        : { resourceVersion: '0' };
-      await client.stream(
-        { path: collection.path, query: { ...collection.query, ...page }, signal: this.#turn.signal },
-        (chunk) => {
-          this.#heardAt = performance.now();
-          decoder.push(chunk);
-        },
-      );
-      const { metadata } = decoder.end() as ListMeta;
-      version = metadata?.resourceVersion;
-      next = metadata?.continue;
-    } while (next !== undefined && next !== '');
-    if (version === undefined || version === '') throw new DecodeError('the list has no resourceVersion');
+      },
+      onData: () => {
+        this.#heardAt = performance.now();
+      },
+    });
     if (this.#turn.signal.aborted) return;
     this.#version = version;
     this.#expiredPages = 0;

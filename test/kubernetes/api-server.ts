@@ -124,6 +124,14 @@ export class ApiServer {
     return [...this.store.table(typeOf(kind)).objects.values()];
   }
 
+  /** Writes out all objects for lists, as a server has them in its cache: the first one that asks waits no longer than others. */
+  prepare(): void {
+    for (const table of this.store.tables) {
+      void table.keys;
+      for (const object of table.objects.values()) this.#itemText(object);
+    }
+  }
+
   remove(kind: string, key: string): void {
     this.store.remove(typeOf(kind), key);
   }

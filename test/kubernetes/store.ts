@@ -63,6 +63,10 @@ export class Store {
     return this.#version;
   }
 
+  get tables(): IterableIterator<Table> {
+    return this.#tables.values();
+  }
+
   table(type: ResourceType): Table {
     const key = `${apiVersionOf(type)}/${type.plural}`;
     let table = this.#tables.get(key);

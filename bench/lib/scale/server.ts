@@ -111,6 +111,7 @@ async function churn(perSecond: number, seconds: number): Promise<void> {
 }
 
 fill();
+server.prepare();
 await server.listen();
 say({ port: server.port });
 for await (const line of createInterface({ input: process.stdin })) {
