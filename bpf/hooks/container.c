@@ -70,8 +70,8 @@ static __always_inline bool same_source(struct __sk_buff *skb, const struct flow
 	return data + L3_OFF <= end && mac_equal(data + ETH_ALEN, e->from_mac);
 }
 
-/* A packet from a container that is not one of the hot flows. */
-static __always_inline int container_packet(struct __sk_buff *skb)
+/* A packet from a container that is not one of the hot flows: apart, so that these have a short program of their own. */
+__noinline int container_packet(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct node *node = node_state();
@@ -171,15 +171,11 @@ static __always_inline int container_packet(struct __sk_buff *skb)
 SEC("tc")
 int sluice_from_container(struct __sk_buff *skb)
 {
-	struct node *node = node_state();
-	int ret;
+	int ret = quick_forward(skb);
 
-	if (likely(node && !cfg_dry_run)) {
-		ret = quick_forward(skb, node);
-		if (likely(ret != HOT_MISS))
-			return ret;
-	}
-	return container_packet(skb);
+	if (unlikely(ret == HOT_MISS))
+		return container_packet(skb);
+	return ret;
 }
 
 /* From the host or the bridge, and not part of a flow that begins here. */

@@ -503,17 +503,18 @@ struct hot_flow {
 	__be16 dport;
 	__u32 ifindex; /* as in struct flow_key; 0: empty */
 	__u32 epoch;
-	__u32 synced; /* low 32 bits of jiffies64 when it was made or its counts were moved */
-	__u32 oif;
-	__u32 packets; /* not in the flow's entry yet */
-	__u64 bytes;
-	__u8 dmac[6];
+	__u32 until; /* low 32 bits of jiffies64 when it is no longer good; made, or its counts moved, a second before */
+	__u8 from_mac[6]; /* as in the packet, with the type behind it */
+	__be16 ethertype;
+	__u8 dmac[6]; /* to write, with smac behind it */
 	__u8 smac[6];
-	__u8 from_mac[6];
+	__u32 oif;
+	__u64 bytes;
+	__u32 packets; /* not in the flow's entry yet */
 	__u8 proto;
 	__u8 action; /* enum flow_action: ACTION_PEER or ACTION_NEIGH */
 	__u8 flags; /* enum flow_flag of the flow; the rest is only read if FLOW_NAT or FLOW_TTL is in it */
-	__u8 pad[3];
+	__u8 pad;
 	__be32 new_saddr; /* the tuple after translation */
 	__be32 new_daddr;
 	__be16 new_sport;
@@ -525,6 +526,20 @@ struct hot_flow {
 	__u8 pad1[38];
 };
 #define HOT_FLOWS 128
+
+/*
+ * Those of one CPU. Their packets that are not changed are counted here, not in metrics: forwarded on their way out of a
+ * container.
+ */
+struct hot_table {
+	__u64 taken
+		[HOT_FLOWS /
+		 64]; /* a bit each: a packet of another flow need not wait for a place that is not in the cache */
+	__u64 packets;
+	__u64 bytes;
+	__u8 pad[32];
+	struct hot_flow flows[HOT_FLOWS];
+};
 
 /* Counters: index is direction * METRIC_REASONS + reason; reason 0 counts forwarded packets. */
 enum direction {

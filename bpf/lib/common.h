@@ -87,6 +87,13 @@ static __always_inline __u64 mac_bits(const __u8 *mac)
 	return *(const __u32 *)mac | (__u64)(*(const __u16 *)(mac + 4)) << 32;
 }
 
+/* A destination address and the source address behind it. */
+static __always_inline void write_macs(void *to, const __u8 *macs)
+{
+	*(__u64 *)to = *(const __u64 *)macs;
+	*(__u32 *)(to + 8) = *(const __u32 *)(macs + 8);
+}
+
 static __always_inline bool mac_is_zero(const __u8 *a)
 {
 	return !(*(const __u32 *)a | *(const __u16 *)(a + 4));

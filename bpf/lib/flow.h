@@ -311,8 +311,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 		if (unlikely(data + L3_OFF > end))
 			return drop(p, NULL, DROP_INVALID, dir);
 		/* Ethernet first: the checksum helpers below make the pointers stale. */
-		memcpy(data, e->dmac, ETH_ALEN);
-		memcpy(data + ETH_ALEN, e->smac, ETH_ALEN);
+		write_macs(data, e->dmac);
 	}
 	if (unlikely(e->flags & (FLOW_NAT | FLOW_TTL))) {
 		reason = rewrite(skb, p, e);

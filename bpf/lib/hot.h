@@ -13,55 +13,65 @@
 /* Not one of the hot flows: the flow table decides. */
 #define HOT_MISS (-100)
 
+/* No CONFIG_HZ is more; for how many jiffies at most an entry is good. */
+#define HOT_MOST_JIFFIES 1000
+
 /* A source port and the destination port behind it. */
 static __always_inline __u32 hot_ports(const __be16 *sport)
 {
 	return *(const __u32 *)sport;
 }
 
-/* Which places are taken, a bit each: a packet of another flow need not wait for a place that is not in the cache. */
-struct hot_places {
-	__u64 taken[2];
-};
-_Static_assert(HOT_FLOWS == 128, "a bit for each place");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct hot_places)); /* private: its type is not exported */
-	__uint(max_entries, 1);
-} hot_places_map SEC(".maps");
-
-static __always_inline struct hot_places *hot_places(void)
+/* Source and destination address side by side. */
+static __always_inline __u64 hot_addrs(const __be32 *saddr)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&hot_places_map, &zero);
+	return *(const __u64 *)saddr;
 }
 
-static __always_inline __u32 hot_index(__be32 saddr, __be32 daddr, __u32 ports)
+/* An Ethernet address and the type behind it. */
+static __always_inline __u64 hot_source(const __u8 *mac)
 {
-	__u32 h = (saddr ^ (daddr << 5 | daddr >> 27)) + ports;
-
-	h *= 0x9e3779b1;
-	return (h >> 16) & (HOT_FLOWS - 1);
+	return *(const __u64 *)mac;
 }
+
+/* The table of this CPU; none on one that was not there when the programs were loaded. */
+static __always_inline struct hot_table *hot_table(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&hot_tables, &cpu);
+}
+
+static __always_inline __u32 hot_index(__u64 addrs, __u32 ports)
+{
+	__u64 h = addrs ^ (__u64)ports << 20;
+
+	h *= 0x9e3779b97f4a7c15;
+	return h >> 57;
+}
+_Static_assert(HOT_FLOWS == 1 << (64 - 57), "the bits that hot_index() leaves");
 
 /* The word with the bit of slot; in this way the verifier sees that it is one of the two. */
-static __always_inline __u64 *hot_word(struct hot_places *places, __u32 slot)
+static __always_inline __u64 *hot_word(struct hot_table *t, __u32 slot)
 {
-	return slot & 64 ? &places->taken[1] : &places->taken[0];
+	return slot & 64 ? &t->taken[1] : &t->taken[0];
 }
 
 static __always_inline __u32 hot_index_of(const struct flow_key *k)
 {
-	return hot_index(k->saddr.w[3], k->daddr.w[3], hot_ports(&k->sport));
+	return hot_index((__u64)k->daddr.w[3] << 32 | k->saddr.w[3], hot_ports(&k->sport));
 }
 
 static __always_inline bool hot_is(const struct hot_flow *h, const struct flow_key *k)
 {
 	return h->saddr == k->saddr.w[3] && h->daddr == k->daddr.w[3] && h->sport == k->sport &&
 	       h->dport == k->dport && h->ifindex == k->ifindex && h->proto == k->proto;
+}
+
+/* Is the entry still good? */
+static __always_inline bool hot_is_good(const struct hot_flow *h)
+{
+	return h->until - now() - 1 < HOT_MOST_JIFFIES;
 }
 
 /* Moves the counts of what has the place now to its flow. */
@@ -103,22 +113,19 @@ static __always_inline bool hot_may(const struct packet *p, const struct flow *e
 /* e, the entry of p, forwards to a local container or by an uplink: it takes its place among the hot flows if that is free. */
 __noinline int hot_remember(struct packet *p, struct flow *e)
 {
-	struct hot_places *places = hot_places();
+	struct hot_table *t = hot_table();
 	struct hot_flow *h;
-	__u32 jiffies = now();
 	__u32 slot;
 
-	if (!p || !e || !places)
+	if (!p || !e || !t)
 		return 0;
 	if (!hot_may(p, e))
 		return 0;
 	slot = hot_index_of(&p->key);
-	h = bpf_map_lookup_elem(&hot_flows, &slot);
-	if (!h)
-		return 0;
-	*hot_word(places, slot) |= 1ULL << slot % 64;
+	h = &t->flows[slot];
+	*hot_word(t, slot) |= 1ULL << slot % 64;
 	if (!hot_is(h, &p->key)) {
-		if (h->ifindex && jiffies - h->synced < cfg_hz)
+		if (h->ifindex && hot_is_good(h))
 			return 0;
 		hot_settle(h);
 		h->saddr = p->key.saddr.w[3];
@@ -137,10 +144,10 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 	h->oif = e->oif;
 	h->action = e->action;
 	h->flags = e->flags;
-	h->synced = jiffies;
-	memcpy(h->dmac, e->dmac, ETH_ALEN);
-	memcpy(h->smac, e->smac, ETH_ALEN);
+	h->until = now() + cfg_hz;
+	write_macs(h->dmac, e->dmac);
 	memcpy(h->from_mac, e->from_mac, ETH_ALEN);
+	h->ethertype = bpf_htons(ETH_P_IP);
 	h->new_saddr = e->saddr.w[3];
 	h->new_daddr = e->daddr.w[3];
 	h->new_sport = e->sport;
@@ -155,19 +162,19 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 /* The flow with the packets k and the entry e ends. */
 static __always_inline void hot_forget(const struct flow_key *k, struct flow *e)
 {
-	struct hot_places *places = hot_places();
+	struct hot_table *t = hot_table();
 	struct hot_flow *h;
 	__u32 slot;
 
-	if (!addr_is_v4(&k->saddr) || !places)
+	if (!addr_is_v4(&k->saddr) || !t)
 		return;
 	slot = hot_index_of(k);
-	if (!(*hot_word(places, slot) >> slot % 64 & 1))
+	if (!(*hot_word(t, slot) >> slot % 64 & 1))
 		return;
-	h = bpf_map_lookup_elem(&hot_flows, &slot);
-	if (!h || !hot_is(h, k))
+	h = &t->flows[slot];
+	if (!hot_is(h, k))
 		return;
-	*hot_word(places, slot) &= ~(1ULL << slot % 64);
+	*hot_word(t, slot) &= ~(1ULL << slot % 64);
 	e->packets += h->packets;
 	e->bytes += h->bytes;
 	h->packets = 0;
@@ -213,14 +220,19 @@ static __always_inline bool hot_rewrite(struct __sk_buff *skb, const struct hot_
 	return true;
 }
 
-/* quick_forward() for hot flows that are translated or leave the host, out of the way of the others. */
-__noinline int hot_translated(struct __sk_buff *skb, struct hot_flow *h)
+/*
+ * quick_forward() for hot flows that are translated or leave the host, and packets that are not addressed to the host's
+ * device (of a shared segment), out of the way of the others.
+ */
+__noinline int hot_unusual(struct __sk_buff *skb, struct hot_flow *h)
 {
 	struct bpf_redir_neigh nh = {.nh_family = AF_INET};
 	__u32 len = skb->len - L3_OFF;
-	void *data;
+	void *data = (void *)(long)skb->data;
 
-	if (!h || !hot_rewrite(skb, h, len))
+	if (!h || data + L3_OFF > (void *)(long)skb->data_end || (*(__u8 *)data & 1))
+		return HOT_MISS;
+	if (!hot_rewrite(skb, h, len))
 		return HOT_MISS;
 	h->packets++;
 	h->bytes += len;
@@ -232,7 +244,7 @@ __noinline int hot_translated(struct __sk_buff *skb, struct hot_flow *h)
 	data = (void *)(long)skb->data;
 	if (data + L3_OFF > (void *)(long)skb->data_end)
 		return TC_ACT_SHOT;
-	memcpy(data, h->dmac, 2 * ETH_ALEN);
+	write_macs(data, h->dmac);
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return (int)bpf_redirect_peer(h->oif, 0);

@@ -57,7 +57,8 @@ MAP(metrics, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, METRIC_SLOTS, 0);
 MAP(flow_log_map, BPF_MAP_TYPE_PERCPU_HASH, struct flow_log_key, struct flow_log, 16384, BPF_F_NO_PREALLOC);
 MAP(flow_log_lost, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct flow_log, 1, 0);
 MAP(decisions, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct decision, DECISIONS, 0);
-MAP(hot_flows, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct hot_flow, HOT_FLOWS, 0);
+/* A table for each CPU, which alone writes it. Not per-CPU memory: that is aligned to 8 bytes, and found by a pointer. */
+MAP(hot_tables, BPF_MAP_TYPE_ARRAY, __u32, struct hot_table, 64, BPF_F_MMAPABLE);
 /* One slot, memory-mapped by who runs the dry run: one packet at a time. */
 MAP(trace_map, BPF_MAP_TYPE_ARRAY, __u32, struct trace, 1, BPF_F_MMAPABLE);
 

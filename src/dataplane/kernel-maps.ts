@@ -1,6 +1,6 @@
 import type { Codec } from '../../loader/abi/codec.js';
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
-import { BpfMap } from '../../loader/map.js';
+import { BpfMap, possibleCpus } from '../../loader/map.js';
 import type { AgentConfig } from '../config.js';
 import { flowEntries } from './constants.js';
 import type { Pins } from './pins.js';
@@ -22,6 +22,7 @@ export const RING = 'events';
 export function mapSizes(config: AgentConfig): Readonly<Partial<Record<MapName, number>>> {
   return {
     flows: flowEntries(config.flowEntries),
+    hot_tables: possibleCpus(),
     endpoints: config.maxEndpointIndex,
     policy_peers: config.policyPeerEntries,
     policy_ports: config.policyPortEntries,

@@ -318,8 +318,8 @@ export class FlowLog {
    * are logged when they end.
    */
   #addLive(records: Map<string, FlowRecord>, now: number): void {
-    const { flows, hot_flows: hotFlows, young } = this.#parts.kernel.loaded.maps;
-    const hot = hotCounts(hotFlows);
+    const { flows, hot_tables: hotTables, young } = this.#parts.kernel.loaded.maps;
+    const hot = hotCounts(hotTables);
     let seen = 0;
     for (const [key, entry] of flows.entries()) {
       if (++seen > MAX_LIVE) break;

@@ -21,7 +21,7 @@ const COLUMNS = ['PROTO', 'SOURCE', 'DESTINATION', 'FROM', 'TO', 'STATE', 'PACKE
 
 /** The flows that are open, each once, with the counters of both directions. */
 export function listFlows(
-  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_flows' | 'young'>,
+  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_tables' | 'young'>,
   context: EventContext,
 ): Listing {
   const rows: string[][] = [];
@@ -41,7 +41,7 @@ export function listFlows(
       natText(entry),
     ]);
   };
-  const hot = hotCounts(maps.hot_flows);
+  const hot = hotCounts(maps.hot_tables);
   let seen = 0;
   for (const [key, flow] of maps.flows.entries()) {
     if (++seen > MAX_ENTRIES || rows.length >= MAX_FLOWS) break;
@@ -73,10 +73,10 @@ interface Counts {
 }
 
 /** What the busiest flows have not yet added to their entries, by flow; see struct hot_flow. */
-export function hotCounts(map: KernelMaps['hot_flows']): ReadonlyMap<string, Counts> {
+export function hotCounts(map: KernelMaps['hot_tables']): ReadonlyMap<string, Counts> {
   const counts = new Map<string, Counts>();
-  for (const [, slots] of map.entriesPerCpu()) {
-    for (const { saddr, daddr, sport, dport, ifindex, proto, packets, bytes } of slots) {
+  for (const [, { flows }] of map.entries()) {
+    for (const { saddr, daddr, sport, dport, ifindex, proto, packets, bytes } of flows) {
       if (packets === 0) continue;
       const key = hotKey(saddr, daddr, { sport, dport, ifindex, proto });
       const before = counts.get(key);

@@ -11,7 +11,7 @@ const COUNT_AGE_MS = 10_000;
 type PacketCounter = MetricsSnapshot['packets'][number];
 
 /** Reads the packet counters: one entry for each direction and reason that has counted something. */
-export function readCounters(maps: Pick<KernelMaps, 'metrics'>): PacketCounter[] {
+export function readCounters(maps: Pick<KernelMaps, 'metrics' | 'hot_tables'>): PacketCounter[] {
   const counters: PacketCounter[] = [];
   for (const direction of ['egress', 'ingress'] as const) {
     const first = (direction === 'egress' ? Direction.Egress : Direction.Ingress) * REASON_SLOTS;
@@ -21,7 +21,13 @@ export function readCounters(maps: Pick<KernelMaps, 'metrics'>): PacketCounter[]
         packets += counter.packets;
         bytes += counter.bytes;
       }
-      if (reason !== 0 && packets === 0n) continue;
+      if (direction === 'egress' && reason === DropReason.None) {
+        for (const [, hot] of maps.hot_tables.entries()) {
+          packets += hot.packets;
+          bytes += hot.bytes;
+        }
+      }
+      if (reason !== DropReason.None && packets === 0n) continue;
       counters.push({
         direction,
         reason: reasonName(reason),

@@ -34,7 +34,7 @@ export interface DryRunOptions {
   readonly sizes?: Readonly<Partial<Record<MapName, number>>>;
   /**
    * Where the maps in force are pinned, by name: they are used instead of making them. Counters, events,
-   * working memory and the report (all maps that are per CPU, the ring, `trace_map`) are always its own.
+   * working memory and the report (all maps that are per CPU, `hot_tables`, the ring, `trace_map`) are always its own.
    */
   readonly pinned?: (map: string) => string;
   /** With `pinned`: maps that are made all the same. */
@@ -79,6 +79,7 @@ export class DryRun {
       object.setRodata({ ...constants, cfg_dry_run: 1 });
       for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
       object.setMaxEntries(RING, pageSize()); // no event is sent
+      object.setMaxEntries('hot_tables', 1); // no flow becomes busy
       for (const name of pinned === undefined ? [] : object.mapNames)
         if (!isOwn(object, name) && own?.has(name) !== true) object.reuseMap(name, pinned?.(name) ?? '');
       const wanted = new Set(hooks.map((hook) => PROGRAMS[hook]));
@@ -122,6 +123,7 @@ function isOwn(object: BpfObject, name: string): boolean {
   const type = object.mapType(name);
   return (
     name === 'trace_map' ||
+    name === 'hot_tables' ||
     type === BpfMapType.PercpuArray ||
     type === BpfMapType.PercpuHash ||
     type === BpfMapType.LruPercpuHash ||

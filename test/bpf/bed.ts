@@ -34,11 +34,11 @@ import {
   type HalfFlow,
   type Hostport,
   type HostportKey,
-  type HotFlow,
+  type HotTable,
   halfFlowCodec,
   hostportCodec,
   hostportKeyCodec,
-  hotFlowCodec,
+  hotTableCodec,
   NetworkFlag,
   type Node,
   networkCodec,
@@ -61,7 +61,7 @@ import {
   youngSetCodec,
 } from '../../loader/abi/gen/types.gen.js';
 import { warmThreadPool } from '../../loader/ffi/libc.js';
-import type { BpfMap } from '../../loader/map.js';
+import { type BpfMap, possibleCpus } from '../../loader/map.js';
 import { insideNetns, type Netns, openNetns } from '../../loader/netns.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
@@ -130,7 +130,6 @@ let sequence = 0;
 
 const NO_DECISION: Decision = decisionCodec.decode(Buffer.alloc(decisionCodec.size), 0);
 const NO_SERVICES: ServiceState = serviceStateCodec.decode(Buffer.alloc(serviceStateCodec.size), 0);
-const EMPTY_HOT: HotFlow = hotFlowCodec.decode(Buffer.alloc(hotFlowCodec.size), 0);
 
 export interface BedOptions {
   readonly rodata?: Readonly<Record<string, number | bigint>>;
@@ -150,7 +149,7 @@ export class Bed {
   readonly cidrs: BpfMap<CidrKey, AddrInfo>;
   readonly hostports: BpfMap<HostportKey, Hostport>;
   readonly node: BpfMap<number, Node>;
-  readonly hot: BpfMap<number, HotFlow>;
+  readonly hot: BpfMap<number, HotTable>;
   readonly metrics: BpfMap<number, Counter>;
   #forwarded = 0;
 
@@ -158,7 +157,8 @@ export class Bed {
     const ip = (...args: string[]) => execFileSync('ip', ['-n', this.#name, ...args], { stdio: 'pipe' });
     execFileSync('ip', ['netns', 'add', this.#name], { stdio: 'pipe' });
     try {
-      for (const { ifindex, mac } of [A, B, C, UPLINK]) {
+      for (const device of [A, B, C, UPLINK]) {
+        const { ifindex } = device;
         const name = `d${ifindex}`;
         ip(
           'link',
@@ -167,7 +167,7 @@ export class Bed {
           'index',
           String(ifindex),
           'address',
-          mac,
+          'host' in device ? device.host : device.mac,
           'type',
           'veth',
           'peer',
@@ -193,7 +193,7 @@ export class Bed {
       ]);
       this.#object = BpfObject.open(objectPath());
       this.#object.setRodata({ cfg_hz: 250, ...options.rodata });
-      for (const [map, size] of Object.entries({ flows: 4096, ...options.sizes }))
+      for (const [map, size] of Object.entries({ flows: 4096, hot_tables: possibleCpus(), ...options.sizes }))
         this.#object.setMaxEntries(map, size);
       this.#object.load();
     } catch (error) {
@@ -210,7 +210,7 @@ export class Bed {
     this.cidrs = o.map('cidrs', cidrKeyCodec, addrInfoCodec);
     this.hostports = o.map('hostports', hostportKeyCodec, hostportCodec);
     this.node = o.map('node_map', u32Codec, nodeCodec);
-    this.hot = o.map('hot_flows', u32Codec, hotFlowCodec);
+    this.hot = o.map('hot_tables', u32Codec, hotTableCodec);
     this.metrics = o.map('metrics', u32Codec, counterCodec);
     this.#fill();
   }
@@ -282,8 +282,7 @@ export class Bed {
     this.#object.map('service_state_map', u32Codec, serviceStateCodec).set(0, NO_SERVICES);
     const decisions = this.#object.map('decisions', u32Codec, decisionCodec);
     for (let slot = 0; slot < decisions.maxEntries; slot++) decisions.set(slot, NO_DECISION);
-    for (const [slot, all] of this.hot.entriesPerCpu())
-      if (all.some(({ ifindex }) => ifindex !== 0)) this.hot.set(slot, EMPTY_HOT);
+    this.hot.mmap().fill(0);
     this.node.set(0, {
       epoch: 1,
       trace: 0,
@@ -483,6 +482,7 @@ export class Bed {
     for (const direction of [0, 1]) {
       for (const cpu of this.metrics.getPerCpu(direction * 128 + DropReason[reason])) total += cpu.packets;
     }
+    if (reason === 'None') for (const [, { packets }] of this.hot.entries()) total += packets;
     return Number(total);
   }
 

@@ -15,7 +15,7 @@ const tcp = { ...udp, proto: PROTO.tcp } as const;
 const answer = { source: B.v4, destination: A.v4, sourcePort: 9, destinationPort: 7 } as const;
 
 function hot(): HotFlow[] {
-  return [...bed.hot.entriesPerCpu()].flatMap(([, all]) => all.filter(({ ifindex }) => ifindex !== 0));
+  return [...bed.hot.entries()].flatMap(([, { flows }]) => flows.filter(({ ifindex }) => ifindex !== 0));
 }
 
 /** Packets of a flow from `ifindex`: what its entry says, and what is not in it yet. */
@@ -74,6 +74,20 @@ describe('the busiest flows', () => {
     expect(bed.from(A, { ...udp, sourceMac: C.mac }).retval).toBe(DROPPED);
     expect(bed.from(C, udp).retval).toBe(DROPPED);
     expect(bed.dropsSince()).toEqual({ SpoofedMac: 1, SpoofedAddr: 1 });
+  });
+
+  it('may be addressed to the other container itself, but not to all', () => {
+    for (let i = 0; i < 20; i++) {
+      const { retval, packet } = bed.from(A, { ...udp, destinationMac: B.mac });
+      expect(retval).toBe(REDIRECT);
+      expect(packet).toMatchObject({ sourceMac: B.host, destinationMac: B.mac });
+    }
+    expect(hot()).not.toEqual([]);
+    const counted = bed.counted('None');
+    for (const destinationMac of ['ff:ff:ff:ff:ff:ff', '01:00:5e:00:00:09'])
+      expect(bed.from(A, { ...udp, destinationMac }).retval).toBe(DROPPED);
+    expect(bed.counted('None')).toBe(counted);
+    expect(bed.dropsSince()).toEqual({ Multicast: 2 });
   });
 
   it('end like others, with their counts', () => {

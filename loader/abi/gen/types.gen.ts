@@ -16,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'e97ea5a277d4fc06';
+export const LAYOUT_HASH = 'd65fd36bdd7d223f';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1000,13 +1000,14 @@ export interface HotFlow {
   readonly dport: number;
   readonly ifindex: number;
   readonly epoch: number;
-  readonly synced: number;
-  readonly oif: number;
-  readonly packets: number;
-  readonly bytes: bigint;
+  readonly until: number;
+  readonly fromMac: Uint8Array;
+  readonly ethertype: number;
   readonly dmac: Uint8Array;
   readonly smac: Uint8Array;
-  readonly fromMac: Uint8Array;
+  readonly oif: number;
+  readonly bytes: bigint;
+  readonly packets: number;
   readonly proto: number;
   readonly action: number;
   readonly flags: number;
@@ -1028,17 +1029,18 @@ export const hotFlowCodec: Codec<HotFlow> = {
     into.writeUInt16BE(value.dport, offset + 10);
     into.writeUInt32LE(value.ifindex, offset + 12);
     into.writeUInt32LE(value.epoch, offset + 16);
-    into.writeUInt32LE(value.synced, offset + 20);
-    into.writeUInt32LE(value.oif, offset + 24);
-    into.writeUInt32LE(value.packets, offset + 28);
-    into.writeBigUInt64LE(value.bytes, offset + 32);
-    putBytes(value.dmac, into, offset + 40, 6, 'hot_flow.dmac');
-    putBytes(value.smac, into, offset + 46, 6, 'hot_flow.smac');
-    putBytes(value.fromMac, into, offset + 52, 6, 'hot_flow.from_mac');
-    into.writeUInt8(value.proto, offset + 58);
-    into.writeUInt8(value.action, offset + 59);
-    into.writeUInt8(value.flags, offset + 60);
-    into.fill(0, offset + 61, offset + 64);
+    into.writeUInt32LE(value.until, offset + 20);
+    putBytes(value.fromMac, into, offset + 24, 6, 'hot_flow.from_mac');
+    into.writeUInt16BE(value.ethertype, offset + 30);
+    putBytes(value.dmac, into, offset + 32, 6, 'hot_flow.dmac');
+    putBytes(value.smac, into, offset + 38, 6, 'hot_flow.smac');
+    into.writeUInt32LE(value.oif, offset + 44);
+    into.writeBigUInt64LE(value.bytes, offset + 48);
+    into.writeUInt32LE(value.packets, offset + 56);
+    into.writeUInt8(value.proto, offset + 60);
+    into.writeUInt8(value.action, offset + 61);
+    into.writeUInt8(value.flags, offset + 62);
+    into.fill(0, offset + 63, offset + 64);
     into.writeUInt32BE(value.newSaddr, offset + 64);
     into.writeUInt32BE(value.newDaddr, offset + 68);
     into.writeUInt16BE(value.newSport, offset + 72);
@@ -1057,16 +1059,17 @@ export const hotFlowCodec: Codec<HotFlow> = {
       dport: from.readUInt16BE(offset + 10),
       ifindex: from.readUInt32LE(offset + 12),
       epoch: from.readUInt32LE(offset + 16),
-      synced: from.readUInt32LE(offset + 20),
-      oif: from.readUInt32LE(offset + 24),
-      packets: from.readUInt32LE(offset + 28),
-      bytes: from.readBigUInt64LE(offset + 32),
-      dmac: takeBytes(from, offset + 40, 6),
-      smac: takeBytes(from, offset + 46, 6),
-      fromMac: takeBytes(from, offset + 52, 6),
-      proto: from.readUInt8(offset + 58),
-      action: from.readUInt8(offset + 59),
-      flags: from.readUInt8(offset + 60),
+      until: from.readUInt32LE(offset + 20),
+      fromMac: takeBytes(from, offset + 24, 6),
+      ethertype: from.readUInt16BE(offset + 30),
+      dmac: takeBytes(from, offset + 32, 6),
+      smac: takeBytes(from, offset + 38, 6),
+      oif: from.readUInt32LE(offset + 44),
+      bytes: from.readBigUInt64LE(offset + 48),
+      packets: from.readUInt32LE(offset + 56),
+      proto: from.readUInt8(offset + 60),
+      action: from.readUInt8(offset + 61),
+      flags: from.readUInt8(offset + 62),
       newSaddr: from.readUInt32BE(offset + 64),
       newDaddr: from.readUInt32BE(offset + 68),
       newSport: from.readUInt16BE(offset + 72),
@@ -1075,6 +1078,32 @@ export const hotFlowCodec: Codec<HotFlow> = {
       csumAddr: from.readUInt32LE(offset + 80),
       csumPort: from.readUInt32LE(offset + 84),
       mtu: from.readUInt16LE(offset + 88),
+    };
+  },
+};
+
+/** struct hot_table, 16448 bytes. */
+export interface HotTable {
+  readonly taken: readonly bigint[];
+  readonly packets: bigint;
+  readonly bytes: bigint;
+  readonly flows: readonly HotFlow[];
+}
+export const hotTableCodec: Codec<HotTable> = {
+  size: 16448,
+  encode(value, into, offset) {
+    putArray(value.taken, u64Codec, into, offset, 2, 'hot_table.taken');
+    into.writeBigUInt64LE(value.packets, offset + 16);
+    into.writeBigUInt64LE(value.bytes, offset + 24);
+    into.fill(0, offset + 32, offset + 64);
+    putArray(value.flows, hotFlowCodec, into, offset + 64, 128, 'hot_table.flows');
+  },
+  decode(from, offset) {
+    return {
+      taken: takeArray(from, u64Codec, offset, 2),
+      packets: from.readBigUInt64LE(offset + 16),
+      bytes: from.readBigUInt64LE(offset + 24),
+      flows: takeArray(from, hotFlowCodec, offset + 64, 128),
     };
   },
 };
@@ -2101,7 +2130,7 @@ export const MAPS = {
   frags: { key: fragKeyCodec, value: fragCodec },
   half: { key: flowKeyCodec, value: halfFlowCodec },
   hostports: { key: hostportKeyCodec, value: hostportCodec },
-  hot_flows: { key: u32Codec, value: hotFlowCodec },
+  hot_tables: { key: u32Codec, value: hotTableCodec },
   identity_class: { key: u32Codec, value: u32Codec },
   metrics: { key: u32Codec, value: counterCodec },
   name_servers: { key: nameServerKeyCodec, value: nameServerCodec },
