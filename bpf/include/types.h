@@ -512,9 +512,9 @@ struct hot_flow {
 	__u64 bytes;
 	__u32 packets; /* not in the flow's entry yet */
 	__u8 proto;
+	__u8 unusual; /* not 0: FLOW_NAT or FLOW_TTL is in flags; the rest is only read then */
 	__u8 action; /* enum flow_action: ACTION_PEER or ACTION_NEIGH */
-	__u8 flags; /* enum flow_flag of the flow; the rest is only read if FLOW_NAT or FLOW_TTL is in it */
-	__u8 pad;
+	__u8 flags; /* enum flow_flag of the flow */
 	__be32 new_saddr; /* the tuple after translation */
 	__be32 new_daddr;
 	__be16 new_sport;
@@ -532,12 +532,9 @@ struct hot_flow {
  * container.
  */
 struct hot_table {
-	__u64 taken
-		[HOT_FLOWS /
-		 64]; /* a bit each: a packet of another flow need not wait for a place that is not in the cache */
 	__u64 packets;
 	__u64 bytes;
-	__u8 pad[32];
+	__u8 pad[48];
 	struct hot_flow flows[HOT_FLOWS];
 };
 

@@ -51,12 +51,6 @@ static __always_inline __u32 hot_index(__u64 addrs, __u32 ports)
 }
 _Static_assert(HOT_FLOWS == 1 << (64 - 57), "the bits that hot_index() leaves");
 
-/* The word with the bit of slot; in this way the verifier sees that it is one of the two. */
-static __always_inline __u64 *hot_word(struct hot_table *t, __u32 slot)
-{
-	return slot & 64 ? &t->taken[1] : &t->taken[0];
-}
-
 static __always_inline __u32 hot_index_of(const struct flow_key *k)
 {
 	return hot_index((__u64)k->daddr.w[3] << 32 | k->saddr.w[3], hot_ports(&k->sport));
@@ -66,6 +60,15 @@ static __always_inline bool hot_is(const struct hot_flow *h, const struct flow_k
 {
 	return h->saddr == k->saddr.w[3] && h->daddr == k->daddr.w[3] && h->sport == k->sport &&
 	       h->dport == k->dport && h->ifindex == k->ifindex && h->proto == k->proto;
+}
+
+/*
+ * Of an IPv4 header, the four bytes with the flags and the offset of fragments, the time to live and the protocol: only
+ * the protocol, if the packet is no fragment.
+ */
+static __always_inline __be32 hot_kind(const struct iphdr *ip)
+{
+	return *(const __be32 *)&ip->frag_off & bpf_htonl(0x3fff00ff);
 }
 
 /* Is the entry still good? */
@@ -123,7 +126,6 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 		return 0;
 	slot = hot_index_of(&p->key);
 	h = &t->flows[slot];
-	*hot_word(t, slot) |= 1ULL << slot % 64;
 	if (!hot_is(h, &p->key)) {
 		if (h->ifindex && hot_is_good(h))
 			return 0;
@@ -144,6 +146,7 @@ __noinline int hot_remember(struct packet *p, struct flow *e)
 	h->oif = e->oif;
 	h->action = e->action;
 	h->flags = e->flags;
+	h->unusual = e->flags & (FLOW_NAT | FLOW_TTL);
 	h->until = now() + cfg_hz;
 	write_macs(h->dmac, e->dmac);
 	memcpy(h->from_mac, e->from_mac, ETH_ALEN);
@@ -169,12 +172,9 @@ static __always_inline void hot_forget(const struct flow_key *k, struct flow *e)
 	if (!addr_is_v4(&k->saddr) || !t)
 		return;
 	slot = hot_index_of(k);
-	if (!(*hot_word(t, slot) >> slot % 64 & 1))
-		return;
 	h = &t->flows[slot];
 	if (!hot_is(h, k))
 		return;
-	*hot_word(t, slot) &= ~(1ULL << slot % 64);
 	e->packets += h->packets;
 	e->bytes += h->bytes;
 	h->packets = 0;

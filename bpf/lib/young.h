@@ -406,7 +406,7 @@ static __always_inline bool young_open(const struct flow_key *k, const struct de
 
 /*
  * Forwards a packet of a hot flow or a young one, or HOT_MISS: what is done for nearly every packet, so it has as few
- * instructions as it can, in one piece, and touches three cache lines.
+ * instructions as it can, in one piece, and touches three cache lines of ours.
  */
 static __always_inline int quick_forward(struct __sk_buff *skb)
 {
@@ -416,33 +416,30 @@ static __always_inline int quick_forward(struct __sk_buff *skb)
 	struct hot_table *t;
 	struct hot_flow *h;
 	struct node *node;
-	__u32 ports, len, slot;
+	__u32 ports, len;
 	__u64 addrs;
-	bool tcp;
+	__be32 kind;
 
-	if (unlikely(l4 + 14 > (__u8 *)(long)skb->data_end || *(__u8 *)ip != 0x45 ||
-		     (ip->frag_off & bpf_htons(0x3fff))))
+	if (unlikely(l4 + 14 > (__u8 *)(long)skb->data_end || *(__u8 *)ip != 0x45))
 		return HOT_MISS;
-	tcp = ip->protocol == IPPROTO_TCP;
+	kind = hot_kind(ip);
 	ports = hot_ports((__be16 *)l4);
-	if (tcp && unlikely(l4[13] & (TCP_SYN | TCP_FIN | TCP_RST)))
+	if (kind == bpf_htonl(IPPROTO_TCP) && unlikely(l4[13] & (TCP_SYN | TCP_FIN | TCP_RST)))
 		goto other;
 	t = hot_table();
 	if (unlikely(!t))
 		return HOT_MISS;
 	addrs = hot_addrs(&ip->saddr);
-	slot = hot_index(addrs, ports);
-	if (unlikely(!(*hot_word(t, slot) >> slot % 64 & 1)))
+	h = &t->flows[hot_index(addrs, ports)];
+	if (unlikely(hot_addrs(&h->saddr) != addrs || hot_ports(&h->sport) != ports))
 		goto other;
-	h = &t->flows[slot];
-	if (unlikely(hot_addrs(&h->saddr) != addrs || hot_ports(&h->sport) != ports ||
-		     h->proto != ip->protocol || h->ifindex != skb->ifindex ||
+	if (unlikely(bpf_htonl(h->proto) != kind || h->ifindex != skb->ifindex ||
 		     hot_source(h->from_mac) != hot_source(data + ETH_ALEN) || !hot_is_good(h)))
 		return HOT_MISS;
 	node = node_state();
 	if (unlikely(!node || h->epoch != node->epoch))
 		return HOT_MISS;
-	if (unlikely((h->flags & (FLOW_NAT | FLOW_TTL)) || skb->pkt_type != PACKET_HOST))
+	if (unlikely(h->unusual | skb->pkt_type))
 		return hot_unusual(skb, h);
 	len = skb->len - L3_OFF;
 	h->packets++;
@@ -452,8 +449,8 @@ static __always_inline int quick_forward(struct __sk_buff *skb)
 	write_macs(data, h->dmac);
 	return (int)bpf_redirect_peer(h->oif, 0);
 other:
-	/* A dry run has a table of its own, in which there is nothing, but not these. */
-	if (cfg_dry_run || !tcp || (l4[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	/* A dry run has no hot flows, its table is its own; but it shares the young ones. */
+	if (cfg_dry_run || kind != bpf_htonl(IPPROTO_TCP) || (l4[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return HOT_MISS;
 	return young_usual(skb, ip->saddr, ip->daddr, ports);
 }

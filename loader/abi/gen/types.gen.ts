@@ -16,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'd65fd36bdd7d223f';
+export const LAYOUT_HASH = 'f7dec5cbd3b87885';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1009,6 +1009,7 @@ export interface HotFlow {
   readonly bytes: bigint;
   readonly packets: number;
   readonly proto: number;
+  readonly unusual: number;
   readonly action: number;
   readonly flags: number;
   readonly newSaddr: number;
@@ -1038,9 +1039,9 @@ export const hotFlowCodec: Codec<HotFlow> = {
     into.writeBigUInt64LE(value.bytes, offset + 48);
     into.writeUInt32LE(value.packets, offset + 56);
     into.writeUInt8(value.proto, offset + 60);
-    into.writeUInt8(value.action, offset + 61);
-    into.writeUInt8(value.flags, offset + 62);
-    into.fill(0, offset + 63, offset + 64);
+    into.writeUInt8(value.unusual, offset + 61);
+    into.writeUInt8(value.action, offset + 62);
+    into.writeUInt8(value.flags, offset + 63);
     into.writeUInt32BE(value.newSaddr, offset + 64);
     into.writeUInt32BE(value.newDaddr, offset + 68);
     into.writeUInt16BE(value.newSport, offset + 72);
@@ -1068,8 +1069,9 @@ export const hotFlowCodec: Codec<HotFlow> = {
       bytes: from.readBigUInt64LE(offset + 48),
       packets: from.readUInt32LE(offset + 56),
       proto: from.readUInt8(offset + 60),
-      action: from.readUInt8(offset + 61),
-      flags: from.readUInt8(offset + 62),
+      unusual: from.readUInt8(offset + 61),
+      action: from.readUInt8(offset + 62),
+      flags: from.readUInt8(offset + 63),
       newSaddr: from.readUInt32BE(offset + 64),
       newDaddr: from.readUInt32BE(offset + 68),
       newSport: from.readUInt16BE(offset + 72),
@@ -1084,7 +1086,6 @@ export const hotFlowCodec: Codec<HotFlow> = {
 
 /** struct hot_table, 16448 bytes. */
 export interface HotTable {
-  readonly taken: readonly bigint[];
   readonly packets: bigint;
   readonly bytes: bigint;
   readonly flows: readonly HotFlow[];
@@ -1092,17 +1093,15 @@ export interface HotTable {
 export const hotTableCodec: Codec<HotTable> = {
   size: 16448,
   encode(value, into, offset) {
-    putArray(value.taken, u64Codec, into, offset, 2, 'hot_table.taken');
-    into.writeBigUInt64LE(value.packets, offset + 16);
-    into.writeBigUInt64LE(value.bytes, offset + 24);
-    into.fill(0, offset + 32, offset + 64);
+    into.writeBigUInt64LE(value.packets, offset);
+    into.writeBigUInt64LE(value.bytes, offset + 8);
+    into.fill(0, offset + 16, offset + 64);
     putArray(value.flows, hotFlowCodec, into, offset + 64, 128, 'hot_table.flows');
   },
   decode(from, offset) {
     return {
-      taken: takeArray(from, u64Codec, offset, 2),
-      packets: from.readBigUInt64LE(offset + 16),
-      bytes: from.readBigUInt64LE(offset + 24),
+      packets: from.readBigUInt64LE(offset),
+      bytes: from.readBigUInt64LE(offset + 8),
       flows: takeArray(from, hotFlowCodec, offset + 64, 128),
     };
   },
