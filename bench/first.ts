@@ -58,6 +58,8 @@ function byDocker(docker: Dockerd, first: FirstPackets): Start {
     const command = ['run', '--rm', '-l', ...label, ...options, IMAGE, '/first', ...first.send(number)];
     const { stdout, stderr } = docker.try(...command);
     if (stdout === '') throw new Error(stderr);
+    // What the peers have written is read now: one whose output is full answers nobody.
+    await new Promise((resolve) => setImmediate(resolve));
     first.note(number, stdout);
   };
 }
@@ -112,6 +114,12 @@ const bed = new CniBed('slbfst', {
   dockerPlugin: `/run/docker/plugins/${driver}.sock`,
   dockerApi: join(tmpdir(), `${driver}.sock`),
 });
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    bed.close();
+    process.exit(130);
+  });
+}
 try {
   await main(bed, driver);
 } catch (error) {
