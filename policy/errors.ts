@@ -95,6 +95,8 @@ export const ERRORS = {
   SLU1808:
     'a process of this host listens on node port {port}: it goes first, the service does not get its connections there',
   SLU1809: '{frontend} is already the one of service {owner}, which goes first: take another one',
+  SLU1810:
+    'answers come back through the node that was asked: external-mode dsr needs nodeRouting overlay, and that is {routing}',
 
   // 60xx: other nodes
   SLU6001: 'the overlay device {device} cannot be made: {reason}; is another program using UDP port {port}?',
@@ -124,6 +126,7 @@ export const ERRORS = {
   SLU3602: 'health check port {port} of service {service} cannot be opened: {reason}',
   SLU3603:
     'uplink {device} takes no XDP program in mode {mode}, so services are served without: {reason}; set xdp to another mode',
+  SLU3604: 'externalMode dsr needs nodeRouting overlay, and that is {routing}: change one of them',
 
   // 25xx: state and changes (src/engine-impl, src/state)
   SLU2501: '{kind} {name} comes from {file}: change it there',

@@ -131,8 +131,8 @@ describe('parseConfig', () => {
     [`${HEAD}snatPorts: {min: 9}\n`, /^agent\.yaml:3: snatPorts: must be "auto" or \{min, max\}/],
     [`${HEAD}instance: Blue\n`, /^agent\.yaml:3: instance: must be at most 32 lower case/],
     [
-      `${HEAD}externalMode: dsr\n`,
-      'agent.yaml:3: externalMode: must be "snat": there is no direct server return, not "dsr" (SLU2004)',
+      `${HEAD}externalMode: ipip\n`,
+      'agent.yaml:3: externalMode: must be one of snat, dsr, not "ipip" (SLU2004)',
     ],
     [`${HEAD}hooks: xdp\n`, 'agent.yaml:3: hooks: must be one of auto, tcx, clsact, not "xdp" (SLU2004)'],
     [`${HEAD}hooks: tcx\nhooks: tcx\n`, /^agent\.yaml:4: not valid YAML: .*unique/],

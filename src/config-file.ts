@@ -213,7 +213,7 @@ const settings = z.strictObject({
     .enum(['random', 'least-connections'], { error: 'one of random, least-connections' })
     .optional(),
   externalBalancing: z.enum(['maglev', 'random'], { error: 'one of maglev, random' }).optional(),
-  externalMode: z.literal('snat', { error: '"snat": there is no direct server return' }).optional(),
+  externalMode: z.enum(['snat', 'dsr'], { error: 'one of snat, dsr' }).optional(),
   xdp: z
     .enum(['auto', 'native', 'generic', 'off'], { error: 'one of auto, native, generic, off' })
     .optional(),

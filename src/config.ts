@@ -120,8 +120,11 @@ export interface AgentConfig {
   readonly serviceBalancing: 'random' | 'least-connections';
   /** How a backend is chosen for connections from outside, unless the service says otherwise. */
   readonly externalBalancing: 'maglev' | 'random';
-  /** How answers to clients outside go back: through the node that they asked. */
-  readonly externalMode: 'snat';
+  /**
+   * How answers to clients outside go back, unless the service says otherwise: through the node that they asked, or
+   * straight from the backend's node (direct server return, which needs nodeRouting overlay).
+   */
+  readonly externalMode: 'snat' | 'dsr';
   /**
    * Services from outside in XDP on the uplinks: 'auto' where the driver runs it (not on veth), 'native' or 'generic'
    * to insist on one of them, 'off'. What XDP does not do, TC does.

@@ -36,6 +36,7 @@ import type { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses } from './nodes/reach.js';
 import type { RuntimeObjects } from './runtime/objects.js';
 import { serviceFigures } from './services/figures.js';
+import { checkExternalMode } from './services/node-context.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import type { ResourceKey } from './state/keys.js';
@@ -62,6 +63,7 @@ type AppliedListener = Parameters<Engine['onApplied']>[0];
  */
 export function openKernel(config: AgentConfig): Promise<Kernel> {
   checkEncryption(config);
+  checkExternalMode(config);
   requireWireguard(config);
   try {
     mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });

@@ -76,6 +76,8 @@ export class ServiceBed {
     addresses: [UPLINK.address],
     balancing: 'random',
     maglev: true,
+    directReturn: false,
+    overlay: false,
   });
   readonly #maps: ServiceMaps;
 

@@ -3,6 +3,7 @@
 #pragma once
 #include "maps.h"
 #include "packet.h"
+#include "direct_return.h"
 #include "flow_log.h"
 #include "service.h"
 #include "young.h"
@@ -31,6 +32,8 @@ static __always_inline __u32 lifetime(const struct flow *e, const struct flow *o
 {
 	if (e->action == ACTION_DROP)
 		return e->proto == IPPROTO_TCP ? cfg_ttl_denied : cfg_ttl_udp_new;
+	if (is_one_way(e))
+		return e->packets > ONE_WAY_LASTS && e->state == FLOW_OPEN ? cfg_ttl_fin : cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP) {
 		if (is_half_open(e, other))
 			return cfg_ttl_half;
@@ -45,6 +48,8 @@ static __always_inline __u32 lifetime(const struct flow *e, const struct flow *o
 
 static __always_inline __u32 shortest(const struct flow *e)
 {
+	if (is_one_way(e))
+		return cfg_ttl_udp_new;
 	if (e->proto == IPPROTO_TCP && e->state < FLOW_OPEN)
 		return cfg_ttl_half;
 	if (e->proto == IPPROTO_TCP && e->action == ACTION_DROP)

@@ -46,14 +46,18 @@ int sluice_from_tunnel(struct __sk_buff *skb)
 		return drop(&p, NULL, DROP_MULTICAST, DIR_INGRESS);
 	e = bpf_map_lookup_elem(&flows, &p.key);
 	if (likely(e && e->epoch == node->epoch)) {
-		if (unlikely(!tunnel_expects(e, &w->sender, &p.key.saddr)))
+		if (unlikely(!tunnel_expects(e, &w->sender, &p.key.saddr)) &&
+		    !((e->flags & FLOW_SERVICE) && tunnel_sends_on(&w->sender, &p.key.saddr)))
 			return drop(&p, NULL, DROP_TUNNEL_SOURCE, DIR_INGRESS);
 		if (tcp_is_plain(&p, e) || tcp_step(skb, &p, e) != TCP_BEGINS)
 			return forward(skb, &p, e, HOOK_UPLINK);
 		return slow_path(skb, &p, NULL, 0, HOOK_UPLINK);
 	}
-	if (!tunnel_admits(&w->sender, &p.key.saddr))
-		return drop(&p, NULL, DROP_TUNNEL_SOURCE, DIR_INGRESS);
+	if (!tunnel_admits(&w->sender, &p.key.saddr)) {
+		if (!has_ports(p.key.proto) || !tunnel_sends_on(&w->sender, &p.key.saddr))
+			return drop(&p, NULL, DROP_TUNNEL_SOURCE, DIR_INGRESS);
+		return slow_path(skb, &p, e, 0, HOOK_UPLINK); /* to a service, or dropped there */
+	}
 	if (e)
 		return slow_path(skb, &p, e, 0, HOOK_UPLINK);
 	if (p.key.proto == IPPROTO_TCP && !is_syn(&p))

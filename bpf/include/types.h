@@ -317,6 +317,7 @@ enum service_flag {
 	SVC_HOST_ALLOWED = 64, /* with SVC_RANGES: an address of this host is in them */
 	SVC_NODEPORT = 128, /* a node port: a process of the host that listens on it goes first */
 	SVC_LEAST = 256, /* for connections from here: the backend with the fewest */
+	SVC_DSR = 512, /* from outside: backends on other nodes answer the client themselves */
 	SVC_ELSEWHERE = 1024, /* there are backends on other nodes */
 };
 
@@ -332,7 +333,8 @@ struct service {
 	__u32 first_external;
 	__u32 count_external;
 	__u32 affinity; /* seconds */
-	__u32 pad;
+	__u32 first_local; /* SVC_DSR: backends on this node, for what other nodes send on */
+	__u32 count_local;
 };
 
 /* Index of the array is the backend's number; shared between services. */

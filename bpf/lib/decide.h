@@ -7,6 +7,7 @@
 #pragma once
 #include "address.h"
 #include "decision_log.h"
+#include "direct_return.h"
 #include "flow.h"
 #include "flow_marks.h"
 #include "internal.h"
@@ -237,7 +238,9 @@ __noinline int decide(struct __sk_buff *skb)
 
 	/* Who gets it? */
 	if (has_ports(w->fwd.proto)) {
-		reason = to_backend(skb);
+		if (stays_one_way(w))
+			return DROP_NONE;
+		reason = sent_on(w) ? to_backend_here() : to_backend(skb);
 		if (reason)
 			return reason;
 		if (w->f.flags & FLOW_SERVICE) {
@@ -248,6 +251,11 @@ __noinline int decide(struct __sk_buff *skb)
 		}
 		if (w->f.flags & FLOW_DNAT)
 			address_info(&w->f.daddr, &w->dst);
+		if (unlikely(w->service_direct) && may_return_directly(w)) {
+			reason = way_out(skb, 0);
+			send_as_it_is(w);
+			return reason;
+		}
 	} else {
 		address_info(&w->fwd.daddr, &w->dst);
 	}
@@ -356,9 +364,9 @@ __noinline int decide(struct __sk_buff *skb)
 			return reason;
 	}
 	if (w->fwd.ifindex == FLOW_IF_TUNNEL)
-		w->f.outer = tunnel_outer(&w->src);
+		w->f.outer = sent_on(w) ? tunnel_outer_of(&w->sender) : tunnel_outer(&w->src);
 
-	if (w->service_snat && addr_is_zero(&w->snat)) {
+	if (w->service_snat && addr_is_zero(&w->snat) && !(dep && w->service_direct)) {
 		reason = service_source(w, dep ? dep->network : 0);
 		if (reason)
 			return reason;
@@ -653,6 +661,8 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	w->keep_port = 0;
 	w->had_old = 0;
 	w->redirected = 0;
+	w->one_way = 0;
+	w->service_direct = 0;
 	w->len = p->len;
 	w->half_ifindex = 0;
 	w->pickup = node->pickup;
@@ -696,7 +706,7 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 		return CONTINUE;
 	}
 	if (!reason && !cfg_dry_run)
-		reason = commit(in_half);
+		reason = unlikely(w->one_way) ? commit_one_way() : commit(in_half);
 	if (reason) {
 		const bool refused = reason == DROP_SERVICE_EMPTY || reason == DROP_SERVICE_PORT ||
 				     (reason == DROP_SERVICE_NOT_LOCAL && hook == HOOK_CONTAINER);

@@ -41,6 +41,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 	if (!w || !s)
 		return DROP_INTERNAL;
 	w->service_snat = 0;
+	w->service_direct = 0;
 	if (w->fwd.ifindex == FLOW_IF_HOST || !s->active) {
 		address_info(&w->fwd.daddr, &w->dst);
 		return DROP_NONE;
@@ -73,6 +74,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 		return DROP_SERVICE_SOURCE;
 	}
 	w->service_snat = external && (svc->flags & SVC_SNAT);
+	w->service_direct = w->fwd.ifindex == FLOW_IF_UPLINK && (svc->flags & SVC_DSR);
 	if (open) {
 		struct member *m = service_member(&w->keys, svc->number, &w->old_rev.saddr, w->old_rev.sport,
 						  w->fwd.proto);

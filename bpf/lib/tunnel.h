@@ -100,6 +100,11 @@ static __always_inline __be32 tunnel_outer(const struct addr_info *from)
 	return addr_is_v4(&from->node) ? from->node.w[3] : 0;
 }
 
+static __always_inline __be32 tunnel_outer_of(const struct ip_addr *sender)
+{
+	return addr_is_v4(sender) ? sender->w[3] : 0;
+}
+
 /*
  * The way to what is not on this node, for the opener's packets (w->f) or the answers (w->r): a node of the cluster,
  * or where the host's routes lead. Answers go back the way that the opener came.
@@ -118,7 +123,8 @@ __noinline int way_out(struct __sk_buff *skb, __u32 answers)
 	if (answers) {
 		e = &w->r;
 		to = &w->src;
-		tunnel = w->fwd.ifindex == FLOW_IF_TUNNEL;
+		/* But not to a client whose packets another node has sent on (direct_return.h). */
+		tunnel = w->fwd.ifindex == FLOW_IF_TUNNEL && (to->flags & ADDR_CLUSTER);
 	} else {
 		e = &w->f;
 		to = &w->dst;

@@ -40,6 +40,8 @@ struct work {
 	__u32 direct; /* a new TCP flow goes to the flow table, not to the half-open one */
 	__u32 redirected; /* a question that goes to the name server at the gateway */
 	__u32 service_snat; /* from outside to a service: the source is to be translated */
+	__u32 service_direct; /* from outside to a service whose backends answer the client themselves */
+	__u32 one_way; /* it goes on to another node as it is: w->f is all there is of the flow */
 	__u32 tunnel; /* node.tunnel */
 	__u32 half_ifindex; /* ifindex in keys of the half-open table: 0, macvlan: the device */
 };

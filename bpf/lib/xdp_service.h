@@ -128,7 +128,7 @@ __noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, s
 	svc = service_find(&w->service, &k->daddr, k->dport, k->proto,
 			   info && (info->flags & (ADDR_HOST | ADDR_NODEPORT)) ==
 					   (ADDR_HOST | ADDR_NODEPORT));
-	if (!svc || !svc->count_external || !(svc->flags & SVC_SNAT))
+	if (!svc || !svc->count_external || !(svc->flags & SVC_SNAT) || (svc->flags & SVC_DSR))
 		return 0;
 	if ((svc->flags & SVC_NODEPORT) && xdp_socket(ctx, k))
 		return 0;

@@ -53,6 +53,8 @@ export interface ServiceResource extends ResourceBase {
   readonly balancing?: Balancing;
   /** Consistent hashing for traffic from outside; `undefined` leaves it to the node's setting. */
   readonly maglev?: boolean;
+  /** Whether backends answer clients outside themselves; `undefined` leaves it to the node's setting. */
+  readonly directReturn?: boolean;
 }
 
 export interface SlicePort {

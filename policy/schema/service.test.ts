@@ -14,18 +14,18 @@ describe('annotations of a service', () => {
     const text = service({
       'sluice.dev/balancing': 'least-connections',
       'sluice.dev/external-balancing': 'random',
-      'sluice.dev/external-mode': 'snat',
+      'sluice.dev/external-mode': 'dsr',
       'example.org/other': 'anything',
     });
     const { resources, errors } = parseSources([{ file: 'web.yaml', text }]);
     expect(errors).toEqual([]);
-    expect(resources).toMatchObject([{ balancing: 'least-connections', maglev: false }]);
+    expect(resources).toMatchObject([{ balancing: 'least-connections', maglev: false, directReturn: true }]);
   });
 
   it.each([
     ['balancing', 'fewest', 'must be "random" or "least-connections", not "fewest"'],
     ['external-balancing', '', 'must be "maglev" or "random", not ""'],
-    ['external-mode', 'dsr', 'must be "snat", not "dsr": there is no direct server return'],
+    ['external-mode', 'ipip', 'must be "snat" or "dsr", not "ipip"'],
   ])('%s: %s is refused', (key, value, reason) => {
     const { resources, errors } = parseSources([
       { file: 'web.yaml', text: service({ [`sluice.dev/${key}`]: value }) },

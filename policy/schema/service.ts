@@ -36,7 +36,7 @@ export const SERVICE_ANNOTATIONS = {
   balancing: 'sluice.dev/balancing',
   /** `maglev` or `random`, for connections from outside. */
   externalBalancing: 'sluice.dev/external-balancing',
-  /** `snat`: answers come back through the node that the client asked. */
+  /** `snat`: answers come back through the node that the client asked; `dsr`: the backend's node sends them itself. */
   externalMode: 'sluice.dev/external-mode',
 } as const;
 
@@ -44,7 +44,7 @@ export const SERVICE_ANNOTATIONS = {
 const ANNOTATION_VALUES: Readonly<Record<string, readonly string[]>> = {
   [SERVICE_ANNOTATIONS.balancing]: ['random', 'least-connections'],
   [SERVICE_ANNOTATIONS.externalBalancing]: ['maglev', 'random'],
-  [SERVICE_ANNOTATIONS.externalMode]: ['snat'],
+  [SERVICE_ANNOTATIONS.externalMode]: ['snat', 'dsr'],
 };
 
 const UNUSABLE = [
@@ -156,8 +156,7 @@ export const serviceSchema = mapping({
     for (const [key, values] of Object.entries(ANNOTATION_VALUES)) {
       const value = annotations[key];
       if (value === undefined || values.includes(value)) continue;
-      const hint = value === 'dsr' ? ': there is no direct server return' : '';
-      refuse(ctx, `must be ${values.map((one) => `"${one}"`).join(' or ')}, not "${value}"${hint}`, [
+      refuse(ctx, `must be ${values.map((one) => `"${one}"`).join(' or ')}, not "${value}"`, [
         'annotations',
         key,
       ]);
@@ -305,6 +304,7 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
   const annotations = metadata.annotations ?? {};
   const balancing = annotations[SERVICE_ANNOTATIONS.balancing];
   const external = annotations[SERVICE_ANNOTATIONS.externalBalancing];
+  const mode = annotations[SERVICE_ANNOTATIONS.externalMode];
   const balanced = type === 'LoadBalancer';
   const service: ServiceResource = {
     kind: 'Service',
@@ -334,7 +334,7 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
   };
   const { selector, trafficDistribution } = value;
   const selects = selector !== undefined && Object.keys(selector).length > 0;
-  if (!selects && trafficDistribution === undefined && balancing === undefined && external === undefined)
+  if (!selects && [trafficDistribution, balancing, external, mode].every((one) => one === undefined))
     return service;
   return {
     ...service,
@@ -342,6 +342,7 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     ...(trafficDistribution === undefined ? {} : { trafficDistribution }),
     ...(balancing === undefined ? {} : { balancing: balancing as Balancing }),
     ...(external === undefined ? {} : { maglev: external === 'maglev' }),
+    ...(mode === undefined ? {} : { directReturn: mode === 'dsr' }),
   };
 }
 

@@ -91,6 +91,7 @@ export class ServiceCompiler {
     for (const [, row] of rows) {
       note(row.firstInternal, row.countInternal);
       note(row.firstExternal, row.countExternal);
+      note(row.firstLocal, row.countLocal);
     }
     this.#slots = new SlotSpace(
       capacity.slots,
@@ -352,7 +353,7 @@ export class ServiceCompiler {
     }
     const before = state.members;
     const gone = this.#putMembers(state, flags, draft);
-    const uses = listsInUse(assigned);
+    const uses = listsInUse(assigned, this.#node);
     state.cluster = this.#putList(
       state.cluster,
       before,

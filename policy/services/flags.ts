@@ -14,6 +14,7 @@ export const ServiceFlag = {
   HostAllowed: 64,
   Nodeport: 128,
   Least: 256,
+  Dsr: 512,
   Elsewhere: 1024,
 } as const satisfies typeof ServiceFlags;
 

@@ -1,7 +1,7 @@
 /** Addresses and ports that a service answers to, and which of its endpoints are behind them. */
 import type { PortProtocol } from '../model/resources.js';
 import type { IpFamily, ServicePort } from '../model/service.js';
-import type { AssignedService, EndpointText } from './types.js';
+import type { AssignedService, EndpointText, NodeContext } from './types.js';
 
 /** A service with one of these labels is somebody else's (kube-proxy ignores it too). */
 const NOT_OURS = ['service.kubernetes.io/service-proxy-name', 'service.kubernetes.io/headless'] as const;
@@ -29,8 +29,21 @@ export function isExternal({ service }: AssignedService): boolean {
   return service.type !== 'ClusterIP' || service.externalIps.length > 0;
 }
 
+/** Whether the node of a backend answers clients outside itself: the overlay takes their packets there. */
+export function returnsDirectly(
+  assigned: AssignedService,
+  node: Pick<NodeContext, 'directReturn' | 'overlay'>,
+): boolean {
+  const { service } = assigned;
+  if (!node.overlay || service.externalTrafficPolicy === 'Local' || !isExternal(assigned)) return false;
+  return service.directReturn ?? node.directReturn;
+}
+
 /** Which lists some frontend of the service refers to. */
-export function listsInUse(assigned: AssignedService): {
+export function listsInUse(
+  assigned: AssignedService,
+  node: Pick<NodeContext, 'directReturn' | 'overlay'>,
+): {
   readonly cluster: boolean;
   readonly local: boolean;
 } {
@@ -40,7 +53,9 @@ export function listsInUse(assigned: AssignedService): {
     // From inside, external addresses lead to all endpoints whatever the external policy.
     cluster: service.internalTrafficPolicy === 'Cluster' || external,
     local:
-      service.internalTrafficPolicy === 'Local' || (external && service.externalTrafficPolicy === 'Local'),
+      service.internalTrafficPolicy === 'Local' ||
+      (external && service.externalTrafficPolicy === 'Local') ||
+      returnsDirectly(assigned, node),
   };
 }
 

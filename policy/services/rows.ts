@@ -1,7 +1,7 @@
 /** Rows of frontends. */
 import { cidrContains, parseAddress, parseCidr } from '../address.js';
 import { ServiceFlag } from './flags.js';
-import type { FrontendKind } from './frontends.js';
+import { type FrontendKind, returnsDirectly } from './frontends.js';
 import type { PortState, Range } from './state.js';
 import type { AssignedService, FrontendRow, NodeContext } from './types.js';
 
@@ -13,6 +13,8 @@ const NOTHING: FrontendRow = {
   firstExternal: 0,
   countExternal: 0,
   affinity: 0,
+  firstLocal: 0,
+  countLocal: 0,
 };
 
 /** The row of a frontend of this kind, when the lists and the table of its port are where they belong. */
@@ -34,6 +36,7 @@ export function frontendRow(
   const ranges = kind === 'loadBalancer' && service.sourceRanges.length > 0;
   const flag = (on: boolean, value: number): number => (on ? value : 0);
   const balancing = service.balancing ?? node.balancing;
+  const direct = !cluster && returnsDirectly(assigned, node);
   return {
     number: state.number,
     flags:
@@ -46,12 +49,15 @@ export function frontendRow(
       flag(externalLocal, ServiceFlag.LocalExternal) |
       flag(state.anywhere, ServiceFlag.Elsewhere) |
       flag(kind === 'node', ServiceFlag.Nodeport) |
-      flag(balancing === 'least-connections', ServiceFlag.Least),
+      flag(balancing === 'least-connections', ServiceFlag.Least) |
+      flag(direct, ServiceFlag.Dsr),
     firstInternal: internal?.first ?? 0,
     countInternal: internal?.count ?? 0,
     firstExternal: external?.first ?? 0,
     countExternal: external?.count ?? 0,
     affinity: service.affinitySeconds,
+    firstLocal: direct ? (state.local?.first ?? 0) : 0,
+    countLocal: direct ? (state.local?.count ?? 0) : 0,
   };
 }
 
@@ -72,6 +78,8 @@ export function sameRow(a: FrontendRow, b: FrontendRow): boolean {
     a.countInternal === b.countInternal &&
     a.firstExternal === b.firstExternal &&
     a.countExternal === b.countExternal &&
-    a.affinity === b.affinity
+    a.affinity === b.affinity &&
+    a.firstLocal === b.firstLocal &&
+    a.countLocal === b.countLocal
   );
 }

@@ -38,6 +38,9 @@ export interface NodeContext {
   readonly addresses: readonly string[];
   readonly balancing: Balancing;
   readonly maglev: boolean;
+  /** Direct server return, unless the service says otherwise; it needs the overlay. */
+  readonly directReturn: boolean;
+  readonly overlay: boolean;
 }
 
 /** Address, port and protocol number; node ports have the family's address 0. */
@@ -56,6 +59,8 @@ export interface FrontendRow {
   readonly firstExternal: number;
   readonly countExternal: number;
   readonly affinity: number;
+  readonly firstLocal: number;
+  readonly countLocal: number;
 }
 
 export interface BackendRow {

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { SluiceError } from '../../policy/errors.js';
 import type { NodeContext, ServiceCapacity } from '../../policy/services/types.js';
 import type { AgentConfig } from '../config.js';
 import { memberEntries, servicePorts } from '../dataplane/kernel-maps.js';
@@ -18,6 +19,15 @@ export function serviceCapacity(config: AgentConfig): ServiceCapacity {
   };
 }
 
+/** Throws SLU3604 if the settings ask for direct server return and there is no overlay to send packets on through. */
+export function checkExternalMode({
+  externalMode,
+  nodeRouting,
+}: Pick<AgentConfig, 'externalMode' | 'nodeRouting'>): void {
+  if (externalMode === 'dsr' && nodeRouting !== 'overlay')
+    throw SluiceError.of('SLU3604', { routing: nodeRouting });
+}
+
 /** Name of this node: as set, or that of the host. */
 export function nodeNameOf(config: Pick<AgentConfig, 'nodeName'>): string {
   return config.nodeName === '' ? hostname().toLowerCase() : config.nodeName;
@@ -31,5 +41,7 @@ export function nodeContext(config: AgentConfig, addresses: readonly string[]): 
     addresses,
     balancing: config.serviceBalancing,
     maglev: config.externalBalancing === 'maglev',
+    directReturn: config.externalMode === 'dsr',
+    overlay: config.nodeRouting === 'overlay',
   };
 }

@@ -1,5 +1,5 @@
 import { formatAddress, isUnset } from '../../policy/address.js';
-import type { SluiceError } from '../../policy/errors.js';
+import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource } from '../../policy/model/resources.js';
 import type { ServiceChange, ServiceCompiler } from '../../policy/services/compiler.js';
 import type { NodeContext, ServiceDelta, ServiceInput, Workload } from '../../policy/services/types.js';
@@ -77,7 +77,7 @@ export class Services {
   }
 
   get problems(): SluiceError[] {
-    return [...this.#health.problems.values(), ...this.#conflicts.problems()];
+    return [...this.#health.problems.values(), ...this.#conflicts.problems(), ...this.#notDirect.values()];
   }
 
   get compiler(): ServiceCompiler {
@@ -176,6 +176,7 @@ export class Services {
     this.#assignments.commit(services);
     const touched = new Set(services);
     for (const { before, after } of edits) {
+      this.#noteMode(before, after);
       for (const slice of [before, after]) {
         if (slice?.kind === 'EndpointSlice' && slice.service !== undefined)
           touched.add(`${slice.namespace}/${slice.service}`);
@@ -186,6 +187,18 @@ export class Services {
       for (const key of this.#checked) touched.add(key);
     for (const key of touched) this.#updateHealth(key);
     this.#buildTables();
+  }
+
+  /** Services that ask for direct server return where there is none. */
+  readonly #notDirect = new Map<string, SluiceError>();
+
+  #noteMode(before: Edit['before'], after: Edit['after']): void {
+    const { nodeRouting } = this.#config;
+    if (nodeRouting === 'overlay') return;
+    if (before?.kind === 'Service') this.#notDirect.delete(`${before.namespace}/${before.name}`);
+    if (after?.kind !== 'Service' || after.directReturn !== true) return;
+    const problem = SluiceError.of('SLU1810', { routing: nodeRouting }).at(after.origin);
+    this.#notDirect.set(`${after.namespace}/${after.name}`, problem);
   }
 
   #answersTranslated = false;

@@ -425,6 +425,8 @@ export class Bed {
         firstExternal: number,
         countExternal: 1,
         affinity: 0,
+        firstLocal: 0,
+        countLocal: 0,
       },
     );
     this.#object

@@ -1,6 +1,9 @@
 /** The same questions for every way between nodes: who reaches whom, with which address, and under which policy. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AgentSettings } from '../../bench/lib/agent.js';
+import { run } from '../../bench/lib/command.js';
+import { netnsPath } from '../../bench/lib/netns.js';
+import { documents } from '../e2e/world.js';
 import { Cluster, haveCgroup, type Pod, perPacket, service, slice } from '../services/cluster.js';
 import { egressPolicy, ingressPolicy, podObject, populated } from './world.js';
 
@@ -93,6 +96,18 @@ function expectDiscovery(cluster: Cluster, pods: readonly Pod[], podMtu: number)
   }
 }
 
+/** Sends a datagram with somebody else's source from a namespace. */
+function forge(netns: string, source: string, to: string, port: number): void {
+  const program = [
+    'import socket, struct',
+    's = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)',
+    `a = socket.inet_aton("${source}") + socket.inet_aton("${to}")`,
+    `p = struct.pack("!BBHHHBBH", 69, 0, 29, 1, 0, 64, 17, 0) + a + struct.pack("!HHHH", 4000, ${port}, 9, 0) + b"?"`,
+    `s.sendto(p, ("${to}", 0))`,
+  ].join('; ');
+  run('nsenter', [`--net=${netnsPath(netns)}`, 'python3', '-c', program]);
+}
+
 /** Declares the tests of one way between nodes. */
 export function describePaths(title: string, { prefix, nodes, settings, mtu = 1500 }: Paths): void {
   describe(title, () => {
@@ -176,8 +191,93 @@ export function describePaths(title: string, { prefix, nodes, settings, mtu = 15
       for (const family of FAMILIES)
         for (const from of [cluster.outside, ...pods.map((one) => perPacket(one))])
           expect(cluster.who(from, 'tcp', cluster.node(1)[family], 30080), from.netns).toBe('host1');
-      cluster.remove(['svc', 'web'], ['endpointslice', 'web-4'], ['endpointslice', 'web-6']);
+      await cluster.drop({ services: ['web'], slices: ['web-4', 'web-6'] });
     });
+
+    it.runIf(settings['nodeRouting'] === 'overlay')(
+      'sends answers straight to the client where a service asks for it',
+      async () => {
+        const here = cluster.node(0);
+        const { ipv4, ipv6 } = cluster.outside;
+        const define = async (targetPort: number, backends: readonly Pod[]): Promise<void> => {
+          const both = [
+            { name: 't', port: targetPort },
+            { name: 'u', port: targetPort, protocol: 'UDP' },
+          ];
+          const parts = backends.map((one) => ({ pod: one }));
+          await cluster.apply(
+            service(
+              'direct',
+              {
+                type: 'NodePort',
+                ipFamilyPolicy: 'RequireDualStack',
+                ports: both.map((one) => ({ ...one, port: 80, nodePort: 30081 })),
+              },
+              { annotations: { 'sluice.dev/external-mode': 'dsr' } },
+            ),
+            ...([4, 6] as const).map((family) => slice('direct', parts, { family, ports: both })),
+          );
+        };
+        await define(80, [pod(1)]);
+        for (const family of FAMILIES) {
+          const seen = family === 'ipv4' ? ipv4 : ipv6;
+          for (const node of cluster.nodes)
+            for (const how of ['tcp', 'udp'] as const)
+              expect(
+                cluster.ask(cluster.outside, how, node[family], 30081, { count: 3 }),
+                `${how} by ${node.name} ${family}`,
+              ).toMatchObject(Array(3).fill({ who: 'pod1', seen }));
+          for (const from of [...pods, cluster.node(2)])
+            expect(cluster.who(perPacket(from), 'tcp', here[family], 30081), from.netns).toBe('pod1');
+        }
+        // With a policy of the backend that knows the client.
+        const block = (cidr: string) => ingressPolicy('in', 'web1', [{ from: [{ ipBlock: { cidr } }] }]);
+        await cluster.apply(block(`${ipv4}/32`));
+        expect(cluster.who(cluster.outside, 'tcp', here.ipv4, 30081)).toBe('pod1');
+        const closed = block('192.0.2.0/24');
+        await cluster.apply(closed);
+        expect(cluster.who(cluster.outside, 'tcp', here.ipv4, 30081)).toBe('timeout');
+        await Promise.all(cluster.nodes.map((node) => node.agent.delete(documents(closed))));
+        // A node can send on what is for such a service, and nothing else.
+        forge(cluster.node(2).netns, ipv4, pod(1).ipv4, 8080);
+        const refused = async () =>
+          (await cluster.node(1).agent.drops(1000)).some(({ reason }) => reason === 'tunnel_source');
+        for (let i = 0; i < 100 && !(await refused()); i++)
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        expect(await refused()).toBe(true);
+        await define(9000, [pod(1)]);
+        for (const family of FAMILIES) {
+          for (const [how, bytes] of [
+            ['tcp', 65_000],
+            ['udp', 8000],
+          ] as const)
+            expect(
+              cluster.call(cluster.outside, 'large', how, here[family], '30081', String(bytes)),
+              `${how} ${family}`,
+            ).toEqual([expect.stringContaining(` ${bytes}`)]);
+        }
+        await define(81, [pod(1)]);
+        for (const family of FAMILIES)
+          for (const how of ['tcp', 'udp'] as const)
+            expect(
+              cluster.who(cluster.outside, how, here[family], 30081, { timeoutMs: 2000 }),
+              `${how} ${family}`,
+            ).toBe('refused');
+        // An open connection stays where it is when others come, and when the service is gone.
+        const server = await cluster.server(pod(1), 'keep', 'kept', '8090');
+        await define(8090, [pod(1)]);
+        const { lines, done } = cluster.begin(cluster.outside, 'hold', here.ipv4, '30081', '30', '10');
+        await until(() => lines.length >= 2);
+        await define(80, pods);
+        expect(cluster.who(cluster.outside, 'udp', here.ipv4, 30081, { count: 40 })).toBe('pod0 pod1 pod2');
+        const before = lines.length;
+        await until(() => lines.length > before || lines.length === 30);
+        await cluster.drop({ services: ['direct'], slices: ['direct-4', 'direct-6'] });
+        await done;
+        expect(lines).toEqual(Array(30).fill('kept'));
+        server.stop();
+      },
+    );
 
     it('enforces policies of both ends, also on open connections', async () => {
       const [a, b] = [pod(0), pod(1)];

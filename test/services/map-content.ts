@@ -31,6 +31,7 @@ export function serviceContent(maps: KernelMaps): string[] {
         `services ${bytesOf(MAPS.services.key, key)} ${row.flags} ${row.affinity}`,
         `inside ${list(row.firstInternal, row.countInternal)}`,
         `outside ${list(row.firstExternal, row.countExternal)}`,
+        `here ${list(row.firstLocal, row.countLocal)}`,
         `members ${(members.get(row.number) ?? []).sort().join(',')}`,
       ].join(' '),
     )

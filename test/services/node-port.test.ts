@@ -125,6 +125,19 @@ describe('node ports', () => {
     await cluster.drop({ services: ['second'] });
   });
 
+  it('are answered by the node that was asked where there is no overlay, and the status says so', async () => {
+    const direct = { annotations: { 'sluice.dev/external-mode': 'dsr' } };
+    await cluster.apply(
+      service('np', { type: 'NodePort', clusterIP: '10.96.20.6', ports: nodePorts(30098) }, direct),
+    );
+    await slices('np', [{ pod: a }]);
+    const codes = async () => (await cluster.node(1).agent.status()).problems.map(({ code }) => code);
+    expect(await codes()).toEqual(['SLU1810']);
+    expect(cluster.who(cluster.outside, 'tcp', cluster.node(1).ipv4, 30098)).toBe('a');
+    await cluster.drop({ services: ['np'], slices: ['np-4'] });
+    expect(await codes()).toEqual([]);
+  });
+
   it('take no port from a process of the host', async () => {
     await cluster.apply(
       service('np', { type: 'NodePort', clusterIP: '10.96.20.2', ports: nodePorts(30099) }),

@@ -16,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = 'f7dec5cbd3b87885';
+export const LAYOUT_HASH = '76a0808ab344e4b5';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1392,7 +1392,7 @@ export const rateLimitCodec: Codec<RateLimit> = {
   },
 };
 
-/** struct service, 32 bytes. */
+/** struct service, 36 bytes. */
 export interface Service {
   readonly number: number;
   readonly flags: number;
@@ -1401,9 +1401,11 @@ export interface Service {
   readonly firstExternal: number;
   readonly countExternal: number;
   readonly affinity: number;
+  readonly firstLocal: number;
+  readonly countLocal: number;
 }
 export const serviceCodec: Codec<Service> = {
-  size: 32,
+  size: 36,
   encode(value, into, offset) {
     into.writeUInt32LE(value.number, offset);
     into.writeUInt32LE(value.flags, offset + 4);
@@ -1412,7 +1414,8 @@ export const serviceCodec: Codec<Service> = {
     into.writeUInt32LE(value.firstExternal, offset + 16);
     into.writeUInt32LE(value.countExternal, offset + 20);
     into.writeUInt32LE(value.affinity, offset + 24);
-    into.fill(0, offset + 28, offset + 32);
+    into.writeUInt32LE(value.firstLocal, offset + 28);
+    into.writeUInt32LE(value.countLocal, offset + 32);
   },
   decode(from, offset) {
     return {
@@ -1423,6 +1426,8 @@ export const serviceCodec: Codec<Service> = {
       firstExternal: from.readUInt32LE(offset + 16),
       countExternal: from.readUInt32LE(offset + 20),
       affinity: from.readUInt32LE(offset + 24),
+      firstLocal: from.readUInt32LE(offset + 28),
+      countLocal: from.readUInt32LE(offset + 32),
     };
   },
 };
@@ -2052,6 +2057,7 @@ export const ServiceFlag = {
   HostAllowed: 64,
   Nodeport: 128,
   Least: 256,
+  Dsr: 512,
   Elsewhere: 1024,
 } as const;
 export type ServiceFlag = (typeof ServiceFlag)[keyof typeof ServiceFlag];
@@ -2066,6 +2072,7 @@ export const ServiceFlagName: Readonly<Record<number, keyof typeof ServiceFlag>>
   64: 'HostAllowed',
   128: 'Nodeport',
   256: 'Least',
+  512: 'Dsr',
   1024: 'Elsewhere',
 };
 
