@@ -25,7 +25,11 @@ export interface CidrNode<N> {
   readonly data: N;
 }
 
-const addressKey = (bytes: AddressBytes): string => String.fromCharCode(...bytes);
+/** Eight characters of two bytes each: made for every address that is looked up. */
+function addressKey(bytes: AddressBytes): string {
+  const pair = (at: number): number => ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
+  return String.fromCharCode(pair(0), pair(2), pair(4), pair(6), pair(8), pair(10), pair(12), pair(14));
+}
 
 export class CidrTree<N> {
   readonly root: CidrNode<N>;

@@ -78,6 +78,14 @@ export class Selection {
   readonly #scopeIndex = new SelectorIndex<Scope>((scope) => scope.selector ?? { requirements: [] });
   readonly #selectors = new Map<string, PeerSelector>();
   readonly #groups = new Map<string, Group>();
+  #lastGroup:
+    | {
+        readonly namespace: string;
+        readonly labels: Labels;
+        readonly ports: readonly ContainerPort[];
+        readonly key: string;
+      }
+    | undefined;
   readonly #groupsByPort = new Map<string, Set<Group>>();
   readonly #groupIndex = new LabelIndex<Group>((group) => group.labels);
   /** Selectors of several namespaces without rules. */
@@ -117,11 +125,20 @@ export class Selection {
 
   /** The group of endpoints with these properties. */
   group(namespaceName: string, labels: Labels, ports: readonly ContainerPort[], update: Update): Group {
-    const key = JSON.stringify([namespaceName, labelsKey(labels), portsKey(ports)]);
+    const key = this.#groupKey(namespaceName, labels, ports);
     return (
       this.#groups.get(key) ??
       this.#newGroup(key, this.namespace(namespaceName, update), labels, ports, update)
     );
+  }
+
+  /** Endpoints of one deployment come one after the other, often with the same objects: their key is made once. */
+  #groupKey(namespace: string, labels: Labels, ports: readonly ContainerPort[]): string {
+    const last = this.#lastGroup;
+    if (last?.labels === labels && last.ports === ports && last.namespace === namespace) return last.key;
+    const key = JSON.stringify([namespace, labelsKey(labels), portsKey(ports)]);
+    this.#lastGroup = { namespace, labels, ports, key };
+    return key;
   }
 
   /** The group of nodes with these labels. */

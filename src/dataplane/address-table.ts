@@ -77,6 +77,13 @@ export class AddressTable {
     return this.#change(address, this.#identities, identity);
   }
 
+  /** As `setIdentity` for many addresses, written together; `done` gets what takes each of them back. */
+  setIdentities(wanted: readonly (readonly [string, number])[], done: (undo: () => void) => void): void {
+    this.#map.together(() => {
+      for (const [address, identity] of wanted) done(this.setIdentity(address, identity));
+    });
+  }
+
   deleteIdentity(address: string): () => void {
     return this.#change(address, this.#identities, undefined);
   }

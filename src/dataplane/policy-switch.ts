@@ -59,8 +59,7 @@ export class PolicySwitch {
     if (policy.hasLeftOver)
       policy.bridge(this.#identityChanges(delta, changed), (identity) => classes.get(identity));
     for (const [identity, peerClass] of delta.classes.set) undo.push(classes.set(identity, peerClass));
-    for (const [address, identity] of delta.addresses.set)
-      undo.push(addresses.setIdentity(address, identity));
+    addresses.setIdentities(delta.addresses.set, (take) => undo.push(take));
     for (const [cidr, identity] of delta.cidrs.set) undo.push(cidrs.setIdentity(cidr, identity));
     for (const { live, entry } of changed) {
       const { identity4, identity6 } = entry;

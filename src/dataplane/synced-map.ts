@@ -1,10 +1,14 @@
 import type { Codec } from '../../loader/abi/codec.js';
 
+/** So many entries are as fast one by one. */
+const FEW = 8;
+
 /** What the tables need of a BPF map (loader/map.ts has more). */
 export interface KernelMap<K, V> {
   readonly name: string;
   readonly maxEntries: number;
   set(key: K, value: V): void;
+  setBatch?(entries: readonly (readonly [K, V])[]): void;
   delete(key: K): boolean;
   entries(): Iterable<readonly [K, V]>;
 }
@@ -23,6 +27,8 @@ export class SyncedMap<K, V> {
   readonly #valueBuffer: Buffer;
   readonly #held = new Map<string, string>();
   readonly #stale = new Set<string>();
+  /** Entries that `together` collects. */
+  #collected: (readonly [K, V])[] | undefined;
 
   constructor(map: KernelMap<K, V>, codecs: { readonly key: Codec<K>; readonly value: Codec<V> }) {
     this.#map = map;
@@ -85,7 +91,8 @@ export class SyncedMap<K, V> {
     const wasStale = this.#stale.delete(id);
     if (before === bytes) return () => void (wasStale && this.#stale.add(id));
     try {
-      this.#map.set(key, value);
+      if (this.#collected === undefined) this.#map.set(key, value);
+      else this.#collected.push([key, value]);
     } catch (error) {
       if (wasStale) this.#stale.add(id);
       throw error;
@@ -95,6 +102,28 @@ export class SyncedMap<K, V> {
       if (wasStale) this.#stale.add(id);
       this.#restore(id, key, before);
     };
+  }
+
+  /**
+   * What `work` sets is written when it is done, many entries with one system call: each key is set or deleted once at
+   * most. If that fails, what `set` returned takes back entries that were not written too. Throws the
+   * kernel's error.
+   */
+  together(work: () => void): void {
+    const map = this.#map;
+    if (map.setBatch === undefined || this.#collected !== undefined) {
+      work();
+      return;
+    }
+    const collected: (readonly [K, V])[] = [];
+    this.#collected = collected;
+    try {
+      work();
+    } finally {
+      this.#collected = undefined;
+    }
+    if (collected.length > FEW) map.setBatch(collected);
+    else for (const [key, value] of collected) map.set(key, value);
   }
 
   /** Removes the entry if it is there. Returns what takes it back. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Codec } from '../../loader/abi/codec.js';
-import { type AddrInfo, type CidrKey, MAPS } from '../../loader/abi/gen/types.gen.js';
+import { AddrFlag, type AddrInfo, type CidrKey, MAPS } from '../../loader/abi/gen/types.gen.js';
 import {
   cidrContainsCidr,
   formatAddress,
@@ -21,6 +21,8 @@ class Entries<K, V> implements KernelMap<K, V> {
   readonly held = new Map<string, readonly [K, V]>();
   writes = 0;
   fail = false;
+  /** Entries of a batch that fit. */
+  room = Number.POSITIVE_INFINITY;
   readonly #codec: Codec<K>;
 
   constructor(codec: Codec<K>) {
@@ -31,6 +33,14 @@ class Entries<K, V> implements KernelMap<K, V> {
     if (this.fail) throw new Error('map is full');
     this.writes++;
     this.held.set(this.#id(key), [key, value]);
+  }
+
+  setBatch(entries: readonly (readonly [K, V])[]): void {
+    for (const [i, [key, value]] of entries.entries()) {
+      if (i === this.room) throw new Error('map is full');
+      this.held.set(this.#id(key), [key, value]);
+    }
+    this.writes++;
   }
 
   delete(key: K): boolean {
@@ -76,6 +86,28 @@ function cidrs() {
 }
 
 describe('SyncedMap', () => {
+  it('writes many together, and takes back those that did not fit as well', () => {
+    const { kernel, table, text } = addresses();
+    const remote = { node: new Uint8Array(16), network: 1, isNode: false };
+    const wanted = Array.from({ length: 100 }, (_, i) => [`10.9.0.${i}`, 300 + i] as const);
+    for (const [address] of wanted) table.setRemote(address, remote);
+    table.setIdentity('10.9.0.7', 299);
+    const before = text();
+    const undo: (() => void)[] = [];
+    kernel.room = 50;
+    expect(() => table.setIdentities(wanted, (take) => undo.push(take))).toThrow('map is full');
+    for (const take of undo.reverse()) take();
+    expect(text()).toEqual(before);
+    kernel.room = Number.POSITIVE_INFINITY;
+    kernel.writes = 0;
+    table.setIdentities(wanted, () => undefined);
+    expect(kernel.writes).toBe(1);
+    expect(kernel.held.size).toBe(100);
+    expect(text().sort()).toEqual(
+      wanted.map(([address, identity]) => `${address} ${identity} 0 1 ${AddrFlag.Cluster}`).sort(),
+    );
+  });
+
   it('writes only differences, keeps what an earlier agent left until the sweep', () => {
     const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
     const info = { identity: 1, ifindex: 2, network: 3, flags: 0, node: new Uint8Array(16) };

@@ -83,10 +83,13 @@ export class RemoteNodes {
         this.#leaves(keyOf(before), texts, change);
         if (after === undefined) change.goneNodes.add(before.name);
       }
-      if (after?.kind === 'Pod') this.#pod(after, change);
       if ((after ?? before)?.kind === 'Network') change.everyNode = true;
     }
-    if (change.everyNode || change.nodes.size > 0) this.#replaceNodes(change);
+    const replaced = change.everyNode || change.nodes.size > 0;
+    // Pods of nodes that changed are looked at with their nodes.
+    for (const { after } of edits)
+      if (after?.kind === 'Pod' && !(replaced && change.concerns(after.nodeName))) this.#pod(after, change);
+    if (replaced) this.#replaceNodes(change);
     const { addresses, cidrs, routes, ranges, encryption } = this.#parts;
     let fresh = 0;
     for (const address of change.addresses.keys()) if (addresses.remoteOf(address) === undefined) fresh++;
@@ -159,24 +162,22 @@ export class RemoteNodes {
   /** Writes nodes that changed and the pods on them; every one if this node or a network did. */
   #replaceNodes(change: Change): void {
     const { objects, name } = this.#parts;
-    const concerns = (node: string): boolean => change.everyNode || change.nodes.has(node);
     for (const node of objects.ofKind('Node')) {
-      if (node.name === name || !concerns(node.name)) continue;
+      if (node.name === name || !change.concerns(node.name)) continue;
       const key = keyOf(node);
-      const reach = this.#reachOf(node.name);
+      const reach = this.#reachOf(node.name, change);
       change.peers.push(node);
       for (const address of [...node.addresses, ...this.#innerAddresses(node)])
         change.addresses.set(address, { remote: this.#remote(address, reach.node, true), key });
       for (const cidr of node.podCidrs)
         change.ranges.set(cidr, { node: reach.pods(cidr.includes(':') ? 6 : 4), name: node.name, key });
     }
-    for (const pod of objects.ofKind('Pod'))
-      if (pod.nodeName !== undefined && concerns(pod.nodeName)) this.#pod(pod, change);
+    for (const pod of objects.ofKind('Pod')) if (change.concerns(pod.nodeName)) this.#pod(pod, change);
   }
 
   #pod(pod: PodResource, change: Change): void {
     if (!this.isElsewhere(pod)) return;
-    const reach = pod.nodeName === undefined ? UNKNOWN : this.#reachOf(pod.nodeName);
+    const reach = pod.nodeName === undefined ? UNKNOWN : this.#reachOf(pod.nodeName, change);
     const key = keyOf(pod);
     for (const address of addressesOf(pod)) {
       const node = reach.pods(address.includes(':') ? 6 : 4);
@@ -184,7 +185,15 @@ export class RemoteNodes {
     }
   }
 
-  #reachOf(name: string): Reach {
+  #reachOf(name: string, change: Change): Reach {
+    const known = change.reach.get(name);
+    if (known !== undefined) return known;
+    const found = this.#findReach(name);
+    change.reach.set(name, found);
+    return found;
+  }
+
+  #findReach(name: string): Reach {
     const { objects, reach } = this.#parts;
     const node = objects.get(`Node ${name}`);
     const own = objects.get(`Node ${this.#parts.name}`);
@@ -205,6 +214,8 @@ class Change {
   mustReevaluate = false;
   everyNode = false;
   readonly nodes = new Set<string>();
+  /** Asked for once for all pods of a node. */
+  readonly reach = new Map<string, Reach>();
   readonly goneNodes = new Set<string>();
   readonly peers: NodeResource[] = [];
   readonly addresses = new Map<string, { readonly remote: Remote; readonly key: ResourceKey }>();
@@ -213,6 +224,11 @@ class Change {
     { readonly node: Uint8Array; readonly name: string; readonly key: ResourceKey }
   >();
   readonly gone = new Map<string, ResourceKey>();
+
+  /** Whether the node, and with it the way to its pods, is to be looked at again. */
+  concerns(node: string | undefined): boolean {
+    return node !== undefined && (this.everyNode || this.nodes.has(node));
+  }
 }
 
 function addressesOf({ ipv4, ipv6 }: PodResource): string[] {
