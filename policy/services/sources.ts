@@ -129,7 +129,7 @@ export class EndpointSources {
 
 /** The same endpoint may be in two slices for a moment: the better state counts. */
 function distinct(targets: Target[]): Target[] {
-  if (targets.length < 2) return targets;
+  if (targets.length < 2 || areFewAndDifferent(targets)) return targets;
   const best = new Map<string, Target>();
   for (const target of targets) {
     const id = `${target.endpoint.address} ${target.port}`;
@@ -137,6 +137,20 @@ function distinct(targets: Target[]): Target[] {
     if (other === undefined || rank(target) > rank(other)) best.set(id, target);
   }
   return best.size === targets.length ? targets : [...best.values()];
+}
+
+/** Of up to so many each is compared with each. */
+const FEW = 8;
+
+function areFewAndDifferent(targets: readonly Target[]): boolean {
+  return (
+    targets.length <= FEW &&
+    targets.every(({ endpoint, port }, i) => {
+      for (let k = 0; k < i; k++)
+        if (targets[k]?.endpoint.address === endpoint.address && targets[k]?.port === port) return false;
+      return true;
+    })
+  );
 }
 
 function rank({ endpoint }: Target): number {

@@ -77,38 +77,44 @@ export class Revisions {
 
   /** The revision of a change that is about to be made; undefined: it changes nothing. */
   prepare(about: NewRevision, edits: readonly Edit[]): PreparedRevision | undefined {
-    const changes = edits.flatMap((edit) => {
-      const head = headOf(edit);
-      return head === undefined ? [] : [{ head, edit }];
-    });
-    if (changes.length === 0) return undefined;
-    const heads = changes.map(({ head }) => head);
-    const count = (action: Head['action']): number => heads.filter((head) => head.action === action).length;
-    const summary: RevisionSummary = {
-      number: this.latest + 1,
-      at: new Date().toISOString(),
-      ...about,
-      created: count('created'),
-      configured: count('configured'),
-      deleted: count('deleted'),
-      objects: heads.slice(0, NAMED).map(objectText),
+    if (edits.every((edit) => headOf(edit) === undefined)) return undefined;
+    const number = this.latest + 1;
+    const at = new Date().toISOString();
+    const path = this.#path(number);
+    let written: Kept | undefined;
+    // What is said about very many objects is put together when the kernel has them.
+    const write = (): Kept => {
+      const changes = edits.flatMap((edit) => {
+        const head = headOf(edit);
+        return head === undefined ? [] : [{ head, edit }];
+      });
+      const heads = changes.map(({ head }) => head);
+      const count = (action: Head['action']): number => heads.filter((head) => head.action === action).length;
+      const summary: RevisionSummary = {
+        number,
+        at,
+        ...about,
+        created: count('created'),
+        configured: count('configured'),
+        deleted: count('deleted'),
+        objects: heads.slice(0, NAMED).map(objectText),
+      };
+      const texts = changes.map(({ head, edit }) => changeText(head, edit));
+      const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${texts.join(',')}]}`;
+      writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
+      renameSync(`${path}.tmp`, path);
+      return { summary, bytes: Buffer.byteLength(text) };
     };
-    const path = this.#path(summary.number);
-    let bytes = 0;
     return {
       save: () => {
-        const texts = changes.map(({ head, edit }) => changeText(head, edit));
-        const text = `${JSON.stringify(summary).slice(0, -1)},"changes":[${texts.join(',')}]}`;
-        bytes = Buffer.byteLength(text);
-        writeFileSync(`${path}.tmp`, text, { mode: 0o600 });
-        renameSync(`${path}.tmp`, path);
+        written = write();
       },
       commit: () => {
-        const record = { summary, bytes };
+        const record = written ?? write();
         this.#journal.append([record]);
         this.#kept.push(record);
         this.#forgetOld();
-        return summary;
+        return record.summary;
       },
     };
   }

@@ -1,6 +1,5 @@
 import type { Endpoint, Hostport, HostportKey, Network } from '../../loader/abi/gen/types.gen.js';
 import { MAPS } from '../../loader/abi/gen/types.gen.js';
-import { tcxFeature } from '../../loader/features.js';
 import type { TcMethod } from '../../loader/link.js';
 import { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
@@ -14,6 +13,7 @@ import { CidrTable } from './cidr-table.js';
 import { Encryption } from './encryption.js';
 import { EMPTY_ENDPOINT, EMPTY_NETWORK } from './endpoints.js';
 import { Expedite } from './expedite.js';
+import { hookMethod } from './hook-method.js';
 import { Hooks } from './hooks.js';
 import { HostAddresses } from './host-addresses.js';
 import { HostDevices } from './host-devices.js';
@@ -202,10 +202,4 @@ function nodePortFilter(setting: AgentConfig['nodePortAddresses']): (address: st
   if (setting === 'all') return () => true;
   const cidrs = setting.map((text) => parseCidr(text));
   return (address) => cidrs.some((cidr) => cidrContains(cidr, parseAddress(address)));
-}
-
-/** TCX where the kernel has it, unless the settings say otherwise. */
-export function hookMethod(setting: AgentConfig['hooks']): TcMethod {
-  if (setting !== 'auto') return setting;
-  return tcxFeature.probe().supported === true ? 'tcx' : 'clsact';
 }

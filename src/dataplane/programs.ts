@@ -11,6 +11,7 @@ import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { readJson, writeJson } from '../state/files.js';
 import { nodeConstants } from './constants.js';
+import { hookMethod } from './hook-method.js';
 import { collect, type KernelMaps, MAP_NAMES, mapSizes, openPinnedMaps } from './kernel-maps.js';
 import type { Pins } from './pins.js';
 
@@ -59,11 +60,31 @@ export async function loadProgramsLater(config: AgentConfig, pins: Pins): Promis
 
 interface Loading {
   readonly path: string;
+  /** Programs that are not loaded. */
+  readonly without: readonly string[];
   readonly pins: Pins;
   readonly constants: ReturnType<typeof nodeConstants>;
   readonly sizes: ReturnType<typeof mapSizes>;
   /** Writes down what is loaded. */
   readonly remember: () => void;
+}
+
+/** Programs that these settings put nowhere: the verifier takes a tenth of a second and more for each of the large ones. */
+export function unusedPrograms({
+  nodeRouting,
+  uplinks,
+  xdp,
+  hooks,
+}: Pick<AgentConfig, 'nodeRouting' | 'uplinks' | 'xdp' | 'hooks'>): readonly string[] {
+  const overlay = nodeRouting === 'overlay';
+  // A filter of clsact is found, to take it off, by the program that it runs.
+  const alone = uplinks !== 'auto' && uplinks.length === 0 && hookMethod(hooks) === 'tcx';
+  return [
+    ...(overlay ? [] : ['sluice_from_tunnel']),
+    ...(alone ? ['sluice_from_uplink'] : []),
+    ...(alone && !overlay ? ['sluice_to_uplink'] : []),
+    ...(alone || xdp === 'off' ? ['sluice_xdp'] : []),
+  ];
 }
 
 /** What is pinned and can be adopted, or what has to be loaded. */
@@ -72,11 +93,12 @@ function planLoading(config: AgentConfig, pins: Pins): Loaded | Loading {
   if (!existsSync(path)) throw SluiceError.of('SLU3302', { path });
   const constants = nodeConstants(config);
   const sizes = mapSizes(config);
+  const without = unusedPrograms(config);
   const wanted: PinnedState = {
     programs: createHash('sha256')
       .update(readFileSync(path))
       .update(
-        JSON.stringify([constants, sizes], (_, value: unknown) =>
+        JSON.stringify([constants, sizes, without], (_, value: unknown) =>
           typeof value === 'bigint' ? String(value) : value,
         ),
       )
@@ -90,7 +112,7 @@ function planLoading(config: AgentConfig, pins: Pins): Loaded | Loading {
     if (adopted !== undefined) return adopted;
   }
   if (present?.layout !== wanted.layout) for (const name of pins.list('maps')) pins.remove(pins.map(name));
-  return { path, pins, constants, sizes, remember: () => writeJson(statePath, wanted) };
+  return { path, pins, constants, sizes, without, remember: () => writeJson(statePath, wanted) };
 }
 
 function loadNow(plan: Loading): Loaded {
@@ -134,10 +156,11 @@ interface Prepared {
   readonly reused: ReadonlySet<string>;
 }
 
-function prepareObject({ path, constants, sizes, pins }: Loading): Prepared {
+function prepareObject({ path, constants, sizes, without, pins }: Loading): Prepared {
   const object = BpfObject.open(path);
   try {
     object.setRodata(constants);
+    for (const name of without) object.setAutoload(name, false);
     for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
     return { object, reused: new Set(object.mapNames.filter((name) => reuse(object, name, pins))) };
   } catch (error) {
@@ -146,11 +169,12 @@ function prepareObject({ path, constants, sizes, pins }: Loading): Prepared {
   }
 }
 
-function takeObject({ pins, remember }: Loading, { object, reused }: Prepared): Loaded {
+function takeObject({ pins, without, remember }: Loading, { object, reused }: Prepared): Loaded {
   for (const name of object.mapNames) {
     if (!reused.has(name)) object.pinMap(name, pins.map(name));
   }
-  const programs = new Map(object.programNames.map((name) => [name, object.program(name)]));
+  const names = object.programNames.filter((name) => !without.includes(name));
+  const programs = new Map(names.map((name) => [name, object.program(name)]));
   const maps = collect((name) => {
     const codecs = MAPS[name] as { readonly key: Codec<unknown>; readonly value: Codec<unknown> };
     return object.map(name, codecs.key, codecs.value);
@@ -162,6 +186,7 @@ function takeObject({ pins, remember }: Loading, { object, reused }: Prepared): 
       program.pin(temporary);
       renameSync(temporary, pins.program(name));
     }
+    for (const name of pins.list('progs')) if (!programs.has(name)) pins.remove(pins.program(name));
     remember();
   };
   return { programs, maps, adopted: reused.has('flows'), fresh: true, commit };

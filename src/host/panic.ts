@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { AgentConfig } from '../config.js';
-import { hookMethod } from '../dataplane/kernel.js';
+import { hookMethod } from '../dataplane/hook-method.js';
 import { Pins } from '../dataplane/pins.js';
 import { readJson, writeJson } from '../state/files.js';
 import { FailsafePorts } from './failsafe.js';

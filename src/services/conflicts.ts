@@ -103,22 +103,31 @@ export class ServiceConflicts {
   }
 }
 
-/** Throws SLU1805 if a cluster address is one of the host's, or in the range of a network. */
-export function refuseTakenAddress(
-  { service, clusterIps }: AssignedService,
+/** Says who has an address that no service can have: this host, or a network. */
+export function takenAddresses(
   objects: ObjectSet,
   hostAddresses: ReadonlySet<string>,
+): (address: string) => string | undefined {
+  const ranges = [...objects.ofKind('Network')].flatMap(({ name, ipv4, ipv6 }) =>
+    [ipv4, ipv6].flatMap((range) =>
+      range === undefined ? [] : [{ cidr: parseCidr(range.cidr), what: `network ${name} (${range.cidr})` }],
+    ),
+  );
+  return (address) => {
+    if (hostAddresses.has(address)) return 'this host';
+    if (ranges.length === 0) return undefined;
+    const bytes = parseAddress(address);
+    return ranges.find(({ cidr }) => cidrContains(cidr, bytes))?.what;
+  };
+}
+
+/** Throws SLU1805 if a cluster address is taken. */
+export function refuseTakenAddress(
+  { service, clusterIps }: AssignedService,
+  taken: ReturnType<typeof takenAddresses>,
 ): void {
   for (const address of clusterIps) {
-    if (hostAddresses.has(address))
-      throw SluiceError.of('SLU1805', { address, what: 'this host' }).at(service.origin);
-    const bytes = parseAddress(address);
-    for (const { name, ipv4, ipv6 } of objects.ofKind('Network')) {
-      const range = address.includes(':') ? ipv6 : ipv4;
-      if (range !== undefined && cidrContains(parseCidr(range.cidr), bytes))
-        throw SluiceError.of('SLU1805', { address, what: `network ${name} (${range.cidr})` }).at(
-          service.origin,
-        );
-    }
+    const what = taken(address);
+    if (what !== undefined) throw SluiceError.of('SLU1805', { address, what }).at(service.origin);
   }
 }

@@ -12,7 +12,7 @@ import type { Assignments } from '../ipam/service-assignments.js';
 import type { Logger } from '../log.js';
 import { attachmentId, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
-import { refuseTakenAddress, ServiceConflicts } from './conflicts.js';
+import { refuseTakenAddress, ServiceConflicts, takenAddresses } from './conflicts.js';
 import { HealthPorts } from './health.js';
 import { nodeContext } from './node-context.js';
 import type { ServiceMaps } from './service-maps.js';
@@ -108,12 +108,15 @@ export class Services {
         remove.push({ kind: 'EndpointSlice', key: `${before.namespace}/${before.name}` });
       }
     }
-    const hosts = new Set(this.#kernel.addresses.hostAddresses());
     const comes = edits.flatMap(({ after }) => (after?.kind === 'Service' ? [after] : []));
-    for (const service of [...comes].sort((a, b) => explicitness(b) - explicitness(a))) {
+    const taken = takenAddresses(
+      this.#objects,
+      new Set(comes.length === 0 ? [] : this.#kernel.addresses.hostAddresses()),
+    );
+    for (const service of comes.sort((a, b) => explicitness(b) - explicitness(a))) {
       const { assigned, undo: back } = this.#assignments.assign(service);
       undo.push(back);
-      refuseTakenAddress(assigned, this.#objects, hosts);
+      refuseTakenAddress(assigned, taken);
       upsert.push(assigned);
       services.push(`${service.namespace}/${service.name}`);
     }

@@ -206,7 +206,8 @@ export class ObjectSet {
    */
   affected(edits: readonly Edit[]): Resource[] {
     const kinds = new Set(edits.map(({ before, after }) => (after ?? before)?.kind));
-    if (kinds.has('Network')) return this.all();
+    // Nothing is to be checked about other kinds, and each key is there once.
+    if (kinds.has('Network')) return [...this.ofKind('Network'), ...this.ofKind('Container')];
     if (!kinds.has('Container')) return [];
     const changed = new Set(edits.map(({ key }) => key));
     const related = new Set<ResourceKey>();
@@ -236,11 +237,11 @@ export class ObjectSet {
 
   #compare(wanted: ReadonlyMap<ResourceKey, Resource>, gone: readonly Gone[], source: Source): Proposal {
     const edits: Edit[] = [];
-    const changes: Change[] = [];
+    const done: (readonly [Resource, Change['action']])[] = [];
     for (const [key, after] of wanted) {
       const before = this.get(key);
       const same = before !== undefined && sameMeaning(before, after);
-      changes.push(changeOf(after, before === undefined ? 'created' : same ? 'unchanged' : 'configured'));
+      done.push([after, before === undefined ? 'created' : same ? 'unchanged' : 'configured']);
       const { origin } = after;
       if (before === undefined) edits.push({ key, after, origin });
       else if (!same || (source === 'folder' && moved(before, after)))
@@ -248,17 +249,30 @@ export class ObjectSet {
     }
     for (const { resource, origin } of gone) {
       edits.push({ key: keyOf(resource), before: resource, origin });
-      changes.push(changeOf(resource, 'deleted'));
+      done.push([resource, 'deleted']);
     }
-    const rank = (kind: ResourceKind): number => KIND_ORDER.indexOf(kind);
-    changes.sort(
+    return {
+      ok: true,
+      edits,
+      // Only when somebody asks: the kernel does not wait for a sorted list of very many.
+      get changes() {
+        return sortedChanges(done);
+      },
+    };
+  }
+}
+
+function sortedChanges(done: readonly (readonly [Resource, Change['action']])[]): Change[] {
+  const ranks = new Map(KIND_ORDER.map((kind, rank) => [kind, rank]));
+  const rank = (kind: ResourceKind): number => ranks.get(kind) ?? 0;
+  return done
+    .map(([resource, action]) => changeOf(resource, action))
+    .sort(
       (a, b) =>
         rank(a.kind) - rank(b.kind) ||
         compare(a.namespace ?? '', b.namespace ?? '') ||
         compare(a.name, b.name),
     );
-    return { ok: true, edits, changes };
-  }
 }
 
 /** The object belongs to another source and can only be changed there. */
