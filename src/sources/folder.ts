@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { type BigIntStats, type FSWatcher, watch } from 'node:fs';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -38,7 +37,8 @@ interface KnownFile {
   readonly stamp: string;
   readonly settled: boolean;
   readonly text: string;
-  readonly hash: string;
+  /** Another one for each content of a file. */
+  readonly version: number;
 }
 
 /**
@@ -49,6 +49,7 @@ interface KnownFile {
 export class DefinitionsFolder {
   readonly #options: Required<FolderOptions>;
   #files = new Map<string, KnownFile>();
+  #versions = 0;
   #applied: { readonly key: string; readonly ok: boolean; readonly at: number } | undefined;
   #problems: readonly ErrorLine[] = [];
   readonly #logged = new Set<string>();
@@ -273,7 +274,7 @@ export class DefinitionsFolder {
       const stamp = `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`;
       const settled = !young(SETTLE_MS);
       if (!settled && complete) waitMs = Math.max(waitMs, SETTLE_MS);
-      let content: { text: string; hash: string } | undefined =
+      let content: { text: string; version: number } | undefined =
         known?.stamp === stamp && known.settled ? known : undefined;
       if (content === undefined) {
         const text = await readSource(file, stats.size);
@@ -282,12 +283,12 @@ export class DefinitionsFolder {
           keys.push(`${name}\0!${stamp}`);
           continue;
         }
-        content = { text, hash: createHash('sha256').update(text).digest('base64') };
+        content = { text, version: known?.text === text ? known.version : ++this.#versions };
       }
-      const { text, hash } = content;
-      files.set(name, { stamp, settled, text, hash });
+      const { text, version } = content;
+      files.set(name, { stamp, settled, text, version });
       sources.push({ file, text });
-      keys.push(`${name}\0${hash}`);
+      keys.push(`${name}\0${version}`);
     }
     this.#files = files;
     return { sources, errors, key: keys.join('\0'), waitMs, complete };
@@ -297,7 +298,7 @@ export class DefinitionsFolder {
 interface FolderState {
   readonly sources: readonly SourceText[];
   readonly errors: readonly ErrorLine[];
-  /** Equal for equal content. */
+  /** Equal only for equal content, and equal as long as nothing changes. */
   readonly key: string;
   /** Milliseconds after which the folder must be read again, 0: no need. */
   readonly waitMs: number;
