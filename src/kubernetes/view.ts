@@ -15,7 +15,7 @@ const MAX_BATCH = 1000;
  * Between the beginnings of two batches at least. A change costs the engine the same for one object as for several, so
  * in a busy cluster they wait for each other; what comes alone does not wait.
  */
-const CALM_MS = 30;
+const CALM_MS = 50;
 /** When objects that did not fit are tried again. */
 const RETRY_MS = 60_000;
 
