@@ -130,18 +130,33 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 }
 
 /* What has been quiet for a second is not worth its place: it goes to the flow table, and expires there. */
-static long young_visit(void *map, __u32 *slot, struct young_flow *y, struct gc_state *s)
+__noinline int young_expire(__u32 slot, __u32 jiffies)
 {
-	__u32 number = *slot;
-	__s32 age = (__s32)(s->now - y->f.last), other = (__s32)(s->now - y->r.last);
+	struct young_flow *y = young_at(slot);
+	__s32 age, other;
 
-	(void)map;
+	if (!y)
+		return 0;
+	age = (__s32)(jiffies - y->f.last);
+	other = (__s32)(jiffies - y->r.last);
 	if (other < age)
 		age = other;
-	if (!(y->owner & YOUNG_LIVE) || age < (__s32)cfg_hz || !young_move(number, LOG_OF_EXPIRY))
+	if (!(y->owner & YOUNG_LIVE) || age < (__s32)cfg_hz || !young_move(slot, LOG_OF_EXPIRY))
 		return 0;
 	if (y->f.state < FLOW_OPEN && age >= (__s32)(cfg_ttl_half * cfg_hz))
-		young_drop(number, LOG_OF_EXPIRY);
+		young_drop(slot, LOG_OF_EXPIRY);
+	return 0;
+}
+
+static long young_visit(void *map, __u32 *number, struct young_set *set, struct gc_state *s)
+{
+	__u32 slot = *number * YOUNG_WAYS;
+
+	(void)map;
+#pragma unroll
+	for (__u32 i = 0; i < YOUNG_WAYS; i++)
+		if (set->ports[i])
+			young_expire(slot + i, s->now);
 	return 0;
 }
 
@@ -157,7 +172,7 @@ int sluice_gc(struct gc_args *args)
 	s.left = args->count;
 	s.now = args->now ? args->now : (__u32)bpf_jiffies64();
 	s.pressure = args->pressure > 95 ? 95 : args->pressure;
-	bpf_for_each_map_elem(&young, young_visit, &s, 0);
+	bpf_for_each_map_elem(&young_sets, young_visit, &s, 0);
 	bpf_for_each_map_elem(&flows, gc_visit, &s, 0);
 	args->now = s.now;
 	args->scanned = s.scanned;

@@ -136,16 +136,19 @@ struct young_flow {
 };
 
 /*
- * Which connections between the same two addresses have a place: for each its ports, 0: free. The next connection gets
- * the memory of the one before, which is in the cache.
+ * Which connections have a place: for each its ports, 0: free. The first sets are by the pair of addresses, so that the next
+ * connection gets the memory of the one before, which is in the cache. Where one is full, those behind them are used, by
+ * addresses and ports.
  */
 #define YOUNG_WAYS 8
 struct young_set {
 	__u32 ports[YOUNG_WAYS]; /* the same for both directions */
-	__u32 pad[8];
+	__u32 more; /* connections of this set that have their places behind YOUNG_SETS */
+	__u32 pad[7];
 };
 #define YOUNG_SETS 32
-#define YOUNG_FLOWS (YOUNG_SETS * YOUNG_WAYS)
+#define YOUNG_MORE_SETS 256
+#define YOUNG_FLOWS ((YOUNG_SETS + YOUNG_MORE_SETS) * YOUNG_WAYS)
 
 /*
  * Which TCP tuples may have entries in the flow table: a new connection whose mark is old needs no look at it. What is

@@ -18,7 +18,7 @@ MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 131072, 0);
 MAP(half, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct half_flow, 16384, 0);
 MAP(flow_marks_map, BPF_MAP_TYPE_ARRAY, __u32, struct flow_marks, 1, BPF_F_MMAPABLE);
 /* New connections between containers; page-aligned, so that what belongs together is on one cache line. */
-MAP(young_sets, BPF_MAP_TYPE_ARRAY, __u32, struct young_set, YOUNG_SETS, BPF_F_MMAPABLE);
+MAP(young_sets, BPF_MAP_TYPE_ARRAY, __u32, struct young_set, YOUNG_SETS + YOUNG_MORE_SETS, BPF_F_MMAPABLE);
 MAP(young, BPF_MAP_TYPE_ARRAY, __u32, struct young_flow, YOUNG_FLOWS, BPF_F_MMAPABLE);
 /* Ports of fragmented packets. */
 MAP(frags, BPF_MAP_TYPE_LRU_HASH, struct frag_key, struct frag, 8192, 0);

@@ -52,18 +52,37 @@ static __always_inline __u32 young_ports(const struct flow_key *k)
 	return young_ports_of(k->sport, k->dport);
 }
 
-/* The place in a set of the flow with these ports. At most YOUNG_WAYS rounds. */
-static __always_inline __u32 young_slot_in(__u32 number, __u32 ports)
+/* The set for flows with these ports when the one with this number, of their addresses, is full. */
+static __always_inline __u32 young_set_behind(__u32 number, __u32 ports)
 {
-	struct young_set *set = young_set_at(number);
+	return YOUNG_SETS + (((ports + number) * 0x9e3779b1) >> 24);
+}
+_Static_assert(YOUNG_MORE_SETS == 1 << (32 - 24), "the bits that young_set_behind() leaves");
 
-	if (!set || !ports)
-		return YOUNG_NOWHERE;
+/* The place in this set of the flow with these ports. At most YOUNG_WAYS rounds. */
+static __always_inline __u32 young_way(const struct young_set *set, __u32 number, __u32 ports)
+{
 #pragma unroll
 	for (__u32 i = 0; i < YOUNG_WAYS; i++)
 		if (set->ports[i] == ports)
 			return number * YOUNG_WAYS + i;
 	return YOUNG_NOWHERE;
+}
+
+/* The place of the flow with these ports and addresses of the set with this number. */
+static __always_inline __u32 young_slot_in(__u32 number, __u32 ports)
+{
+	struct young_set *set = young_set_at(number);
+	__u32 slot;
+
+	if (!set || !ports)
+		return YOUNG_NOWHERE;
+	slot = young_way(set, number, ports);
+	if (slot != YOUNG_NOWHERE || likely(!set->more))
+		return slot;
+	number = young_set_behind(number, ports);
+	set = young_set_at(number);
+	return set ? young_way(set, number, ports) : YOUNG_NOWHERE;
 }
 
 /* The place of a young flow whose packets may look like k. */
@@ -94,8 +113,13 @@ static __always_inline enum young_side young_side(const struct young_flow *y, co
 /* y, which is at slot, is nobody's any more. */
 static __always_inline void young_free(struct young_flow *y, __u32 slot)
 {
-	struct young_set *set = young_set_at(slot / YOUNG_WAYS);
+	struct young_set *set = young_set_at(slot / YOUNG_WAYS), *first;
 
+	if (slot >= YOUNG_SETS * YOUNG_WAYS) {
+		first = young_set_at(young_set_of(&y->fwd));
+		if (first)
+			__sync_fetch_and_add(&first->more, -1);
+	}
 	y->owner = YOUNG_FREE;
 	barrier();
 	if (set)
@@ -370,19 +394,36 @@ static __always_inline bool young_may(const struct decision *d)
 	       d->r.flags == FLOW_REPLY;
 }
 
-/* A free place in k's set, now taken; YOUNG_NOWHERE: none, or one with these ports is there. At most YOUNG_WAYS rounds. */
-static __always_inline __u32 young_claim(const struct flow_key *k)
+/* A free place in this set, now that of the flow with these ports. At most YOUNG_WAYS rounds. */
+static __always_inline __u32 young_take(struct young_set *set, __u32 number, __u32 ports)
 {
-	__u32 number = young_set_of(k), ports = young_ports(k);
-	struct young_set *set = young_set_at(number);
-
-	if (!set || !ports || young_slot(k) != YOUNG_NOWHERE)
-		return YOUNG_NOWHERE;
 #pragma unroll
 	for (__u32 i = 0; i < YOUNG_WAYS; i++)
 		if (!set->ports[i] && !__sync_val_compare_and_swap(&set->ports[i], 0, ports))
 			return number * YOUNG_WAYS + i;
 	return YOUNG_NOWHERE;
+}
+
+/* A free place for the flow with the key k, now taken; YOUNG_NOWHERE: none, or one with these ports is there. */
+static __always_inline __u32 young_claim(const struct flow_key *k)
+{
+	__u32 number = young_set_of(k), ports = young_ports(k), behind, slot;
+	struct young_set *first = young_set_at(number), *set;
+
+	if (!first || !ports || young_slot(k) != YOUNG_NOWHERE)
+		return YOUNG_NOWHERE;
+	slot = young_take(first, number, ports);
+	if (slot != YOUNG_NOWHERE)
+		return slot;
+	behind = young_set_behind(number, ports);
+	set = young_set_at(behind);
+	/* Flows of other addresses may have it. */
+	if (!set || young_way(set, behind, ports) != YOUNG_NOWHERE)
+		return YOUNG_NOWHERE;
+	slot = young_take(set, behind, ports);
+	if (slot != YOUNG_NOWHERE)
+		__sync_fetch_and_add(&first->more, 1);
+	return slot;
 }
 
 /* The SYN with the key k opens a flow as d says. False: there is one, or no place. */

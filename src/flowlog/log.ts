@@ -318,7 +318,8 @@ export class FlowLog {
    * are logged when they end.
    */
   #addLive(records: Map<string, FlowRecord>, now: number): void {
-    const { flows, hot_tables: hotTables, young } = this.#parts.kernel.loaded.maps;
+    const { maps } = this.#parts.kernel.loaded;
+    const { flows, hot_tables: hotTables } = maps;
     const hot = hotCounts(hotTables);
     let seen = 0;
     for (const [key, entry] of flows.entries()) {
@@ -328,7 +329,7 @@ export class FlowLog {
       const reply = flows.get(back);
       this.#addOpen(records, now, key, withHot(entry, hot, key), reply && withHot(reply, hot, back), 0);
     }
-    for (const { fwd, f, r } of youngFlows(young)) this.#addOpen(records, now, fwd, f, r, 1);
+    for (const { fwd, f, r } of youngFlows(maps)) this.#addOpen(records, now, fwd, f, r, 1);
   }
 
   /** `unlogged`: 1 if the log doesn't have the flow itself yet. */

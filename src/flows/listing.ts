@@ -21,7 +21,7 @@ const COLUMNS = ['PROTO', 'SOURCE', 'DESTINATION', 'FROM', 'TO', 'STATE', 'PACKE
 
 /** The flows that are open, each once, with the counters of both directions. */
 export function listFlows(
-  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_tables' | 'young'>,
+  maps: Pick<KernelMaps, 'flows' | 'half' | 'hot_tables' | 'young' | 'young_sets'>,
   context: EventContext,
 ): Listing {
   const rows: string[][] = [];
@@ -50,7 +50,7 @@ export function listFlows(
     const reply = maps.flows.get(back);
     add(key, withHot(flow, hot, key), reply && withHot(reply, hot, back), false);
   }
-  for (const { fwd, f, r } of youngFlows(maps.young)) {
+  for (const { fwd, f, r } of youngFlows(maps)) {
     if (rows.length >= MAX_FLOWS) break;
     add(fwd, f, r, false);
   }
@@ -62,9 +62,14 @@ export function listFlows(
 }
 
 /** Connections that have no entries in the flow table yet; see struct young_flow. */
-export function* youngFlows(map: KernelMaps['young']): Generator<YoungFlow> {
-  for (const [, young] of map.entries())
-    if (young.owner === YoungOwner.Live || young.owner === YoungOwner.Moving) yield young;
+export function* youngFlows(maps: Pick<KernelMaps, 'young' | 'young_sets'>): Generator<YoungFlow> {
+  for (const [set, { ports }] of maps.young_sets.entries()) {
+    for (const [way, taken] of ports.entries()) {
+      if (taken === 0) continue;
+      const young = maps.young.get(set * ports.length + way);
+      if (young?.owner === YoungOwner.Live || young?.owner === YoungOwner.Moving) yield young;
+    }
+  }
 }
 
 interface Counts {

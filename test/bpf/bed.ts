@@ -55,7 +55,6 @@ import {
   uplinkCodec,
   Verdict,
   type YoungFlow,
-  YoungOwner,
   type YoungSet,
   youngFlowCodec,
   youngSetCodec,
@@ -66,6 +65,7 @@ import { insideNetns, type Netns, openNetns } from '../../loader/netns.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
 import { formatAddress, parseAddress } from '../../policy/address.js';
+import { youngFlows } from '../../src/flows/listing.js';
 import { frame, macBytes, type PacketSpec, type Parsed, parse } from '../lib/packet.js';
 
 export const REDIRECT = 7;
@@ -313,7 +313,16 @@ export class Bed {
 
   /** Flows that are not in the flow table yet. */
   youngFlows(): YoungFlow[] {
-    return [...this.young.entries()].map(([, flow]) => flow).filter(({ owner }) => owner !== YoungOwner.Free);
+    return [...youngFlows({ young: this.young, young_sets: this.#youngSets })];
+  }
+
+  /** Places of young flows that are taken, and how many of them are behind the sets of their addresses. */
+  youngPlaces(): { readonly taken: number; readonly behind: number } {
+    const sets = [...this.#youngSets.entries()].map(([, set]) => set);
+    return {
+      taken: sets.flatMap(({ ports }) => ports).filter((ports) => ports !== 0).length,
+      behind: sets.reduce((sum, { more }) => sum + more, 0),
+    };
   }
 
   endpoint(guest: Guest, change: Partial<Endpoint> = {}): void {

@@ -198,17 +198,42 @@ describe.each(['v4', 'v6'] as const)('new connections between two containers, %s
     expect([send(2, FLAG.ack), answer(2, FLAG.ack)]).toEqual([REDIRECT, REDIRECT]);
   });
 
-  it('begin in the flow table where there is no place', () => {
+  it('find a place when there are many between the same two containers', () => {
     first();
-    const ports = Array.from({ length: 20 }, (_, i) => 100 + i);
+    const ports = Array.from({ length: 40 }, (_, i) => 100 + i);
     for (const port of ports) expect(open(port)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
-    const young = bed.youngFlows().length;
-    expect(young).toBeGreaterThan(0);
-    expect(young).toBeLessThanOrEqual(8);
-    expect(bed.entries()).toBe((ports.length - young) * 2);
+    expect(bed.entries()).toBe(0);
+    expect(bed.youngFlows().map(({ fwd }) => fwd.sport)).toEqual(expect.arrayContaining(ports));
+    expect(bed.youngPlaces()).toEqual({ taken: 40, behind: 32 });
     for (const port of ports)
       expect([answer(port, FLAG.ack), send(port, FLAG.ack)]).toEqual([REDIRECT, REDIRECT]);
-    for (const port of ports) expect(entry(port)).toMatchObject({ packets: 3n, state: FlowState.Open });
+    for (const port of ports.slice(0, 20)) expect(send(port, FLAG.rst)).toBe(REDIRECT);
+    expect(bed.youngPlaces()).toEqual({ taken: 20, behind: 20 });
+    // The first places are free again; who has one behind them keeps it.
+    expect(open(99)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
+    expect(bed.youngPlaces()).toEqual({ taken: 21, behind: 20 });
+    for (const port of [99, ...ports.slice(20)])
+      expect([answer(port, FLAG.ack), send(port, FLAG.ack)]).toEqual([REDIRECT, REDIRECT]);
+    for (const port of ports.slice(20)) expect(entry(port)).toMatchObject({ packets: 4n });
+    expect(bed.youngPlaces()).toEqual({ taken: 0, behind: 0 });
+  });
+
+  it('begin in the flow table where there is no place', () => {
+    first();
+    const ports = Array.from({ length: 1800 }, (_, i) => 1000 + i);
+    for (const port of ports) expect(send(port, FLAG.syn)).toBe(REDIRECT);
+    const young = bed.youngFlows().length;
+    expect(young).toBeGreaterThan(8);
+    expect(young).toBeLessThan(ports.length);
+    expect(bed.entries()).toBe((ports.length - young) * 2);
+    for (const port of ports.filter((port) => port % 50 === 0))
+      expect([answer(port, FLAG.syn | FLAG.ack), send(port, FLAG.ack)]).toEqual([REDIRECT, REDIRECT]);
+    const opened = [...bed.flows.entries()].filter(([{ ifindex }]) => ifindex === A.ifindex);
+    expect(opened).toHaveLength(ports.length);
+    for (const [{ sport }, { packets, state }] of opened) {
+      const answered = sport % 50 === 0;
+      expect([packets, state]).toEqual(answered ? [2n, FlowState.Open] : [1n, FlowState.New]);
+    }
   });
 
   it('start anew when their ports are used again after the end', () => {

@@ -16,7 +16,7 @@ import {
 export type { IpAddr } from '../codec.js';
 
 /** Hash of the layout of all structs below: the value of cfg_layout. */
-export const LAYOUT_HASH = '76a0808ab344e4b5';
+export const LAYOUT_HASH = '6c67f35735f4bd30';
 
 /** struct addr_info, 32 bytes. */
 export interface AddrInfo {
@@ -1696,16 +1696,19 @@ export const youngFlowCodec: Codec<YoungFlow> = {
 /** struct young_set, 64 bytes. */
 export interface YoungSet {
   readonly ports: readonly number[];
+  readonly more: number;
 }
 export const youngSetCodec: Codec<YoungSet> = {
   size: 64,
   encode(value, into, offset) {
     putArray(value.ports, u32Codec, into, offset, 8, 'young_set.ports');
-    into.fill(0, offset + 32, offset + 64);
+    into.writeUInt32LE(value.more, offset + 32);
+    into.fill(0, offset + 36, offset + 64);
   },
   decode(from, offset) {
     return {
       ports: takeArray(from, u32Codec, offset, 8),
+      more: from.readUInt32LE(offset + 32),
     };
   },
 };
