@@ -14,9 +14,8 @@ import {
 } from './fields.js';
 import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel } from './names.js';
+import { SERVICE_NAME_LABEL } from './plain-slice.js';
 
-/** The label that says whose endpoints these are. */
-export const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
 /** Annotation of a slice: share of its endpoints in new connections from outside, 1 to 100. */
 export const WEIGHT_ANNOTATION = 'sluice.dev/weight';
 

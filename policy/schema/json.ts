@@ -2,6 +2,7 @@
  * JSON, strictly (RFC 8259) and with the place of every value: many times as fast as reading it as YAML. For
  * anything that is not plain JSON the answer is "not me", and the YAML reader says what is wrong.
  */
+import { PlainReader } from './plain-reader.js';
 import type { FieldPath, YamlDocument } from './yaml.js';
 
 const MAX_DEPTH = 64;
@@ -30,9 +31,17 @@ const CONTROL = /[\x00-\x1f]/;
 
 class NotJson extends Error {}
 
-/** The document in the text; undefined: it is not one mapping in JSON, or has a key twice. */
-export function readJsonDocument(file: string, text: string, firstLine = 1): YamlDocument | undefined {
-  const parser = new Parser(text);
+/**
+ * The document in the text; undefined: it is not one mapping in JSON, or has a key twice. `plain`: items of its lists may
+ * be services and slices that are read already (`PlainItem`).
+ */
+export function readJsonDocument(
+  file: string,
+  text: string,
+  firstLine = 1,
+  plain = false,
+): YamlDocument | undefined {
+  const parser = new Parser(text, plain);
   try {
     const { value, start } = parser.document();
     const line = (offset: number): number => parser.lineOf(offset) + firstLine - 1;
@@ -53,12 +62,12 @@ export function readJsonDocument(file: string, text: string, firstLine = 1): Yam
  * All documents of a text in which each is one mapping in JSON, `---` lines between them. Undefined: something in it
  * is not.
  */
-export function readJsonDocuments(file: string, text: string): YamlDocument[] | undefined {
+export function readJsonDocuments(file: string, text: string, plain = false): YamlDocument[] | undefined {
   const documents: YamlDocument[] = [];
   let line = 1;
   for (const part of text.split(/^---[ \t]*\r?\n/m)) {
     if (part.trim() !== '') {
-      const document = readJsonDocument(file, part, line);
+      const document = readJsonDocument(file, part, line, plain);
       if (document === undefined) return undefined;
       documents.push(document);
     }
@@ -106,13 +115,15 @@ class Parser {
   readonly #values = new Map<string, object>();
   /** Mappings further inside are tried as such items for as long as enough of them are. */
   #trials = 16;
+  readonly #plain: PlainReader | undefined;
   /** Offsets of the first characters of lines; made when the first line is asked for. */
   #lines: number[] | undefined;
 
   readonly isOneLine: boolean;
 
-  constructor(text: string) {
+  constructor(text: string, plain: boolean) {
     this.#text = text;
+    this.#plain = plain ? PlainReader.of(text) : undefined;
     this.isOneLine = !text.trimEnd().includes('\n');
   }
 
@@ -256,6 +267,11 @@ class Parser {
    */
   #item(isMapping: boolean, depth: number): object | undefined {
     if (!isMapping || depth !== KNOWN_DEPTH + 1 || this.#trials === 0) return undefined;
+    const plain = this.#plain?.read(this.#at);
+    if (plain !== undefined) {
+      this.#at = plain.end;
+      return plain.item;
+    }
     const text = this.#text;
     const compact = this.#compactItem(depth);
     if (compact !== undefined) return compact;

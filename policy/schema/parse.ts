@@ -4,7 +4,8 @@ import type { Origin, Resource, TestResource } from '../model/resources.js';
 import { describeValue, issuesToErrors } from './issues.js';
 import { AGENT_KINDS, findKind, type Kind, TEST_KINDS } from './kinds.js';
 import { splitFieldPath } from './lowering.js';
-import type { SourceFile } from './text.js';
+import { PlainItem } from './plain-reader.js';
+import { MAX_FILE_BYTES, type SourceFile } from './text.js';
 import { type FieldPath, readYaml, type YamlDocument } from './yaml.js';
 
 export type { SourceFile } from './text.js';
@@ -51,7 +52,7 @@ function parseAll<R extends TestResource>(
 ): ParseResult<R> {
   const reader = new Reader(kinds);
   for (const source of sources) {
-    const read = readYaml(source);
+    const read = readYaml(source, MAX_FILE_BYTES, true);
     reader.errors.push(...read.errors);
     for (const document of read.documents) {
       const kind = (document.value as { readonly kind?: unknown } | null)?.kind;
@@ -89,6 +90,10 @@ class Reader<R extends TestResource> {
         document.file,
         prefix.length + path.length === 0 ? document.line : document.lineAt([...prefix, ...path]),
       );
+    if (value instanceof PlainItem) {
+      this.resources.push(value.resource(at([])) as Resource as R); // all kinds of definitions have these
+      return;
+    }
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
       this.errors.push(SluiceError.of('SLU1101', { got: describeValue(value) }, at([])));
       return;

@@ -1,7 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { endpointSliceSchema } from './endpoint-slice.js';
+import { DefinitionText, definitionOf } from './kept-text.js';
+import { parseSources } from './parse.js';
 import { isPlainService, isPlainSlice } from './plain.js';
+import { PlainReader } from './plain-reader.js';
 import { serviceSchema } from './service.js';
 
 const label = fc.oneof(
@@ -156,39 +159,108 @@ describe.each([
   });
 });
 
+/** Of the same definitions, the meaning and the errors; as JSON they may be read in a shorter way than as YAML. */
+function meaning(text: string) {
+  const { resources, errors } = parseSources([{ file: 'f', text }]);
+  const definitions = resources.map(({ source, origin: _, ...meant }) => ({
+    ...meant,
+    definition: definitionOf({ source } as (typeof resources)[number]),
+  }));
+  return { definitions, codes: errors.map(({ code, field }) => `${code} ${field}`) };
+}
+
+const AS_YAML = '# a comment, which JSON does not have\n';
+
+describe('read from their text', () => {
+  const list = fc.array(fc.oneof(slice, service), { minLength: 1, maxLength: 3 });
+  const spelled = fc
+    .tuple(list, fc.constantFrom(undefined, 1, '\t'))
+    .map(([items, indent]) => JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, undefined, indent));
+
+  it('mean the same as in YAML', () => {
+    let short = 0;
+    fc.assert(
+      fc.property(spelled, (text) => {
+        const { resources } = parseSources([{ file: 'f', text }]);
+        short += resources.filter(({ source }) => source instanceof DefinitionText).length;
+        expect(meaning(text)).toEqual(meaning(AS_YAML + text));
+      }),
+      { numRuns: 80 },
+    );
+    expect(short).toBeGreaterThan(0);
+  });
+
+  it.each([
+    ['a key twice', ['"kind":"EndpointSlice"', '"kind":"EndpointSlice","kind":"EndpointSlice"']],
+    ['a label twice', ['"a":"b"', '"a":"b","a":"b"']],
+    ['a condition twice', ['"ready":true', '"ready":true,"ready":false']],
+    ['a word that is none', ['true', 'tru']],
+    ['a comma too much', ['"10.0.0.1"', '"10.0.0.1",']],
+    ['a comma too few', ['"kind"', '"kind" "x"']],
+    ['an address of the other family', ['10.0.0.1', 'fd00::1']],
+    ['an address that is none', ['10.0.0.1', '10.0.0.01']],
+    ['a port with a zero before it', [':8080', ':08080']],
+    ['a port that is too large', [':8080', ':65536']],
+    ['a port with a fraction', [':8080', ':8080.5']],
+    ['a port as text', [':8080', ':"8080"']],
+    ['an escape in a text', ['"node"', '"no\\u0064e"']],
+    ['another alphabet', ['"node"', '"n\u00f6de"']],
+    ['a key that JavaScript would sort first', ['"a":"b"', '"a":"b","1":"c"']],
+    ['a bad label', ['"a":"b"', '"a":"b c"']],
+    ['a name that is none', ['"web-1"', '"Web"']],
+    ['a field that nobody knows', ['"nodeName"', '"nodename"']],
+    ['a hint', ['"nodeName"', '"hints":{"forZones":[{"name":"z"}]},"nodeName"']],
+    ['nothing where something has to be', ['["10.0.0.1"]', '[]']],
+    ['nothing where nothing has to be', ['"conditions":{"ready":true}', '"conditions":{}']],
+    ['an annotation', ['"labels"', '"annotations":{"sluice.dev/weight":"7"},"labels"']],
+    ['the end too early', [']}]}', ']}]']],
+  ] as const)('%s', (_, [from, to]) => {
+    const slice =
+      '{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"name":"web-1","labels":{"a":"b"}},' +
+      '"addressType":"IPv4","ports":[{"port":8080}],"endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":true},' +
+      '"nodeName":"node"}]}';
+    const good = slice.replace('web-1', 'web-0');
+    const changed = slice.replace(from, to);
+    expect(changed === slice && from !== ']}]}').toBe(false);
+    const text = `{"apiVersion":"v1","kind":"List","items":[${good},${changed}]}`;
+    const whole = from === ']}]}' ? text.slice(0, -1) : text;
+    expect(meaning(whole)).toEqual(meaning(AS_YAML + whole));
+  });
+});
+
 it('is what most of them are', () => {
-  expect(
-    isPlainSlice({
-      apiVersion: 'discovery.k8s.io/v1',
-      kind: 'EndpointSlice',
-      metadata: { name: 'web-1', namespace: 'shop', labels: { 'kubernetes.io/service-name': 'web' } },
-      addressType: 'IPv4',
-      ports: [{ name: '', protocol: 'TCP', port: 80 }],
-      endpoints: [
-        {
-          addresses: ['10.0.0.1'],
-          conditions: { ready: true },
-          nodeName: 'n',
-          zone: 'z',
-          targetRef: { kind: 'Pod', name: 'web-1', namespace: 'shop' },
-        },
-      ],
-    }),
-  ).toBe(true);
-  expect(
-    isPlainService({
-      apiVersion: 'v1',
-      kind: 'Service',
-      metadata: { name: 'web', namespace: 'shop', labels: { app: 'web' } },
-      spec: {
-        clusterIP: '10.96.0.1',
-        clusterIPs: ['10.96.0.1'],
-        ipFamilies: ['IPv4'],
-        ipFamilyPolicy: 'SingleStack',
-        selector: { app: 'web' },
-        ports: [{ port: 80, targetPort: 'http' }],
+  const slice = {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { name: 'web-1', namespace: 'shop', labels: { 'kubernetes.io/service-name': 'web' } },
+    addressType: 'IPv4',
+    ports: [{ name: '', protocol: 'TCP', port: 80 }],
+    endpoints: [
+      {
+        addresses: ['10.0.0.1'],
+        conditions: { ready: true },
+        nodeName: 'n',
+        zone: 'z',
+        targetRef: { kind: 'Pod', name: 'web-1', namespace: 'shop' },
       },
-      status: { loadBalancer: {} },
-    }),
-  ).toBe(true);
+    ],
+  };
+  const service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'web', namespace: 'shop', labels: { app: 'web' } },
+    spec: {
+      clusterIP: '10.96.0.1',
+      clusterIPs: ['10.96.0.1'],
+      ipFamilies: ['IPv4'],
+      ipFamilyPolicy: 'SingleStack',
+      selector: { app: 'web' },
+      ports: [{ port: 80, targetPort: 'http' }],
+    },
+    status: { loadBalancer: {} },
+  };
+  expect(isPlainSlice(slice)).toBe(true);
+  expect(isPlainService(service)).toBe(true);
+  for (const text of [slice, service].map((document) => JSON.stringify(document)))
+    expect(PlainReader.of(text)?.read(0)?.end).toBe(text.length);
 });

@@ -75,7 +75,7 @@ function endpoint(isAddress: Check): Check {
 }
 
 const isIpv4: Check = (value) => typeof value === 'string' && IPV4.test(value);
-const isIpv6: Check = (value) =>
+export const isIpv6: Check = (value) =>
   typeof value === 'string' && value.includes(':') && tryParseAddress(value) !== undefined;
 
 const slicePort = { name: portName, protocol: isProtocol, port: isPort };
@@ -108,8 +108,12 @@ const servicePort = {
     isPort(value) || (typeof value === 'string' && badPortName(value) === undefined),
 };
 
-const clusterIp: Check = (value) =>
-  isIpv4(value) && !/^(?:0|127|169\.254|22[4-9]|23\d)\./.test(value as string);
+/** One that no service can have. */
+export function isSpecialIpv4(text: string): boolean {
+  return /^(?:0|127|169\.254|22[4-9]|23\d)\./.test(text);
+}
+
+const clusterIp: Check = (value) => isIpv4(value) && !isSpecialIpv4(value as string);
 
 const serviceSpec = {
   type: oneOf('ClusterIP'),

@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { cidrContains, familyOf, formatCidr, parseAddress, parseCidr } from '../address.js';
+import type { Origin } from '../model/resources.js';
 import type {
   Balancing,
   IpFamily,
@@ -29,6 +30,7 @@ import {
 } from './fields.js';
 import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel, badDnsSubdomain, badPortName } from './names.js';
+import type { ServiceParts } from './plain-service.js';
 
 /** Annotations of a Service that Sluice reads. */
 export const SERVICE_ANNOTATIONS = {
@@ -344,6 +346,45 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
     ...(external === undefined ? {} : { maglev: external === 'maglev' }),
     ...(mode === undefined ? {} : { directReturn: mode === 'dsr' }),
   };
+}
+
+/** A service with one port and at most one IPv4 cluster address, for this cluster alone. Frozen. */
+export function lowerPlainService(
+  {
+    name,
+    namespace,
+    labels,
+    ports,
+    clusterIp,
+    selector,
+    internalTrafficPolicy,
+    publishNotReady,
+  }: ServiceParts,
+  origin: Origin,
+  source: unknown,
+): ServiceResource {
+  const service: ServiceResource = {
+    kind: 'Service',
+    name,
+    namespace,
+    labels,
+    origin,
+    source,
+    type: 'ClusterIP',
+    ports: likeBefore(ports),
+    clusterIps: clusterIp === undefined ? NOTHING : Object.freeze([clusterIp]),
+    families: ONLY_IPV4,
+    familyPolicy: 'SingleStack',
+    externalIps: NOTHING,
+    loadBalancer: NOTHING,
+    sourceRanges: NOTHING,
+    affinitySeconds: 0,
+    internalTrafficPolicy,
+    externalTrafficPolicy: 'Cluster',
+    healthCheckNodePort: 0,
+    publishNotReady,
+  };
+  return Object.freeze(selector === undefined ? service : { ...service, selector });
 }
 
 function loadBalancerOf(document: ServiceDocument): LoadBalancerAddress[] {

@@ -28,15 +28,19 @@ const MAX_DEPTH = 64;
 /** Nodes that aliases may add to one document. */
 const MAX_ALIAS_NODES = 100_000;
 
-/** Reads all documents of a file of at most `limit` bytes. Documents without content are skipped. */
+/**
+ * Reads all documents of a file of at most `limit` bytes. Documents without content are skipped. `plain`: items of lists
+ * may be services and slices that are read already (`PlainItem`).
+ */
 export function readYaml(
   source: SourceFile,
   limit = MAX_FILE_BYTES,
+  plain = false,
 ): { documents: YamlDocument[]; errors: SluiceError[] } {
   const text = decodeText(source, limit);
   if (typeof text !== 'string') return { documents: [], errors: [text] };
   const { file } = source;
-  const json = text.trimStart().startsWith('{') ? readJsonDocuments(file, text) : undefined;
+  const json = text.trimStart().startsWith('{') ? readJsonDocuments(file, text, plain) : undefined;
   if (json !== undefined && json.length <= MAX_DOCUMENTS) return { documents: json, errors: [] };
   const fail = (error: SluiceError): { documents: YamlDocument[]; errors: SluiceError[] } => ({
     documents: [],
