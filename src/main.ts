@@ -151,12 +151,12 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
 
     compileEagerly();
     if (config.cniSocket !== '') {
-      const { defaultRoutes, inspectDevice } = await import('./dataplane/inspect.js');
+      const { defaultRoutes, inspectDevice, vethPair } = await import('./dataplane/inspect.js');
       const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));
       const service = new CniService({
         runtime: running.runtime,
         answers,
-        namespaces: { inspect: inspectDevice, defaultRoutes },
+        namespaces: { inspect: inspectDevice, defaultRoutes, pair: vethPair },
         ...(cluster === undefined ? {} : { pod: cluster.factsFor }),
         serveNames: config.dns,
         log,

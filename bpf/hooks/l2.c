@@ -2,6 +2,10 @@
 /*
  * Macvlan: the programs sit on the container's own device inside its namespace and only judge. Both
  * directions of a flow have the device's index in their keys; there is no translation.
+ *
+ * An interface that another plugin of a CNI chain made (EP_FOREIGN): they sit on its host side. What the plugins do with
+ * packets is left to them, so all is as for macvlan, and who has which address inside is theirs to say. Only published
+ * ports are carried by the flow table, as those of other containers.
  */
 #pragma once
 #include "decide.h"
@@ -49,7 +53,8 @@ static __always_inline int decide_l2(struct work *w, struct endpoint *ep, bool o
 	w->f.dst_identity = w->r.dst_identity = w->dst.identity;
 	if (outgoing) {
 		w->direction = DIR_EGRESS;
-		if (!addr_equal(&w->fwd.saddr, addr_is_v4(&w->fwd.saddr) ? &ep->addr4 : &ep->addr6))
+		if (!addr_equal(&w->fwd.saddr, addr_is_v4(&w->fwd.saddr) ? &ep->addr4 : &ep->addr6) &&
+		    (!(ep->flags & EP_FOREIGN) || w->src.flags || w->src.identity != IDENTITY_WORLD))
 			return DROP_SPOOFED_ADDR;
 		return judge(w, ep, NULL);
 	}
@@ -77,7 +82,10 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	ep = endpoint_at(ingress_ifindex(skb));
 	if (!ep || !node || !w)
 		return drop(&p, NULL, DROP_NO_ENDPOINT, dir);
-	if (hook == HOOK_L2_EGRESS) {
+	if (ep->flags & EP_FOREIGN) {
+		if (p.kind == PACKET_ARP || p.kind == PACKET_NEIGHBOUR)
+			return CONTINUE;
+	} else if (hook == HOOK_L2_EGRESS) {
 		__u8 source[ETH_ALEN];
 
 		if (bpf_skb_load_bytes(skb, ETH_ALEN, source, ETH_ALEN) ||
@@ -160,10 +168,74 @@ static __always_inline int l2_packet(struct __sk_buff *skb, const __u32 hook)
 	return forward(skb, &p, w->reply ? &w->r : &w->f, hook);
 }
 
+/*
+ * From another plugin's interface: answers from published ports, and what goes to one. HOT_MISS: it is neither, and only
+ * judged.
+ */
+__noinline int foreign_port(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct node *node = node_state();
+	struct addr_info *info;
+	struct flow *e;
+
+	p.key.ifindex = ingress_ifindex(skb);
+	if (!node || parse(skb, &p))
+		return HOT_MISS;
+	if (p.kind == PACKET_ICMP_ERROR)
+		return forward_error(skb, &p, HOOK_CONTAINER);
+	if (p.kind != PACKET_FLOW)
+		return HOT_MISS;
+	e = bpf_map_lookup_elem(&flows, &p.key);
+	if (!e && p.key.proto == IPPROTO_TCP && !is_syn(&p)) {
+		e = half_answer(&p, 0);
+		if (e && (e->flags & FLOW_NAT))
+			return forward_half(skb, &p, e, node, HOOK_CONTAINER);
+		return HOT_MISS;
+	}
+	if (e) {
+		int step = TCP_GOES_ON;
+
+		if (!(e->flags & FLOW_NAT))
+			return HOT_MISS;
+		if (e->epoch != node->epoch)
+			return slow_path(skb, &p, e, 0, HOOK_CONTAINER);
+		if (!tcp_is_plain(&p, e))
+			step = tcp_step(skb, &p, e);
+		if (step != TCP_BEGINS) {
+			struct work *w = work_area();
+
+			if (!w)
+				return drop(&p, NULL, DROP_INTERNAL, DIR_EGRESS);
+			return forward_from_container(skb, &p, step == TCP_ENDED ? &w->f : e);
+		}
+	}
+	if (!node->published || !has_ports(p.key.proto))
+		return HOT_MISS;
+	info = bpf_map_lookup_elem(&addrs, &p.key.daddr);
+	if (!info || !(info->flags & ADDR_HOST) || !published_port(&p.key.daddr, p.key.dport, p.key.proto))
+		return HOT_MISS;
+	return slow_path(skb, &p, NULL, 0, HOOK_CONTAINER);
+}
+
+/* Apart, so that its working memory and that of the slow path do not add up. */
+__noinline int l2_outgoing(struct __sk_buff *skb)
+{
+	return l2_packet(skb, HOOK_L2_EGRESS);
+}
+
 SEC("tc")
 int sluice_l2_egress(struct __sk_buff *skb)
 {
-	return l2_packet(skb, HOOK_L2_EGRESS);
+	struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
+
+	if (ep && (ep->flags & EP_FOREIGN)) {
+		int ret = foreign_port(skb);
+
+		if (ret != HOT_MISS)
+			return ret;
+	}
+	return l2_outgoing(skb);
 }
 
 SEC("tc")

@@ -265,8 +265,9 @@ __noinline int decide(struct __sk_buff *skb)
 		dep = endpoint_at(w->dst.ifindex);
 		if (!dep && from_container(w))
 			return DROP_NO_ENDPOINT;
-		if (dep && (dep->flags & EP_L2))
-			dep = NULL; /* on the segment behind an uplink; judged where it is received */
+		/* On a segment or behind another plugin's device; judged where it is received. */
+		if (dep && (dep->flags & EP_L2) && !((dep->flags & EP_FOREIGN) && (w->f.flags & FLOW_DNAT)))
+			dep = NULL;
 	}
 	reason = judge_tunnel(w, dep);
 	if (reason)
@@ -321,6 +322,8 @@ __noinline int decide(struct __sk_buff *skb)
 			if (!net)
 				return DROP_INTERNAL;
 			w->snat = addr_is_v4(&w->f.daddr) ? net->gateway4 : net->gateway6;
+			if (sep->flags & EP_FOREIGN)
+				w->snat = w->fwd.daddr; /* whatever its gateway is: it asked by that way */
 			if (addr_is_zero(&w->snat))
 				return DROP_SAME_ADDR;
 		}

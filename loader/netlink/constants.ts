@@ -56,7 +56,11 @@ export const RTM = {
   NEWNEIGH: 28,
   DELNEIGH: 29,
   GETNEIGH: 30,
+  GETNSID: 90,
 } as const;
+
+/** Attributes of RTM_GETNSID and its answer (linux/net_namespace.h). */
+export const NETNSA = { NSID: 1, FD: 3 } as const;
 
 /** Multicast groups of rtnetlink. */
 export const RTNLGRP = {

@@ -1,5 +1,5 @@
 import type { Netns } from '../netns.js';
-import { IFLA, NLM_F, RTM } from './constants.js';
+import { IFLA, NETNSA, NLM_F, RTM } from './constants.js';
 import { isAbsent, NetlinkError } from './errors.js';
 import { unusedGroup } from './groups.js';
 import {
@@ -13,7 +13,7 @@ import {
   type LinkKind,
   type MacvlanMode,
 } from './link.js';
-import type { MessageBuilder } from './message.js';
+import { forEachAttribute, type MessageBuilder } from './message.js';
 import { Requests } from './requests.js';
 
 /** What all new devices may be given. */
@@ -124,6 +124,22 @@ export class LinkRequests extends Requests {
         return aliasPrefix === undefined || link.alias?.startsWith(aliasPrefix) === true ? link : undefined;
       },
     );
+  }
+
+  /** By which number this namespace knows another one (see `Link.netnsId`); undefined: it has none for it. */
+  netnsIdOf(netns: Netns): number | undefined {
+    let id = -1;
+    this.request(
+      `get the number of ${netns.path}`,
+      RTM.GETNSID,
+      0,
+      (message) => message.u32(0).attribute32(NETNSA.FD, netns.fd), // struct rtgenmsg, padded
+      (buffer, start, end) =>
+        forEachAttribute(buffer, start + 4, end, (type, at) => {
+          if (type === NETNSA.NSID) id = buffer.readInt32LE(at);
+        }),
+    );
+    return id < 0 ? undefined : id;
   }
 
   /** One device, or undefined if there is none. */

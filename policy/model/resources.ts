@@ -22,7 +22,8 @@ export interface ResourceBase {
   readonly source: unknown;
 }
 
-export type NetworkMode = 'routed' | 'bridge' | 'host' | 'none' | 'macvlan';
+/** `chained`: its containers' devices are made by other CNI plugins; no definition has it. */
+export type NetworkMode = 'routed' | 'bridge' | 'host' | 'none' | 'macvlan' | 'chained';
 
 /** The addresses of one family of a network. */
 export interface NetworkRange {
@@ -75,6 +76,16 @@ export interface ContainerNetwork {
   /** Further routes, through the network's gateway if they name none. */
   readonly routes?: readonly ContainerRoute[];
   readonly bandwidth?: Bandwidth;
+  /** In a network of mode chained: the host side of the device. */
+  readonly hostSide?: HostSide;
+}
+
+/** The host's end of a veth pair that another CNI plugin made. */
+export interface HostSide {
+  readonly name: string;
+  readonly ifindex: number;
+  readonly mac: string;
+  readonly mtu: number;
 }
 
 /** A route inside a container. `destination` is canonical text of a CIDR. */

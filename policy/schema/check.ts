@@ -238,7 +238,7 @@ class Check {
     macs: Map<string, { container: ContainerResource; field: string }>,
   ): void {
     const { network, ranges } = entry;
-    if (network.mode === 'host' || network.mode === 'none') return;
+    if (network.mode === 'host' || network.mode === 'none' || network.mode === 'chained') return;
     for (const family of [4, 6] as const) {
       const address = attachment[`ipv${family}`];
       if (address === undefined) continue;

@@ -12,6 +12,15 @@ import type { Runtime } from '../runtime/runtime.js';
 import { displayName, keyOf } from '../state/keys.js';
 import type { Answers } from './answered.js';
 import { type Attachment, attachmentOf, containerFor, idOf, keyText, type PodFacts } from './attachment.js';
+import {
+  chainedNetwork,
+  chainedWish,
+  checkChained,
+  type Foreign,
+  foreignOf,
+  type Pair,
+  refuseWithout,
+} from './chained.js';
 import { checkInside, type Inspected } from './check.js';
 import {
   type NetConf,
@@ -38,6 +47,8 @@ export interface Namespaces {
   inspect(netns: string, device: string): Inspected | undefined;
   /** Families for which the namespace has a default route. */
   defaultRoutes(netns: string): ReadonlySet<4 | 6>;
+  /** The veth pair that a device of the namespace is one end of, if the other end is in the agent's own. */
+  pair(netns: string, device: string): Pair | undefined;
 }
 
 interface Parts {
@@ -135,10 +146,12 @@ export class CniService {
       stillWanted(call);
       fault('add:begin');
       const { answers } = this.#parts;
-      if (conf.prevResult !== undefined && hasInterface(conf.prevResult, ifname, netns)) {
-        refusePassed(conf);
-        const text = json({ ...conf.prevResult, cniVersion: conf.cniVersion });
-        return { status: 0, text, delivered: () => answers.answered(key, true) };
+      const chained = conf.prevResult !== undefined && hasInterface(conf.prevResult, ifname, netns);
+      const passed = (): string => json({ ...conf.prevResult, cniVersion: conf.cniVersion });
+      const foreign = chained ? this.#foreign(conf, ifname, netns) : undefined;
+      if (chained && foreign === undefined) {
+        refuseWithout(conf);
+        return { status: 0, text: passed(), delivered: () => answers.answered(key, true) };
       }
       const present = this.#attachment(key);
       if (present !== undefined) {
@@ -149,12 +162,17 @@ export class CniService {
         // Made, but its result did not arrive: this is the second try.
         await this.#remove([present]);
       }
-      const attachment = await this.#make(call, { ...call.parameters, netns }, conf);
+      const parameters = { ...call.parameters, netns };
+      const attachment =
+        foreign === undefined
+          ? await this.#make(call, parameters, conf)
+          : await this.#takeIn(call, parameters, conf, foreign);
       this.#attachments.set(key, attachment);
       fault('add:made');
       const spec = this.#parts.runtime.attachment(idOf(attachment))?.spec;
       if (spec === undefined) throw SluiceError.of('SLU2506', { reason: 'the attachment is gone again' });
-      const text = json(addResult(spec, netns, conf, this.#parts.serveNames));
+      const text =
+        foreign === undefined ? json(addResult(spec, netns, conf, this.#parts.serveNames)) : passed();
       fault('add:answer');
       return {
         status: 0,
@@ -166,6 +184,27 @@ export class CniService {
         },
       };
     });
+  }
+
+  #foreign(conf: NetConf, ifname: string, netns: string): Foreign | undefined {
+    return foreignOf(conf, ifname, netns, this.#parts.namespaces.pair(netns, ifname));
+  }
+
+  /** Brings policy, ports and bandwidth into force for an interface that another plugin made. */
+  async #takeIn(
+    call: Call,
+    parameters: CniParameters & { readonly netns: string },
+    conf: NetConf,
+    foreign: Foreign,
+  ): Promise<Attachment> {
+    const pod = await this.#pod(parameters);
+    const network = chainedNetwork(conf);
+    await this.#networks.hold(network);
+    try {
+      return await this.#put(call, parameters, conf, chainedWish(conf, network, foreign), pod);
+    } finally {
+      this.#networks.release(network.name);
+    }
   }
 
   /** Takes addresses, makes network and device. Leaves nothing when it throws. */
@@ -189,7 +228,7 @@ export class CniService {
   }
 
   async #attach(
-    { deadline }: Call,
+    call: Call,
     parameters: CniParameters & { readonly netns: string },
     conf: NetConf,
     addresses: {
@@ -199,18 +238,32 @@ export class CniService {
       readonly ipv6?: RangeConfig;
     },
   ): Promise<Attachment> {
-    const { runtime } = this.#parts;
     const pod = await this.#pod(parameters);
     const own = addresses.network === undefined ? this.#networks.wanted(conf, addresses) : undefined;
     if (own !== undefined) await this.#networks.hold(own);
-    const network = own ?? this.#defined(addresses.network ?? '');
+    try {
+      const network = own ?? this.#defined(addresses.network ?? '');
+      return await this.#put(call, parameters, conf, this.#wish(parameters, conf, network), pod);
+    } finally {
+      if (own !== undefined) this.#networks.release(own.name);
+    }
+  }
+
+  /** Brings a container into force that has this in its network. */
+  async #put(
+    { deadline }: Call,
+    parameters: CniParameters & { readonly netns: string },
+    conf: NetConf,
+    wish: Omit<ContainerNetwork, 'device'>,
+    pod: PodFacts | undefined,
+  ): Promise<Attachment> {
+    const { runtime } = this.#parts;
     let container: ContainerResource | undefined;
     try {
       const asked =
         conf.podman === undefined
           ? {}
           : await podmanLabels(conf.podman, parameters.containerId, deadline - performance.now());
-      const wish = this.#wish(parameters, conf, network);
       const taken = (namespace: string, name: string): boolean => {
         const key = `Container ${namespace}/${name}`;
         return this.#names.has(key) || runtime.get(key) !== undefined;
@@ -223,7 +276,6 @@ export class CniService {
       return attachment;
     } finally {
       if (container !== undefined) this.#names.delete(keyOf(container));
-      if (own !== undefined) this.#networks.release(own.name);
     }
   }
 
@@ -347,9 +399,11 @@ export class CniService {
         if (present.netns !== netns) throw fail(`it was attached in ${present.netns}, not in ${netns}`);
         const live = runtime.attachment(idOf(present));
         if (live === undefined) throw fail(`container ${displayName(present.container)} is not in force`);
+        if (live.spec.mode === 'chained')
+          checkChained(conf, present, live, this.#foreign(conf, ifname, netns));
         const leased = [live.spec.ipv4?.address, live.spec.ipv6?.address];
         const made = expected.addresses.map((text) => canonicalAddress(text.split('/')[0] ?? ''));
-        const lost = made.find((ip) => !leased.includes(ip));
+        const lost = live.spec.mode === 'chained' ? undefined : made.find((ip) => !leased.includes(ip));
         if (lost !== undefined) throw fail(`${lost} is not leased to it`);
         for (const ip of leased) {
           if (ip !== undefined && !made.includes(ip))
@@ -389,6 +443,9 @@ export class CniService {
       await runDelegate(addresses.plugin, this.#delegateCall(call, 'STATUS'));
     else {
       const name = addresses.type === 'network' ? addresses.network : CniNetworks.nameOf(conf);
+      // Without ranges it is for a place behind another plugin, whose affair the addresses are.
+      if (addresses.type === 'ranges' && addresses.ipv4 === undefined && addresses.ipv6 === undefined)
+        return { status: 0, text: '' };
       if (addresses.type === 'ranges') this.#networks.wanted(conf, addresses);
       else if (runtime.get(`Network ${name}`) === undefined) throw unready(`network ${name} is not defined`);
       if (!runtime.hasRoom(name)) throw unready(`no address is free in network ${conf.name}`);
@@ -437,19 +494,6 @@ function stillWanted({ deadline, alive }: Call): void {
 
 function requireVersion(command: string, version: CniVersion, needed: CniVersion): void {
   if (!atLeastVersion(version, needed)) throw CniError.of('SLU5111', { command, needed, version });
-}
-
-/** What cannot be done to an interface that another plugin made. */
-function refusePassed(conf: NetConf): void {
-  const reason = 'the interface was made by another plugin of the chain';
-  if (conf.hostPorts.length > 0) {
-    const value = JSON.stringify(conf.hostPorts);
-    throw CniError.of('SLU5116', { key: 'runtimeConfig.portMappings', value, reason });
-  }
-  if (conf.bandwidth !== undefined) {
-    const value = JSON.stringify(conf.bandwidth);
-    throw CniError.of('SLU5116', { key: 'runtimeConfig.bandwidth', value, reason });
-  }
 }
 
 /** The ranges in which the addresses of an IPAM plugin are. */

@@ -79,7 +79,11 @@ export class Adoption {
       const { spec } = wanted;
       const link = this.#devices.get(spec.alias);
       const mtu =
-        spec.mode === 'macvlan' ? this.#adoptMacvlan(wanted) : this.#adoptVeth(wanted, link, change);
+        spec.mode === 'chained'
+          ? this.#adoptForeign(wanted)
+          : spec.mode === 'macvlan'
+            ? this.#adoptMacvlan(wanted)
+            : this.#adoptVeth(wanted, link, change);
       this.#devices.delete(spec.alias);
       if (mtu === undefined) {
         // What a runtime moved away went with its container; the runtime will say so.
@@ -131,6 +135,13 @@ export class Adoption {
     } finally {
       netns?.close();
     }
+  }
+
+  /** What another CNI plugin made is the same device as long as index and name are. */
+  #adoptForeign({ spec, lease }: Wanted): number | undefined {
+    const link = this.#kernel.rtnl.link(lease.ifindex);
+    if (link?.kind !== 'veth' || link.name !== spec.hostName || lease.netns === undefined) return undefined;
+    return this.#take(spec, link.index, lease.netns, spec.mtu) ? spec.mtu : undefined;
   }
 
   #adoptMacvlan({ spec, lease }: Wanted): number | undefined {

@@ -4,7 +4,7 @@ import type { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import { type Netns, openNetns } from '../../loader/netns.js';
 import { fault } from '../faults.js';
-import type { AttachmentSpec } from '../state/desired.js';
+import { type AttachmentSpec, isJudged } from '../state/desired.js';
 import type { AddressTable } from './address-table.js';
 import { bandwidthEntry } from './bandwidth.js';
 import {
@@ -20,6 +20,7 @@ import {
 import { type EndpointPolicy, endpointValue } from './endpoints.js';
 import type { Expedite } from './expedite.js';
 import type { Hooks } from './hooks.js';
+import type { HostDevices } from './host-devices.js';
 import type { SyncedMap } from './synced-map.js';
 
 /** An attachment that exists in the kernel. */
@@ -58,6 +59,7 @@ export function netnsText(netns: Pick<Netns, 'device' | 'inode'>): string {
 export class Attachments {
   readonly #rtnl: Rtnetlink;
   readonly #hooks: Hooks;
+  readonly #host: Pick<HostDevices, 'noteFilter'>;
   readonly #endpoints: SyncedMap<number, Endpoint>;
   readonly #addresses: AddressTable;
   readonly #bandwidths: SyncedMap<number, Bandwidth>;
@@ -73,6 +75,7 @@ export class Attachments {
   constructor(parts: {
     readonly rtnl: Rtnetlink;
     readonly hooks: Hooks;
+    readonly host: Pick<HostDevices, 'noteFilter'>;
     readonly endpoints: SyncedMap<number, Endpoint>;
     readonly addresses: AddressTable;
     readonly bandwidths: SyncedMap<number, Bandwidth>;
@@ -81,6 +84,7 @@ export class Attachments {
   }) {
     this.#rtnl = parts.rtnl;
     this.#hooks = parts.hooks;
+    this.#host = parts.host;
     this.#endpoints = parts.endpoints;
     this.#addresses = parts.addresses;
     this.#bandwidths = parts.bandwidths;
@@ -120,6 +124,7 @@ export class Attachments {
    */
   create(spec: AttachmentSpec, netns: Netns, placement: Placement): Live {
     const { ifindex, bridge, parent = 0, policy } = placement;
+    if (spec.mode === 'chained') return this.#createForeign(spec, netns, placement);
     let made = false;
     let cookie: bigint | undefined;
     this.#limit(spec, ifindex);
@@ -154,6 +159,30 @@ export class Attachments {
     return this.register(cookie === undefined ? base : { ...base, cookie });
   }
 
+  /** The device is there, and others see to it: slot, places and programs are all that is ours. */
+  #createForeign(spec: AttachmentSpec, netns: Netns, { ifindex, policy }: Placement): Live {
+    this.#limit(spec, ifindex);
+    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
+    try {
+      if (this.#hooks.method === 'clsact') this.#host.noteFilter(ifindex, true);
+      this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, undefined));
+      for (const family of families(spec)) {
+        this.#addresses.setPlace(family.address, { ifindex, network: spec.number });
+      }
+      fault('device:attached');
+    } catch (error) {
+      this.#detachForeign(ifindex);
+      this.#clear(spec, ifindex);
+      throw error;
+    }
+    return this.register({ spec, ifindex, netns: netnsText(netns), policy });
+  }
+
+  #detachForeign(ifindex: number): void {
+    this.#expedite.during(() => this.#hooks.detachEndpoint(ifindex));
+    this.#host.noteFilter(ifindex, false);
+  }
+
   /** Returns the namespace's number. */
   #configureInside(spec: AttachmentSpec, netns: Netns, inside: number, open: Rtnetlink | undefined): bigint {
     const rtnl = open ?? Rtnetlink.open(netns);
@@ -183,7 +212,7 @@ export class Attachments {
     bridge: number | undefined,
   ): void {
     this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns));
-    configureHost(this.#rtnl, spec, ifindex, bridge);
+    if (spec.mode !== 'chained') configureHost(this.#rtnl, spec, ifindex, bridge);
   }
 
   /** Writes the slot with these sets and identities. */
@@ -231,7 +260,7 @@ export class Attachments {
   #remove(ids: readonly string[]): unknown[] {
     const errors: unknown[] = [];
     const lives = ids.map((id) => this.#unregister(id)).filter((live) => live !== undefined);
-    const veths = lives.filter((live) => live.spec.mode !== 'macvlan').map((live) => live.ifindex);
+    const veths = lives.filter(({ spec }) => !isJudged(spec.mode)).map((live) => live.ifindex);
     if (veths.length === 1)
       errors.push(...attempt(() => removeDevice(this.#rtnl, { mode: 'routed' }, veths[0] ?? 0, undefined)));
     else if (veths.length > 1) errors.push(...attempt(() => this.#rtnl.deleteLinks(veths)));
@@ -257,6 +286,7 @@ export class Attachments {
         this.#forgetHooks(live.ifindex);
         return;
       }
+      if (live.spec.mode === 'chained') return;
       const removal = this.#remover.remove(live.ifindex);
       void this.#expedite
         .hold(() => removal.finished)
@@ -303,6 +333,8 @@ export class Attachments {
   #unregister(id: string): Live | undefined {
     const live = this.#live.get(id);
     if (live === undefined) return undefined;
+    // Without its slot the programs would drop all that its plugins still have to send.
+    if (live.spec.mode === 'chained') this.#detachForeign(live.ifindex);
     this.#clear(live.spec, live.ifindex);
     this.#live.delete(id);
     this.#byIndex.delete(live.ifindex);

@@ -31,6 +31,13 @@ export const EMPTY_ENDPOINT: Endpoint = {
   addr6: NO_ADDRESS,
 };
 
+const MODE_FLAGS: Readonly<Record<AttachmentSpec['mode'], number>> = {
+  routed: 0,
+  bridge: EndpointFlag.Bridge,
+  macvlan: EndpointFlag.L2,
+  chained: EndpointFlag.L2 | EndpointFlag.Foreign,
+};
+
 /** The slot of `endpoints` for a container's device. `marks`: more of its flags. */
 export function endpointValue(
   spec: AttachmentSpec,
@@ -44,7 +51,7 @@ export function endpointValue(
     ...policy,
     flags:
       marks |
-      (spec.mode === 'bridge' ? EndpointFlag.Bridge : spec.mode === 'macvlan' ? EndpointFlag.L2 : 0) |
+      MODE_FLAGS[spec.mode] |
       (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
     mtu: spec.mtu,
     mac: macBytes(spec.mac),

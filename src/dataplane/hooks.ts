@@ -20,6 +20,8 @@ import { HOOKS, type Pins } from './pins.js';
 const CONTAINER = { ingress: 'sluice_from_container', egress: 'sluice_to_container' } as const;
 /** Programs on a macvlan device inside the container's namespace. */
 const L2 = { ingress: 'sluice_l2_ingress', egress: 'sluice_l2_egress' } as const;
+/** The same on the host side of a device that another CNI plugin made: what the container sends comes in there. */
+const CHAINED = { ingress: 'sluice_l2_egress', egress: 'sluice_l2_ingress' } as const;
 const UPLINK = 'sluice_from_uplink';
 /** For what the host's own processes answer as backends of services. */
 const ANSWERS = 'sluice_to_uplink';
@@ -66,7 +68,7 @@ export class Hooks {
     netns: Netns | undefined,
     fresh = false,
   ): void {
-    const names = mode === 'macvlan' ? L2 : CONTAINER;
+    const names = mode === 'macvlan' ? L2 : mode === 'chained' ? CHAINED : CONTAINER;
     const both = (): void => {
       for (const hook of TC_HOOKS) {
         if (fresh && this.method === 'tcx') this.#attach(names[hook], ifindex, hook, 'last');
@@ -128,6 +130,15 @@ export class Hooks {
 
   detachXdp(ifindex: number): void {
     for (const mode of XDP_MODES) this.#detachPinned(this.#pins.link(ifindex, `xdp_${mode}`));
+  }
+
+  /** Takes the programs off a container's device that stays, because another CNI plugin made it. */
+  detachEndpoint(ifindex: number): void {
+    if (this.method === 'tcx') {
+      for (const hook of TC_HOOKS) this.#detachPinned(this.#pins.link(ifindex, hook));
+      return;
+    }
+    for (const hook of TC_HOOKS) ignoreErrors(() => findClsact(ifindex, hook)?.detach());
   }
 
   /** Takes our links off whatever device they are on. */

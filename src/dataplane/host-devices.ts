@@ -124,7 +124,7 @@ export class HostDevices {
     if (readSysctl(key) === '1') this.setSysctl(key, '2');
   }
 
-  /** A clsact filter is about to be put on an uplink, or was taken away. */
+  /** A clsact filter is about to be put on a device that is not ours, or was taken away. */
   noteFilter(ifindex: number, present: boolean): void {
     const others = this.#state.filters.filter((other) => other !== ifindex);
     if (present === this.#state.filters.includes(ifindex)) return;
@@ -136,6 +136,7 @@ export class HostDevices {
     const errors: unknown[] = [];
     for (const ifindex of this.#state.filters) {
       attempt(() => findClsact(ifindex, 'ingress')?.detach(), errors);
+      attempt(() => findClsact(ifindex, 'egress')?.detach(), errors);
       attempt(() => findClsact(ifindex, 'egress', 'end')?.detach(), errors);
     }
     for (const address of this.#state.gateways) attempt(() => this.removeGateway(address), errors);

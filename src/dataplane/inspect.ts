@@ -1,6 +1,7 @@
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
-import { openNetns } from '../../loader/netns.js';
+import { type Netns, openNetns } from '../../loader/netns.js';
+import type { HostSide } from '../../policy/model/resources.js';
 
 /** One device of a network namespace with its addresses, and the routes of the namespace. */
 export interface InspectedDevice {
@@ -18,6 +19,28 @@ export function inspectDevice(path: string, device: string): InspectedDevice | u
     if (link === undefined) return undefined;
     const addresses = rtnl.addresses(link.index).map(({ address, prefix }) => `${address}/${prefix}`);
     return { mac: link.mac ?? '', up: link.up, addresses, routes: routesIn(rtnl) };
+  });
+}
+
+/**
+ * The veth pair of a device in a namespace, if its other end is in the agent's own: what the container's end has as MAC
+ * address, and the host's end. Throws NetlinkError.
+ */
+export function vethPair(path: string, device: string): { mac: string; hostSide: HostSide } | undefined {
+  return inNamespace(path, (inside, netns) => {
+    const link = inside.link(device);
+    if (link?.kind !== 'veth' || link.linkIndex === undefined) return undefined;
+    const rtnl = Rtnetlink.open();
+    try {
+      // Indexes alone say little: other namespaces have the same.
+      const host = rtnl.link(link.linkIndex);
+      if (host?.kind !== 'veth' || host.linkIndex !== link.index) return undefined;
+      if (host.netnsId === undefined || host.netnsId !== rtnl.netnsIdOf(netns)) return undefined;
+      const { name, index: ifindex, mac, mtu } = host;
+      return { mac: link.mac, hostSide: { name, ifindex, mac, mtu } };
+    } finally {
+      rtnl.close();
+    }
   });
 }
 
@@ -42,7 +65,7 @@ function withPrefix(destination: string): string {
   return `${destination}/${destination.includes(':') ? 128 : 32}`;
 }
 
-function inNamespace<T>(path: string, work: (rtnl: Rtnetlink) => T): T | undefined {
+function inNamespace<T>(path: string, work: (rtnl: Rtnetlink, netns: Netns) => T): T | undefined {
   let netns: ReturnType<typeof openNetns>;
   try {
     netns = openNetns({ type: 'path', path });
@@ -53,7 +76,7 @@ function inNamespace<T>(path: string, work: (rtnl: Rtnetlink) => T): T | undefin
   try {
     const rtnl = Rtnetlink.open(netns);
     try {
-      return work(rtnl);
+      return work(rtnl, netns);
     } finally {
       rtnl.close();
     }

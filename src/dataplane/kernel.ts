@@ -92,6 +92,7 @@ export class Kernel {
     this.attachments = new Attachments({
       rtnl: this.rtnl,
       hooks: this.hooks,
+      host: this.host,
       endpoints: this.endpoints,
       addresses: this.addresses,
       bandwidths,

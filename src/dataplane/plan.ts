@@ -117,13 +117,14 @@ function wantedAttachments(container: ContainerResource, input: PlanInput): Want
 
 function leaseRequest(container: ContainerResource, network: string): LeaseRequest {
   const entry = container.networks.find((candidate) => candidate.network === network);
-  const { ipv4, ipv6, mac } = entry ?? {};
+  const { ipv4, ipv6, mac, hostSide } = entry ?? {};
   return {
     id: attachmentId(container, network),
     network,
     ...(ipv4 === undefined ? {} : { ipv4 }),
     ...(ipv6 === undefined ? {} : { ipv6 }),
     ...(mac === undefined ? {} : { mac }),
+    ...(hostSide === undefined ? {} : { ifindex: hostSide.ifindex }),
     origin: container.origin,
   };
 }

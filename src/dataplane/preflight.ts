@@ -43,6 +43,15 @@ export function preflight(
   try {
     if (spec.handover !== undefined) return { netns: netnsText(netns) };
     if (netns.isCurrent()) throw SluiceError.of('SLU4307', { container: spec.container }, container.origin);
+    if (spec.mode === 'chained') {
+      if (rtnl.link(spec.hostName)?.kind === 'veth') return { netns: netnsText(netns) };
+      const reason = `its host side ${spec.hostName} is gone`;
+      throw SluiceError.of(
+        'SLU4303',
+        { device: spec.device, container: spec.container, reason },
+        container.origin,
+      );
+    }
     inside = Rtnetlink.open(netns);
     if (!leaving.has(deviceKey(netnsText(netns), spec.device)) && inside.hasLink(spec.device)) {
       throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);

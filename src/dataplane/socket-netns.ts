@@ -48,7 +48,7 @@ export class SocketNetns {
       .map((id) => this.#attachments.get(id))
       .filter((live) => live !== undefined)
       // A device that a runtime moves itself: its namespace need not exist yet. Packets are translated at TC.
-      .filter(({ spec }) => spec.handover === undefined);
+      .filter(({ spec }) => spec.handover === undefined && spec.mode !== 'chained');
     // The network that its default routes lead to: the one whose address its connections have.
     const live = lives.find(({ spec }) => spec.defaultRoute) ?? lives[0];
     const before = this.#known.get(container);

@@ -8,6 +8,7 @@ import { ruleText } from '../flows/events.js';
 import { reasonName } from '../flows/reasons.js';
 import type { HostDiff, HostForesight } from '../host/foresight.js';
 import { PROBE_PROTOCOLS, type ProbeProtocol } from '../probe/packet.js';
+import { isJudged } from '../state/desired.js';
 import { Shadow, type ShadowParts } from './shadow.js';
 
 /** Flows that are asked about, the latest first. */
@@ -127,7 +128,7 @@ export class PolicyDiffer {
   #ready(): Shadow {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.close(), IDLE_MS).unref();
-    const macvlan = [...this.#parts.kernel.attachments.values()].some(({ spec }) => spec.mode === 'macvlan');
+    const macvlan = [...this.#parts.kernel.attachments.values()].some(({ spec }) => isJudged(spec.mode));
     if (macvlan && this.#shadow?.hooks.has('macvlan-egress') === false) this.close();
     this.#shadow ??= new Shadow(this.#parts);
     return this.#shadow;
@@ -204,7 +205,7 @@ function nameOf(end: End): string {
 }
 
 function isL2(end: End): boolean {
-  return end.kind === 'container' && end.live.spec.mode === 'macvlan';
+  return end.kind === 'container' && isJudged(end.live.spec.mode);
 }
 
 function askable(from: End, to: End, { hooks }: Shadow): boolean {

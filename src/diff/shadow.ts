@@ -20,6 +20,7 @@ import { Rollback } from '../dataplane/rollback.js';
 import { SyncedMap } from '../dataplane/synced-map.js';
 import { DryRun, PROBE_HOOKS, type ProbeHook } from '../probe/dry-run.js';
 import type { ProbePacket } from '../probe/packet.js';
+import { isJudged } from '../state/desired.js';
 import type { ObjectSet } from '../state/objects.js';
 
 /** Maps that say what policy decides; the shadow has its own, all others are those in force. */
@@ -77,7 +78,7 @@ export class Shadow {
   /** Loads the programs, which takes some tenths of a second. Throws SLU3302, SLU3303. */
   constructor(parts: ShadowParts) {
     this.#parts = parts;
-    const macvlan = [...parts.kernel.attachments.values()].some(({ spec }) => spec.mode === 'macvlan');
+    const macvlan = [...parts.kernel.attachments.values()].some(({ spec }) => isJudged(spec.mode));
     const hooks = PROBE_HOOKS.filter((hook) => hook !== 'host' && (macvlan || !hook.startsWith('macvlan')));
     this.#dry = DryRun.load({
       constants: nodeConstants(parts.config),

@@ -9,6 +9,7 @@ import type { Kernel } from '../dataplane/kernel.js';
 import type { ProbeHook } from '../probe/dry-run.js';
 import type { LiveDryRun } from '../probe/live.js';
 import { type ProbeProtocol, protocolNumber } from '../probe/packet.js';
+import { isJudged } from '../state/desired.js';
 import type { End, Ends, Family } from './ends.js';
 import { FLOW_IF } from './flow-if.js';
 import type { Translation } from './types.js';
@@ -113,9 +114,15 @@ export class Decisions {
     const tuple = this.#tuple(question, live.ifindex);
     const trace = this.#run('macvlan-egress', question, tuple, live);
     if (trace === undefined) return unjudged(question, 'the packet is not judged');
-    const base = { ...decisionOf(question, tuple, trace, to), egress: egressOf(trace) };
+    const published = (trace.flow.flags & FlowFlag.Dnat) !== 0;
+    const receiver = this.#receiver(question, trace);
+    const base = { ...decisionOf(question, tuple, trace, receiver), egress: egressOf(trace) };
+    if (published && receiver.kind === 'container') return { ...base, ingress: ingressOf(trace) };
     if (to.kind !== 'container') return base;
     if (isL2(to.live)) return withIngress(base, this.#run('macvlan-ingress', question, tuple, to.live));
+    // The host's stack carries it to the other one's device.
+    if (live.spec.mode === 'chained')
+      return withIngress(base, this.#run('host', question, this.#tuple(question, FLOW_IF.host), to.live));
     const note = `a macvlan container reaches ${to.live.spec.container} only by a router outside; its policy is asked then`;
     return { ...base, ingress: NOT_ASKED, notes: [note] };
   }
@@ -146,9 +153,8 @@ export class Decisions {
     if (to.kind !== 'container') return unjudged(question, "the host's own traffic is not judged");
     const inner: Question = { ...question, to, port };
     if (isL2(to.live)) {
-      return this.#intoL2(inner, to.live, [
-        'a macvlan container and the host it runs on do not reach each other through the parent device',
-      ]);
+      const apart = 'a macvlan container and the host it runs on do not reach each other through the parent device';
+      return this.#intoL2(inner, to.live, to.live.spec.mode === 'macvlan' ? [apart] : []);
     }
     const tuple = this.#tuple(inner, FLOW_IF.host);
     const trace = this.#run('host', inner, tuple, to.live);
@@ -235,7 +241,7 @@ export class Decisions {
 }
 
 function isL2({ spec }: Live): boolean {
-  return spec.mode === 'macvlan';
+  return isJudged(spec.mode);
 }
 
 function unjudged(question: Question, note: string): Decision {

@@ -15,6 +15,10 @@ export class IndexPool {
     this.#next = first;
   }
 
+  get last(): number {
+    return this.#last;
+  }
+
   get used(): number {
     return this.#used.size;
   }

@@ -34,6 +34,8 @@ export interface LeaseRequest {
   readonly ipv4?: string;
   readonly ipv6?: string;
   readonly mac?: string;
+  /** Of a device that somebody else made: its index; the addresses are those of the request, and no pool has them. */
+  readonly ifindex?: number;
   readonly origin: Origin;
 }
 
@@ -194,7 +196,7 @@ export class LeaseChange {
     if (last?.ipv4 !== undefined && fits(pools.ipv4, last.ipv4)) pools.ipv4?.resumeAfter(last.ipv4);
     if (last?.ipv6 !== undefined && fits(pools.ipv6, last.ipv6)) pools.ipv6?.resumeAfter(last.ipv6);
     for (const lease of [...book.leases.values()].filter((lease) => lease.network === network.name)) {
-      if (keepable(pools, lease)) claimAll(pools, lease);
+      if (network.mode === 'chained' || keepable(pools, lease)) claimAll(pools, lease);
       else this.#drop(lease, before);
     }
     let number = book.numbers.get(network.name);
@@ -226,27 +228,29 @@ export class LeaseChange {
 
   /**
    * The lease for an attachment: the present one if it still answers the request, else a new one.
-   * Throws SLU5001 (range exhausted), SLU5002 (address in use) or SLU5003 (no index left).
+   * Throws SLU5001 (range exhausted), SLU5002 (address in use), SLU5003 (no index left) or SLU5005 (the index that it
+   * has can't be used).
    */
   take(request: LeaseRequest): Lease {
     const book = this.#book;
     const pools = book.pools.get(request.network) ?? {};
     const present = book.leases.get(request.id);
-    const ipv4 = this.#address(request, pools.ipv4, request.ipv4, present?.ipv4);
-    const ipv6 = this.#address(request, pools.ipv6, request.ipv6, present?.ipv6);
+    const given = request.ifindex !== undefined;
+    const ipv4 = given ? request.ipv4 : this.#address(request, pools.ipv4, request.ipv4, present?.ipv4);
+    const ipv6 = given ? request.ipv6 : this.#address(request, pools.ipv6, request.ipv6, present?.ipv6);
     const lease: Lease = {
       id: request.id,
       network: request.network,
       ...(ipv4 === undefined ? {} : { ipv4 }),
       ...(ipv6 === undefined ? {} : { ipv6 }),
       mac: request.mac ?? stableMac(book.instance, request.id, 'container'),
-      ifindex: present?.ifindex ?? this.newIndex(request.origin),
+      ifindex: this.#index(request, present),
       ...(present?.netns === undefined ? {} : { netns: present.netns }),
       ...(present?.netnsPath === undefined ? {} : { netnsPath: present.netnsPath }),
     };
     if (present !== undefined && JSON.stringify(present) === JSON.stringify(lease)) return present;
     this.#put(lease);
-    book.noteGiven(lease);
+    if (!given) book.noteGiven(lease);
     return lease;
   }
 
@@ -290,6 +294,21 @@ export class LeaseChange {
   /** Replaces index or namespace of a lease, for example after the kernel refused the index. */
   amend(lease: Lease): void {
     this.#put(lease);
+  }
+
+  #index({ ifindex, origin }: LeaseRequest, present: Lease | undefined): number {
+    const { indexes } = this.#book;
+    if (ifindex === undefined) return present?.ifindex ?? this.newIndex(origin);
+    if (ifindex === present?.ifindex) return ifindex;
+    if (ifindex > indexes.last || !indexes.claim(ifindex))
+      throw SluiceError.of('SLU5005', { ifindex, limit: indexes.last }, origin);
+    this.#undo.push(() => indexes.release(ifindex));
+    const before = present?.ifindex;
+    if (before !== undefined) {
+      indexes.release(before);
+      this.#undo.push(() => indexes.claim(before));
+    }
+    return ifindex;
   }
 
   /** A device index that nobody has; throws SLU5003. */

@@ -270,7 +270,7 @@ export class Cluster {
       const found = this.#networks.get(network);
       if (found === undefined) return [];
       const { mode } = found.resource;
-      if (mode === 'host' || mode === 'none') return [];
+      if (mode === 'host' || mode === 'none' || mode === 'chained') return [];
       const four = ipv4 ?? pools.get(`ipv4 ${network}`)?.take(name);
       const six = ipv6 ?? pools.get(`ipv6 ${network}`)?.take(name);
       const id = `${name}@${network}`;

@@ -56,7 +56,7 @@ export function runtimeContainer(given: RuntimeContainer): ContainerResource {
 export interface RuntimeNetwork {
   readonly from: string;
   readonly name: string;
-  readonly mode: Extract<NetworkMode, 'routed' | 'bridge' | 'macvlan'>;
+  readonly mode: Extract<NetworkMode, 'routed' | 'bridge' | 'macvlan' | 'chained'>;
   readonly ipv4?: { readonly cidr: string; readonly gateway: string };
   readonly ipv6?: { readonly cidr: string; readonly gateway: string };
   readonly mtu?: number;

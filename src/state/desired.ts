@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type {
   Bandwidth,
+  ContainerNetwork,
   ContainerResource,
   ContainerRoute,
   NamespaceRef,
@@ -27,7 +28,7 @@ export interface AttachmentSpec {
   readonly network: string;
   /** Network's number in the kernel's maps. */
   readonly number: number;
-  readonly mode: Extract<NetworkMode, 'routed' | 'bridge' | 'macvlan'>;
+  readonly mode: Extract<NetworkMode, 'routed' | 'bridge' | 'macvlan' | 'chained'>;
   /** Name inside the namespace. */
   readonly device: string;
   /** Name of the host side, and of its alias. */
@@ -61,7 +62,12 @@ export interface SpecContext {
 
 /** Modes in which a container gets a device of ours. */
 export function hasDevice(mode: NetworkMode): mode is AttachmentSpec['mode'] {
-  return mode === 'routed' || mode === 'bridge' || mode === 'macvlan';
+  return mode === 'routed' || mode === 'bridge' || isJudged(mode);
+}
+
+/** Modes in which packets go their own way: the programs judge them, and do not forward. */
+export function isJudged(mode: NetworkMode): mode is 'macvlan' | 'chained' {
+  return mode === 'macvlan' || mode === 'chained';
 }
 
 /** The spec for a container in one of its networks, or undefined if it needs no device there. */
@@ -75,8 +81,9 @@ export function specOf(
   const entry = container.networks[position];
   if (entry === undefined || container.netns === undefined || !hasDevice(network.mode)) return undefined;
   const id = attachmentId(container, network.name);
-  const ipv4 = familySpec(network.ipv4, lease.ipv4);
-  const ipv6 = familySpec(network.ipv6, lease.ipv6);
+  const ipv4 = familySpec(network.ipv4 ?? ownRange(entry, lease.ipv4), lease.ipv4);
+  const ipv6 = familySpec(network.ipv6 ?? ownRange(entry, lease.ipv6), lease.ipv6);
+  const { hostSide } = entry;
   return {
     id,
     container: displayName(container),
@@ -84,17 +91,18 @@ export function specOf(
     number: context.number,
     mode: network.mode,
     device: entry.device,
-    hostName: stableName('sl', context.instance, id),
+    hostName: hostSide?.name ?? stableName('sl', context.instance, id),
     alias: aliasOf(context.instance, id),
     netns: container.netns,
     ...(ipv4 === undefined ? {} : { ipv4 }),
     ...(ipv6 === undefined ? {} : { ipv6 }),
     mac: lease.mac,
-    hostMac: stableMac(context.instance, id, 'host'),
-    mtu: network.mtu ?? context.mtu,
+    hostMac: hostSide?.mac ?? stableMac(context.instance, id, 'host'),
+    mtu: hostSide?.mtu ?? network.mtu ?? context.mtu,
     ...(network.parent === undefined ? {} : { parent: network.parent }),
     ...(entry.handover === undefined ? {} : { handover: entry.handover }),
-    defaultRoute: entry.handover === undefined && (entry.defaultRoute ?? position === 0),
+    defaultRoute:
+      entry.handover === undefined && hostSide === undefined && (entry.defaultRoute ?? position === 0),
     ...(entry.routes === undefined ? {} : { routes: entry.routes }),
     ...(entry.bandwidth === undefined ? {} : { bandwidth: entry.bandwidth }),
   };
@@ -138,6 +146,12 @@ const PARTS = [
   'rate',
   'burst',
 ];
+
+/** Of a device that others configured nothing but the address is known. */
+function ownRange(entry: ContainerNetwork, address: string | undefined) {
+  if (entry.hostSide === undefined || address === undefined) return undefined;
+  return { cidr: `${address}/${address.includes(':') ? 128 : 32}`, gateway: address };
+}
 
 function familySpec(
   range: { readonly cidr: string; readonly gateway: string } | undefined,

@@ -1844,6 +1844,7 @@ export const EndpointFlag = {
   Limit: 4,
   Audit: 8,
   Names: 16,
+  Foreign: 32,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
@@ -1853,6 +1854,7 @@ export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag
   4: 'Limit',
   8: 'Audit',
   16: 'Names',
+  32: 'Foreign',
 };
 
 /** enum event_kind. */
