@@ -179,7 +179,8 @@ export const ERRORS = {
   SLU5002: '{address} is already leased to {other}: choose another address',
   SLU5003: 'all {limit} endpoint indexes are in use: raise maxEndpointIndex in the settings',
   SLU5004: 'more than {limit} networks: remove some',
-  SLU5005: 'a device with the index {ifindex} cannot be taken in: it is in use, or above {limit} (maxEndpointIndex)',
+  SLU5005:
+    'a device with the index {ifindex} cannot be taken in: it is in use, or above {limit} (maxEndpointIndex)',
 
   // 51xx: CNI (src/cni); up to 5109 the commands, from 5110 on answers to runtimes
   SLU5101: '{path} cannot be written: {reason}',

@@ -69,7 +69,8 @@ export function chainedWish(
 
 /** What cannot be done to an interface without a host side. Throws CniError 2. */
 export function refuseWithout({ hostPorts, bandwidth }: NetConf): void {
-  const reason = 'the interface, which another plugin of the chain made, has no veth device with an address here';
+  const reason =
+    'the interface, which another plugin of the chain made, has no veth device with an address here';
   const refuse = (key: string, value: unknown): CniError =>
     CniError.of('SLU5116', { key: `runtimeConfig.${key}`, value: JSON.stringify(value), reason });
   if (hostPorts.length > 0) throw refuse('portMappings', hostPorts);
@@ -88,7 +89,9 @@ export function checkChained(
   if (found?.hostSide.ifindex !== ifindex) throw fail(`${spec.hostName} is not its host side any more`);
   for (const family of ['ipv4', 'ipv6'] as const)
     if (spec[family]?.address !== found[family])
-      throw fail(`it was taken in with ${spec[family]?.address ?? 'no address'}, not ${found[family] ?? 'none'}`);
+      throw fail(
+        `it was taken in with ${spec[family]?.address ?? 'no address'}, not ${found[family] ?? 'none'}`,
+      );
   for (const port of conf.hostPorts) {
     const text = JSON.stringify(port);
     if (!container.hostPorts.some((own) => JSON.stringify(own) === text))

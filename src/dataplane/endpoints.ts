@@ -49,10 +49,7 @@ export function endpointValue(
     ifindex,
     network: spec.number,
     ...policy,
-    flags:
-      marks |
-      MODE_FLAGS[spec.mode] |
-      (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
+    flags: marks | MODE_FLAGS[spec.mode] | (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
     mtu: spec.mtu,
     mac: macBytes(spec.mac),
     hostMac: macBytes(spec.hostMac),

@@ -153,7 +153,8 @@ export class Decisions {
     if (to.kind !== 'container') return unjudged(question, "the host's own traffic is not judged");
     const inner: Question = { ...question, to, port };
     if (isL2(to.live)) {
-      const apart = 'a macvlan container and the host it runs on do not reach each other through the parent device';
+      const apart =
+        'a macvlan container and the host it runs on do not reach each other through the parent device';
       return this.#intoL2(inner, to.live, to.live.spec.mode === 'macvlan' ? [apart] : []);
     }
     const tuple = this.#tuple(inner, FLOW_IF.host);
