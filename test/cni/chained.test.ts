@@ -185,7 +185,9 @@ it('applies policy in both directions, also behind published ports', async () =>
   await bed.world.agent.apply(policy({ ...to('br'), ingress: [{ from: [to('ptp')] }] }));
   expect(denied(bed.world.outside, ...questions.slice(0, 2))).toEqual(['timeout', 'timeout']);
   expect(ask(nameOf(routed), questions)).toEqual([four, six, four]);
-  expect(await bed.world.agent.explain({ from: OUTSIDE.v4, to: HOST.v4, port: '8101', protocol: 'TCP' })).toMatchObject({
+  expect(
+    await bed.world.agent.explain({ from: OUTSIDE.v4, to: HOST.v4, port: '8101', protocol: 'TCP' }),
+  ).toMatchObject({
     verdict: 'deny',
   });
   await bed.world.agent.apply(policy({ ...to('ptp'), policyTypes: ['Egress'], egress: [] }));
