@@ -126,14 +126,16 @@ export class SyncedMap<K, V> {
     else for (const [key, value] of collected) map.set(key, value);
   }
 
-  /** Removes the entry if it is there. Returns what takes it back. */
+  /**
+   * Removes the entry if it is there. Returns what takes it back. What an earlier agent left stays until `sweep`: who does
+   * not want it may only not know everything yet, and packets need it meanwhile.
+   */
   delete(key: K): () => void {
     const id = this.#keyText(key);
     const before = this.#held.get(id);
-    if (before === undefined) return () => undefined;
+    if (before === undefined || this.#stale.has(id)) return () => undefined;
     this.#map.delete(key);
     this.#held.delete(id);
-    this.#stale.delete(id);
     return () => this.#restore(id, key, before);
   }
 

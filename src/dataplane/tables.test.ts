@@ -128,6 +128,35 @@ describe('SyncedMap', () => {
     expect([...kernel.held.values()].map(([key]) => formatAddress(key))).toEqual(['10.0.0.1', 'fd00::3']);
   });
 
+  it('never takes away what an earlier agent left before the sweep, in whatever order its parts become known', () => {
+    const places = (table: AddressTable): (() => unknown)[] => [
+      () => table.setPlace('10.0.0.1', { ifindex: 7, network: 1 }),
+      () => table.setRemote('10.1.0.1', { node: parseAddress('192.0.2.1'), network: 1, isNode: false }),
+    ];
+    const identities = (table: AddressTable): (() => unknown)[] => [
+      () => table.setIdentity('10.0.0.1', 300),
+      () => table.setIdentities([['10.1.0.1', 301]], () => undefined),
+    ];
+    const { kernel, table } = addresses();
+    for (const step of [...identities(table), ...places(table)]) step();
+    const held = new Map(kernel.held);
+    table.setIdentity('10.0.0.9', 309);
+    table.setPlace('10.0.0.9', { ifindex: 9, network: 1 });
+    kernel.writes = 0;
+    const map = new SyncedMap(kernel, MAPS.addrs);
+    map.load();
+    const later = new AddressTable(map);
+    for (const step of [...identities(later), ...places(later)]) step();
+    later.setRemote('10.0.0.9', { node: new Uint8Array(16), network: 1, isNode: false });
+    later.deleteRemote('10.0.0.9');
+    expect([kernel.writes, kernel.held.size]).toEqual([0, 3]);
+    expect(map.sweep()).toBe(1);
+    expect(kernel.held).toEqual(held);
+    // Now what is half known is not there.
+    later.deleteIdentity('10.1.0.1');
+    expect(kernel.held.size).toBe(1);
+  });
+
   it('takes changes back', () => {
     const kernel = new Entries<Uint8Array, AddrInfo>(MAPS.addrs.key);
     const map = new SyncedMap(kernel, MAPS.addrs);

@@ -310,18 +310,24 @@ export function describePaths(title: string, { prefix, nodes, settings, mtu = 15
       }
     });
 
-    it('keeps connections over a restart of an agent, and a killed one changes nothing', async () => {
+    it('keeps connections over a restart of an agent and takes new ones all the time; a killed one changes nothing', async () => {
       const stream = cluster.begin(pod(0), 'stream', pod(1).ipv4, '80', '200', '10', '4712', '2000');
+      // Each of its messages opens a flow of its own.
+      const fresh = cluster.begin(pod(0), 'stream', pod(1).ipv6, '80', '100000', '1', '0', '2000');
       const { agent } = cluster.node(1);
-      await until(() => stream.lines.length >= 5);
+      await until(() => stream.lines.length >= 5 && fresh.lines.length >= 5);
       await agent.kill();
       const before = stream.lines.length;
       await until(() => stream.lines.length >= before + 10);
       await agent.start(cluster.scratch);
       const after = stream.lines.length;
       await until(() => stream.lines.length >= Math.min(200, after + 10));
-      stream.stop();
-      expect(stream.lines.filter((line) => !line.startsWith('pod1'))).toEqual(['ready']);
+      const opened = fresh.lines.length;
+      await until(() => fresh.lines.length > opened);
+      for (const { stop, lines } of [stream, fresh]) {
+        stop();
+        expect(lines.filter((line) => !line.startsWith('pod1'))).toEqual(['ready']);
+      }
       expect(cluster.who(pod(1), 'tcp', pod(0).ipv6, 80)).toBe('pod0');
     });
   });

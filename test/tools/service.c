@@ -11,7 +11,7 @@
  *        "timeout", or the error's text
  *   service stream ADDRESS PORT COUNT INTERVAL_MS SOURCE_PORT [TIMEOUT_MS]
  *        COUNT datagrams from one connected socket, which is made again when it fails; a line for each. An answer is
- *        waited for as long as the interval, or TIMEOUT_MS
+ *        waited for as long as the interval, or TIMEOUT_MS. SOURCE_PORT 0: each from a new socket with a port of its own
  *   service keep NAME PORT
  *        answers each byte of each TCP connection with a line, "NAME"; after the first one of a connection it also
  *        sends segments that lie far outside of the window (IPv4)
@@ -267,6 +267,10 @@ static void stream(const char *address, const char *port, int count, int interva
 		line[got] = 0;
 		line[strcspn(line, "\n")] = 0;
 		puts(line);
+		if (!source) {
+			close(fd);
+			fd = -1;
+		}
 		usleep((useconds_t)interval_ms * 1000);
 	}
 }
