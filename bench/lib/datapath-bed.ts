@@ -7,7 +7,7 @@
  */
 
 import { bytesCodec, type Codec } from '../../loader/abi/codec.js';
-import { FlowState, MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
+import { FlowState, gcArgsCodec, MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
 import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
 import { objectPath } from '../../loader/paths.js';
@@ -37,6 +37,8 @@ export const RANGE = { first: 32_768, last: 36_863 } as const;
 
 const TC_ACT_REDIRECT = 7;
 const EPOCH = 1;
+/** Passes of expiry after which a tuple is no longer known (MARK_PASSES). */
+const PASSES = 3;
 
 /** struct __sk_buff as far as a test run takes it: the device that the packet came in by. */
 function context(ifindex: number): Buffer {
@@ -125,6 +127,7 @@ export class DatapathBed {
   readonly fromContainer: BpfProgram;
   readonly fromUplink: BpfProgram;
   readonly xdp: BpfProgram;
+  readonly #expiry: BpfProgram;
 
   /** Loads the object; `rules`: how many rules of policy are in force for the server. */
   constructor(rules: number) {
@@ -133,6 +136,7 @@ export class DatapathBed {
     this.fromContainer = this.#object.program('sluice_from_container');
     this.fromUplink = this.#object.program('sluice_from_uplink');
     this.xdp = this.#object.program('sluice_xdp');
+    this.#expiry = this.#object.program('sluice_gc');
     this.#fill(rules);
   }
 
@@ -266,7 +270,10 @@ export class DatapathBed {
     return program.testRun({ data: frame, ctxIn: context(CLIENT.ifindex), repeat }).durationNs;
   }
 
-  /** Forgets half-open connections, wherever they are, so that the next SYN opens a new one. */
+  /**
+   * Forgets half-open connections, wherever they are, so that the next SYN opens a new one; and with a few passes of
+   * expiry, as there are between two connections with the same ports, that their tuples were in the flow table.
+   */
   clearHalfOpen(): void {
     const half = this.map('half');
     half.deleteBatch([...half.entries()].map(([key]) => key));
@@ -281,6 +288,11 @@ export class DatapathBed {
     const nodes = this.map('node_map');
     const node = nodes.get(0);
     if (node !== undefined) nodes.set(0, { ...node, halfOpen: 0 });
+    const pass = Buffer.alloc(gcArgsCodec.size);
+    const count = 0xffff_ffff;
+    const counts = { scanned: 0, expired: 0, open: 0, half: 0 };
+    gcArgsCodec.encode({ start: 0, count, now: 1, pressure: 0, ...counts }, pass, 0);
+    for (let i = 0; i < PASSES; i++) this.#expiry.testRun({ ctxIn: pass });
   }
 }
 

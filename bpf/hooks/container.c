@@ -105,7 +105,7 @@ __noinline int container_packet(struct __sk_buff *skb)
 			if (unlikely(data + L3_OFF > end))
 				return drop(&p, NULL, DROP_INVALID, DIR_EGRESS);
 		}
-		e = bpf_map_lookup_elem(&flows, &p.key);
+		e = unlikely(is_syn(&p)) ? known_flow(&p.key) : bpf_map_lookup_elem(&flows, &p.key);
 		if (likely(e)) {
 			if (unlikely(!mac_equal(data + ETH_ALEN, e->from_mac)))
 				return drop(&p, NULL, DROP_SPOOFED_MAC, DIR_EGRESS);

@@ -515,10 +515,13 @@ __noinline int commit(__u32 in_half)
 		return insert_pair(w);
 	}
 	if (w->direct) {
-		int reason = insert_pair(w);
+		int reason;
 
-		if (!reason)
-			count_half_open(1);
+		/* Before the entries, as in open_again(). */
+		count_half_open(1);
+		reason = insert_pair(w);
+		if (reason)
+			count_half_open(-1);
 		return reason;
 	}
 	if (!w->had_old && !w->claimed && (w->tcp_flags & (TCP_ACK | TCP_SYN)) == TCP_SYN) {

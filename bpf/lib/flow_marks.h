@@ -40,3 +40,10 @@ static __always_inline bool may_be_flow(const struct flow_key *k)
 
 	return !m || (__u16)((__u16)m->pass - m->seen[mark_index(k)]) < MARK_PASSES;
 }
+
+/* The entry with the key k, which is that of a packet from a container: no look at the table for a new TCP connection. */
+static __always_inline struct flow *known_flow(const struct flow_key *k)
+{
+	return cfg_dry_run || k->proto != IPPROTO_TCP || may_be_flow(k) ? bpf_map_lookup_elem(&flows, k)
+									: NULL;
+}

@@ -116,7 +116,7 @@ __noinline int decided_for_backend(void)
 	w->rev.dport = w->fwd.sport;
 	/* The same answers may already belong to a flow that came by another address. */
 	young_settle(1);
-	taken = bpf_map_lookup_elem(&flows, &w->rev);
+	taken = known_flow(&w->rev);
 	if (taken && !same_opener(taken, w))
 		return 0;
 	w->f = d->f;
