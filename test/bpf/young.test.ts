@@ -236,6 +236,16 @@ describe.each(['v4', 'v6'] as const)('new connections between two containers, %s
     }
   });
 
+  it('are known in the flow table however often expiry has gone over it', () => {
+    first();
+    open(2);
+    expect(entry(2)).toMatchObject({ packets: 2n });
+    for (let pass = 0; pass < 5; pass++) bed.gc({ now: 1 });
+    expect(send(2, FLAG.syn)).toBe(REDIRECT);
+    expect(bed.youngFlows()).toEqual([]);
+    expect(entry(2)).toMatchObject({ packets: 3n, state: FlowState.Open });
+  });
+
   it('start anew when their ports are used again after the end', () => {
     first();
     open(2);
