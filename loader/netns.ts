@@ -206,3 +206,11 @@ function refusePromise<T>(value: T): T {
   if (value instanceof Promise) throw new TypeError('insideNetns: the function must be synchronous');
   return value;
 }
+
+let nsfs: bigint | undefined;
+
+/** Whether a device number is that of the file system of namespaces. */
+export function isNamespace(device: bigint): boolean {
+  nsfs ??= statSync('/proc/self/ns/net', { bigint: true }).dev;
+  return device === nsfs;
+}

@@ -188,6 +188,7 @@ export function assemble(
     log,
     exclusive: orders.exclusive,
     lost: (container) => runtime.lost(container),
+    moved: (container) => netns.moved(container),
     hostChanged: () => host.devicesChanged(),
     addressesChanged: () => services.hostAddressesChanged(),
   });

@@ -227,11 +227,12 @@ __noinline int l2_outgoing(struct __sk_buff *skb)
 SEC("tc")
 int sluice_l2_egress(struct __sk_buff *skb)
 {
-	struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
+	if (cfg_foreign) {
+		struct endpoint *ep = endpoint_at(ingress_ifindex(skb));
+		int ret = HOT_MISS;
 
-	if (ep && (ep->flags & EP_FOREIGN)) {
-		int ret = foreign_port(skb);
-
+		if (ep && (ep->flags & EP_FOREIGN))
+			ret = foreign_port(skb);
 		if (ret != HOT_MISS)
 			return ret;
 	}

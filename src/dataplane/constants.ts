@@ -33,6 +33,7 @@ export function nodeConstants(config: AgentConfig): Partial<Record<NodeConstant,
     cfg_snat_max: ports.max,
     cfg_netns_cookie: netnsCookie(),
     cfg_layout: BigInt(`0x${LAYOUT_HASH}`),
+    cfg_foreign: config.cniSocket === '' ? 0 : 1,
     cfg_csum6_flags: atLeast(release(), 6, 16) ? BPF_F_IPV6 : 0,
     cfg_set_retval: atLeast(release(), 5, 18) ? 1 : 0,
   };

@@ -1,6 +1,14 @@
-import { insideNetns, type Netns, type NetnsRef, openNetns } from '../../loader/netns.js';
+import { statSync } from 'node:fs';
+import {
+  insideNetns,
+  isNamespace,
+  type Netns,
+  type NetnsRef,
+  netnsPath,
+  openNetns,
+} from '../../loader/netns.js';
 import { parseAddress } from '../../policy/address.js';
-import type { Attachments } from './attachments.js';
+import type { Attachments, Live } from './attachments.js';
 import { netnsCookie } from './constants.js';
 import type { KernelMaps } from './kernel-maps.js';
 
@@ -15,6 +23,8 @@ export class SocketNetns {
     string,
     { readonly netns: string; readonly cookie: bigint; readonly text: string; readonly ref: NetnsRef }
   >();
+  /** Containers whose namespace their runtime has not made yet. */
+  readonly #waiting = new Set<string>();
   #loaded = false;
 
   constructor(map: KernelMaps['socket_netns_map'], attachments: Attachments) {
@@ -25,6 +35,11 @@ export class SocketNetns {
   /** Brings the entries of these containers (`namespace/name`) to what is in force. */
   update(containers: Iterable<string>): void {
     for (const container of containers) this.#update(container);
+  }
+
+  /** A runtime may have moved the container's device into its namespace by now. */
+  moved(container: string): void {
+    if (this.#waiting.has(container)) this.#update(container);
   }
 
   /** The namespace with this cookie. */
@@ -47,17 +62,18 @@ export class SocketNetns {
       .ofContainer(container)
       .map((id) => this.#attachments.get(id))
       .filter((live) => live !== undefined)
-      // A device that a runtime moves itself: its namespace need not exist yet. Packets are translated at TC.
-      .filter(({ spec }) => spec.handover === undefined && spec.mode !== 'chained');
-    // The network that its default routes lead to: the one whose address its connections have.
-    const live = lives.find(({ spec }) => spec.defaultRoute) ?? lives[0];
+      .filter(({ spec }) => spec.mode !== 'chained');
+    this.#waiting.delete(container);
     const before = this.#known.get(container);
-    if (live === undefined) {
+    const place = placeOf(lives);
+    if (place === undefined || place.netns === undefined) {
+      if (place !== undefined) this.#waiting.add(container);
       if (before !== undefined) this.#map.delete(before.cookie);
       this.#known.delete(container);
       return;
     }
-    const { spec, ifindex, netns } = live;
+    const { live, netns } = place;
+    const { spec, ifindex } = live;
     const value = {
       // Of a macvlan device no program of ours sees the packets that would have to be translated.
       ifindex: spec.mode === 'macvlan' ? 0 : ifindex,
@@ -79,6 +95,20 @@ export class SocketNetns {
     this.#map.set(cookie, value);
     this.#known.set(container, { netns, cookie, text, ref: spec.netns });
   }
+}
+
+/**
+ * The attachment whose address the connections of a container have: that of its default routes. Undefined: there is none,
+ * or a runtime that moves the devices itself chooses among several; packets are translated at TC then. `netns`: absent
+ * while such a runtime has not made the namespace.
+ */
+function placeOf(lives: readonly Live[]): { readonly live: Live; readonly netns?: string } | undefined {
+  const live = lives.find(({ spec }) => spec.defaultRoute) ?? lives[0];
+  if (live?.spec.handover === undefined) return live === undefined ? undefined : { live, netns: live.netns };
+  if (lives.length > 1) return undefined;
+  const found = statSync(netnsPath(live.spec.netns), { bigint: true, throwIfNoEntry: false });
+  if (found === undefined || !isNamespace(found.dev)) return { live };
+  return { live, netns: `${found.dev}:${found.ino}` };
 }
 
 /** Undefined: the namespace lives on without the name that it is known by. Its packets are translated at TC. */

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import type { Link } from '../../loader/netlink/link.js';
 import { NetlinkMonitor } from '../../loader/netlink/monitor.js';
-import { netnsPath } from '../../loader/netns.js';
+import { isNamespace, netnsPath } from '../../loader/netns.js';
 import type { Logger } from '../log.js';
 import { keyOf } from '../state/keys.js';
 import type { ObjectSet } from '../state/objects.js';
@@ -34,6 +34,7 @@ export class Watcher {
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #lost: (container: string) => void;
+  readonly #moved: (container: string) => void;
   readonly #hostChanged: () => void;
   readonly #addressesChanged: () => void;
   readonly #monitor: NetlinkMonitor;
@@ -50,6 +51,8 @@ export class Watcher {
     readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
     /** A container of a runtime (`namespace/name`) lost its device: it is not made again. */
     readonly lost: (container: string) => void;
+    /** A runtime may have moved a device of a container (`namespace/name`) into its namespace. */
+    readonly moved: (container: string) => void;
     /** Devices of the host came or went. */
     readonly hostChanged: () => void;
     /** The host has other addresses, which are in the map already. */
@@ -61,6 +64,7 @@ export class Watcher {
     this.#log = parts.log;
     this.#exclusive = parts.exclusive;
     this.#lost = parts.lost;
+    this.#moved = parts.moved;
     this.#hostChanged = parts.hostChanged;
     this.#addressesChanged = parts.addressesChanged;
     this.#monitor = NetlinkMonitor.open(['link', 'address', 'route']);
@@ -102,7 +106,9 @@ export class Watcher {
         const id = this.#kernel.attachments.idOfIndex(event.link.index);
         if (this.#kernel.overlay.owns(event.link.index)) host ||= event.action === 'delete';
         else if (id === undefined) host ||= !isContainerDevice(event.link);
-        else if (event.action === 'delete') lost.push(id); // made again meanwhile, perhaps: see below
+        else if (event.action === 'delete')
+          lost.push(id); // made again meanwhile, perhaps: see below
+        else this.#noteMove(id);
       } else if (event.type === 'address') host = true;
       else if (event.type === 'route' && event.route.destination === 'default') host = true;
     }, POLL_SLICE);
@@ -117,6 +123,12 @@ export class Watcher {
       void this.#exclusive(() => this.#refreshHost()).catch((err: unknown) =>
         this.#log.error({ err }, 'following the host failed'),
       );
+  }
+
+  /** Something happened to a device whose other side its runtime moves itself. */
+  #noteMove(id: string): void {
+    const live = this.#kernel.attachments.get(id);
+    if (live?.spec.handover !== undefined) this.#moved(live.spec.container);
   }
 
   #isGone(id: string): boolean {
@@ -229,12 +241,4 @@ function renewable({ spec }: Live): boolean {
 /** Devices of containers come and go without meaning anything for the host. */
 function isContainerDevice(link: Link): boolean {
   return link.alias?.startsWith('sluice:') === true || /^sl[0-9a-f]{8}$/.test(link.name);
-}
-
-let nsfs: bigint | undefined;
-
-/** Whether a device number is that of the file system of namespaces. */
-function isNamespace(device: bigint): boolean {
-  nsfs ??= statSync('/proc/self/ns/net', { bigint: true }).dev;
-  return device === nsfs;
 }

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { waitUntil } from '../../bench/lib/netns.js';
 import { allowIngress, documents, HOST, World } from '../e2e/world.js';
 import { Dockerd } from '../lib/dockerd.js';
 import { FIRST_LABEL, FirstPackets } from '../lib/first-packets.js';
@@ -52,7 +53,7 @@ beforeAll(async () => {
     dockerApi: socket,
     ...(haveCgroup ? { cgroupRoot: group } : {}),
   });
-  docker = new Dockerd(world.scratch, world.host, socket);
+  docker = new Dockerd(world.scratch, world.host, socket, haveCgroup ? group : undefined);
   await world.agent.start(world.scratch);
   await docker.start(...OPTIONS);
   docker.makeImage();
@@ -60,7 +61,6 @@ beforeAll(async () => {
 });
 afterAll(() => {
   world.close();
-  if (haveCgroup) rmdirSync(group);
 });
 
 describe('Docker', () => {
@@ -91,6 +91,27 @@ describe('Docker', () => {
     expect(world.agent.cli('drops')).toContain('default/guard');
     await world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
     expect(get('client', 'web')).toBe('web');
+  });
+
+  it.skipIf(!haveCgroup)('translates connections to services where the socket is', async () => {
+    const address = '10.96.77.1';
+    const spec = { clusterIP: address, selector: { app: 'echo' }, ports: [{ port: 81 }] };
+    const service = {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'echo', namespace: 'default' },
+      spec,
+    };
+    await world.agent.apply(documents(service));
+    const where = ['--name', 'echo', '--network', 'one', '--ip', '10.128.0.99', '-l', 'app=echo'];
+    docker.docker('run', '-d', ...where, IMAGE, 'nc', '-ll', '-p', '81', '-e', '/bin/cat');
+    const ask = (): string =>
+      docker.exec('client', 'sh', '-c', `(sleep 1; echo) | nc ${address} 81 & sleep 0.3; cat /proc/net/tcp`);
+    // 10.128.0.99 port 81, as the kernel writes it; once the agent has seen that Docker moved the device.
+    expect(waitUntil(() => ask().includes('6300800A:0051 01'))).toBe(true);
+    expect(ask()).not.toContain('014D600A:0051');
+    docker.docker('rm', '-f', 'echo');
+    await world.agent.delete(documents(service));
   });
 
   it('publishes ports', async () => {

@@ -15,28 +15,33 @@ export class Dockerd {
   readonly folder: string;
   readonly socket: string;
   readonly #netns: string;
+  readonly #group: string | undefined;
   #process: ChildProcess | undefined;
 
-  /** `socket`: where its API will be. */
-  constructor(scratch: Scratch, netns: string, socket: string) {
+  /** `socket`: where its API will be. `group`: a folder of cgroup v2 that daemon and containers are in. */
+  constructor(scratch: Scratch, netns: string, socket: string, group?: string) {
     this.#netns = netns;
     this.folder = scratch.folder(mkdtempSync(join(tmpdir(), 'sluice-docker-')));
     this.socket = socket;
+    this.#group = group;
     scratch.onClose(() => this.#cleanUp());
   }
 
   /** Starts it and waits until it answers. */
   async start(...more: readonly string[]): Promise<void> {
     const log = openSync(join(this.folder, 'log'), 'a');
+    const parent = basename(this.#group ?? this.folder);
+    const enter = this.#group === undefined ? '' : `echo $$ >${this.#group}/cgroup.procs && `;
     const daemon = spawn(
-      'nsenter',
+      'sh',
       [
+        ...['-c', `${enter}exec nsenter "$@"`, 'sh'],
         `--net=${netnsPath(this.#netns)}`,
         '--',
         'dockerd',
         ...['--data-root', join(this.folder, 'data'), '--exec-root', join(this.folder, 'exec')],
         ...['-H', `unix://${this.socket}`, '--pidfile', join(this.folder, 'pid'), '--log-level', 'warn'],
-        ...['--cgroup-parent', `/${basename(this.folder)}`, '--live-restore'],
+        ...['--cgroup-parent', `/${parent}`, '--live-restore'],
         ...more,
       ],
       { stdio: ['ignore', log, log] },
@@ -123,6 +128,7 @@ export class Dockerd {
     }
     killAndWait(daemon?.pid);
     removeLeftovers(this.folder);
+    if (this.#group !== undefined) removeLeftovers(this.#group);
     rmSync(this.socket, { force: true });
   }
 }

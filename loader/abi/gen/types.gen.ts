@@ -2169,6 +2169,7 @@ export const MAPS = {
 export type NodeConstant =
   | 'cfg_csum6_flags'
   | 'cfg_dry_run'
+  | 'cfg_foreign'
   | 'cfg_half_limit'
   | 'cfg_hz'
   | 'cfg_layout'
