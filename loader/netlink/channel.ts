@@ -1,6 +1,6 @@
 import { NLM_F, NLMSG } from './constants.js';
 import { decodeAcknowledgement, decodeDone, NetlinkError, requestError } from './errors.js';
-import { forEachMessage, MessageBuilder } from './message.js';
+import { forEachMessage, MessageBuilder, type MessageVisitor } from './message.js';
 import { type NetlinkSocket, RECEIVE_SIZE } from './socket.js';
 
 /** Reads the payload buffer[start, end) of an answer. */
@@ -10,6 +10,14 @@ interface Pending {
   readonly operation: string;
   readonly type: number;
   readonly reply: Reply | undefined;
+}
+
+/** Requests that the kernel carries out while the caller goes on. */
+export interface LaterAnswers {
+  /** The errors of the requests; undefined: not all of them have been carried out yet. */
+  errors(): readonly NetlinkError[] | undefined;
+  /** Resolves when `errors` knows. Rejects with NetlinkError when the requests could not be sent. */
+  readonly settled: Promise<void>;
 }
 
 /** So many requests go out at once at most: their answers must fit the receive buffer. */
@@ -84,36 +92,81 @@ export class NetlinkChannel {
     return this.#errors.splice(before);
   }
 
-  #send(): void {
-    const pending = this.#pending;
-    if (pending.length === 0) return;
-    const first = this.#sequence;
-    const last = pending.length - 1;
-    this.#sequence = (first + pending.length) >>> 0;
-    this.#pending = [];
-    const operation = (pending[0] as Pending).operation;
+  /**
+   * Sends what `fill` adds on another thread, in one system call. Nothing else may be asked for on this channel until the
+   * answers are there.
+   */
+  later(fill: () => void): LaterAnswers {
+    this.#send();
     try {
-      this.#builder.addFlags(this.#last, NLM_F.ACK);
+      fill();
+    } catch (error) {
+      this.#builder.reset();
+      this.#pending = [];
+      throw error;
+    }
+    const awaited = this.#await();
+    if (awaited === undefined) return { errors: () => [], settled: Promise.resolve() };
+    const { operation, take } = awaited;
+    // The memory stays as it is until the answers are there.
+    const settled = this.#socket.sendLater(this.#builder.bytes()).catch((error: unknown) => {
+      throw NetlinkError.from(operation, error);
+    });
+    settled.catch(() => undefined); // for who waits
+    let errors: readonly NetlinkError[] | undefined;
+    return {
+      errors: () => {
+        if (errors !== undefined) return errors;
+        while (!take.done) if (this.#receive(operation, take.answer) < 0) return undefined;
+        this.#builder.reset();
+        errors = this.#errors.splice(0);
+        return errors;
+      },
+      settled,
+    };
+  }
+
+  #send(): void {
+    const awaited = this.#await();
+    if (awaited === undefined) return;
+    const { operation, take } = awaited;
+    try {
       this.#socket.send(this.#builder.bytes());
     } catch (error) {
       throw NetlinkError.from(operation, error);
     } finally {
       this.#builder.reset();
     }
-    for (let done = false; !done; ) {
-      this.#receive(operation, (type, flags, sequence, start, end) => {
-        const index = (sequence - first) >>> 0;
-        const request = pending[index];
-        if (request === undefined) return; // a late answer to an earlier request
-        if (type !== NLMSG.ERROR) {
-          request.reply?.(receiveBuffer, start, end, type);
-          return;
-        }
-        done ||= index === last;
-        const { errno, text } = decodeAcknowledgement(receiveBuffer, flags, start, end);
-        if (errno !== 0) this.#errors.push(requestError(request.operation, request.type, errno, text));
-      });
-    }
+    // Answers are queued before send returns.
+    while (!take.done) if (this.#receive(operation, take.answer) < 0) throw unanswered(operation);
+  }
+
+  /** Makes what is queued ready to be sent; `take` notes the answers. Undefined: nothing is queued. */
+  #await():
+    | { readonly operation: string; readonly take: { done: boolean; readonly answer: MessageVisitor } }
+    | undefined {
+    const pending = this.#pending;
+    const [head] = pending;
+    if (head === undefined) return undefined;
+    const first = this.#sequence;
+    const last = pending.length - 1;
+    this.#sequence = (first + pending.length) >>> 0;
+    this.#pending = [];
+    this.#builder.addFlags(this.#last, NLM_F.ACK);
+    const answer: MessageVisitor = (type, flags, sequence, start, end) => {
+      const index = (sequence - first) >>> 0;
+      const request = pending[index];
+      if (request === undefined) return; // a late answer to an earlier request
+      if (type !== NLMSG.ERROR) {
+        request.reply?.(receiveBuffer, start, end, type);
+        return;
+      }
+      take.done ||= index === last;
+      const { errno, text } = decodeAcknowledgement(receiveBuffer, flags, start, end);
+      if (errno !== 0) this.#errors.push(requestError(request.operation, request.type, errno, text));
+    };
+    const take = { done: false, answer };
+    return { operation: head.operation, take };
   }
 
   /**
@@ -157,7 +210,7 @@ export class NetlinkChannel {
     let interrupted = false;
     let failure: NetlinkError | undefined;
     while (!done) {
-      this.#receive(operation, (kind, flags, of, start, end) => {
+      const length = this.#receive(operation, (kind, flags, of, start, end) => {
         if (of !== sequence) return;
         if ((flags & NLM_F.DUMP_INTR) !== 0 && kind !== NLMSG.ERROR) interrupted = true;
         if (kind === NLMSG.DONE || kind === NLMSG.ERROR) {
@@ -170,6 +223,8 @@ export class NetlinkChannel {
         const item = decode(receiveBuffer, start, end);
         if (item !== undefined) list.push(item);
       });
+      // The rest of a dump is queued when the part before it is read.
+      if (length < 0) throw unanswered(operation);
     }
     if (failure !== undefined) {
       if (failure.errno !== EINTR) throw failure;
@@ -178,15 +233,19 @@ export class NetlinkChannel {
     return interrupted ? undefined : list;
   }
 
-  #receive(operation: string, visit: Parameters<typeof forEachMessage>[2]): void {
+  /** Reads one datagram without waiting. Returns its length, or -1 if there is none. */
+  #receive(operation: string, visit: MessageVisitor): number {
     let length: number;
     try {
       length = this.#socket.receive(receiveBuffer);
     } catch (error) {
       throw NetlinkError.from(operation, error);
     }
-    // Answers are queued before send returns, and the rest of a dump when the part before it is read.
-    if (length < 0) throw new NetlinkError(operation, EPROTO, 'the kernel did not answer');
-    forEachMessage(receiveBuffer, length, visit);
+    if (length >= 0) forEachMessage(receiveBuffer, length, visit);
+    return length;
   }
+}
+
+function unanswered(operation: string): NetlinkError {
+  return new NetlinkError(operation, EPROTO, 'the kernel did not answer');
 }

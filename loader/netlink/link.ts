@@ -202,6 +202,19 @@ export function encodeLinkQuery(
   }
 }
 
+/** Only the index of a device and that of the other end of a pair, of the payload of RTM_NEWLINK. */
+export function decodeLinkIndexes(
+  buffer: Buffer,
+  start: number,
+  end: number,
+): Pick<Link, 'index' | 'linkIndex'> {
+  let linkIndex: number | undefined;
+  forEachAttribute(buffer, start + 16, end, (type, at) => {
+    if (type === IFLA.LINK) linkIndex = buffer.readUInt32LE(at);
+  });
+  return { index: buffer.readInt32LE(start + 4), ...(linkIndex === undefined ? {} : { linkIndex }) };
+}
+
 /** Decodes the payload of RTM_NEWLINK or RTM_DELLINK. */
 export function decodeLink(buffer: Buffer, start: number, end: number): Link {
   const index = buffer.readInt32LE(start + 4);

@@ -5,6 +5,7 @@ import { unusedGroup } from './groups.js';
 import {
   checkLinkName,
   decodeLink,
+  decodeLinkIndexes,
   encodeLinkAttributes,
   encodeLinkHeader,
   encodeLinkKind,
@@ -54,6 +55,32 @@ export interface NewVeth extends NewLink {
     readonly up?: boolean | undefined;
     readonly noIpv6LinkLocal?: boolean | undefined;
   };
+}
+
+/** The two ends of a pair. */
+export interface VethPair {
+  readonly ifindex: number;
+  readonly peerIfindex: number;
+}
+
+/** A pair that is being made. */
+export interface LaterVeth {
+  /** Undefined: the kernel is not done. Throws NetlinkError as `createVeth` does. */
+  result(): VethPair | undefined;
+  /** Resolves when `result` knows. Rejects with NetlinkError when the request could not be sent. */
+  readonly settled: Promise<void>;
+}
+
+/** A new device, and the other end of a pair. */
+interface Created {
+  readonly ifindex: number;
+  readonly linkIndex?: number | undefined;
+}
+
+/** The making of a device: what the kernel is asked for, and what follows, given the errors. */
+interface Creation {
+  readonly ask: () => void;
+  readonly complete: (errors: readonly NetlinkError[]) => Created;
 }
 
 export interface NewMacvlan extends NewLink {
@@ -169,16 +196,42 @@ export class LinkRequests extends Requests {
    * Makes a pair of devices, the peer at once in its namespace with its final name. If a later step fails
    * (alias, IPv6), the pair is removed again. EEXIST: one of the names or indexes is taken.
    */
-  createVeth(veth: NewVeth): { readonly ifindex: number; readonly peerIfindex: number } {
+  createVeth(veth: NewVeth): VethPair {
+    const creation = this.#vethCreation(veth);
+    return this.#vethMade(veth, () => this.#carryOut(creation));
+  }
+
+  /**
+   * The same on another thread of the process. Nothing else may be asked for on this socket until the result is there.
+   */
+  createVethLater(veth: NewVeth): LaterVeth {
+    const creation = this.#vethCreation(veth);
+    const answers = this.later(creation.ask);
+    return {
+      settled: answers.settled,
+      result: () => {
+        const errors = answers.errors();
+        return errors && this.#vethMade(veth, () => creation.complete(errors));
+      },
+    };
+  }
+
+  #vethCreation(veth: NewVeth): Creation {
     const { peer, queues } = veth;
-    const operation = `create veth ${veth.name} with peer ${peer.name} in ${peer.netns.path}`;
     const { name, mac, mtu, netns } = peer;
-    let made: { readonly ifindex: number; readonly linkIndex?: number | undefined };
+    return this.#creation(vethOperation(veth), veth, {
+      kind: 'veth',
+      peer: { name, mac, mtu, queues, netnsFd: netns.fd, index: peer.ifindex },
+    });
+  }
+
+  #vethMade(veth: NewVeth, create: () => Created): VethPair {
+    const operation = vethOperation(veth);
+    const { peer } = veth;
+    const { netns } = peer;
+    let made: Created;
     try {
-      made = this.#create(operation, veth, {
-        kind: 'veth',
-        peer: { name, mac, mtu, queues, netnsFd: netns.fd, index: peer.ifindex },
-      });
+      made = create();
     } catch (error) {
       throw this.#withTaken(error, operation, veth);
     }
@@ -251,13 +304,29 @@ export class LinkRequests extends Requests {
     return { ifindex };
   }
 
-  /** Makes a device here or in another namespace. Returns its index, and that of the other end of a pair. */
+  /** Makes a device here or in another namespace. */
   #create(
+    operation: string,
+    link: NewLink,
+    kind: LinkKind,
+    elsewhere?: { readonly fd: number; readonly requests: LinkRequests },
+  ): Created {
+    return this.#carryOut(this.#creation(operation, link, kind, elsewhere));
+  }
+
+  #carryOut({ ask, complete }: Creation): Created {
+    const errors: NetlinkError[] = [];
+    this.together(ask, (error) => errors.push(error));
+    return complete(errors);
+  }
+
+  /** The requests that make a device, and what is to be done when they have been carried out. */
+  #creation(
     operation: string,
     link: NewLink & { readonly queues?: number | undefined; readonly keepGroup?: boolean | undefined },
     kind: LinkKind,
     elsewhere?: { readonly fd: number; readonly requests: LinkRequests },
-  ): { readonly ifindex: number; readonly linkIndex?: number | undefined } {
+  ): Creation {
     // The kernel takes alias and address mode only in a second message, and the mode only while the
     // device is down. Who is killed between two system calls would leave a device that nobody can
     // recognise by its alias, so both messages go out together. If the name or the index turned out
@@ -273,48 +342,46 @@ export class LinkRequests extends Requests {
       encodeLinkKind(operation, message, kind);
     };
     const requests = elsewhere?.requests ?? this;
-    const errors: NetlinkError[] = [];
-    let made: Link | undefined;
-    this.together(
-      () => {
-        this.change(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, create);
-        if (group !== undefined)
-          this.change(`${operation}: set its alias`, RTM.NEWLINK, 0, (message) => {
-            encodeLinkHeader(message, {});
-            encodeLinkAttributes(operation, message, { group, alias, noIpv6LinkLocal: quiet || undefined });
-          });
-        if (elsewhere !== undefined) return;
-        this.change(
-          `${operation}: get its index`,
-          RTM.GETLINK,
-          0,
-          (message) => encodeLinkQuery(message, { name: link.name }),
-          (buffer, start, end) => {
-            made = decodeLink(buffer, start, end);
-          },
-        );
-      },
-      (error) => errors.push(error),
-    );
-    const [failure] = errors;
-    if (failure?.operation === operation) throw failure;
-    if (elsewhere !== undefined) made = requests.link(link.name);
-    if (made === undefined) throw failure ?? new NetlinkError(operation, EINVAL, 'the device is gone');
-    const { index: ifindex, linkIndex } = made;
-    if (alias === undefined && !quiet) return { ifindex, linkIndex };
-    return requests.#orDelete(operation, ifindex, () => {
-      if (failure !== undefined) throw failure;
-      const up = quiet ? link.up : undefined;
-      if (group === undefined || link.keepGroup !== true || up !== undefined)
-        requests.together(() => {
-          if (group !== undefined) requests.setLink(ifindex, { group: 0, up });
-          else {
-            requests.setLink(ifindex, { alias, noIpv6LinkLocal: quiet || undefined });
-            if (up !== undefined) requests.setLink(ifindex, { up });
-          }
+    let made: { readonly index: number; readonly linkIndex?: number | undefined } | undefined;
+    const ask = (): void => {
+      this.change(operation, RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, create);
+      if (group !== undefined)
+        this.change(`${operation}: set its alias`, RTM.NEWLINK, 0, (message) => {
+          encodeLinkHeader(message, {});
+          encodeLinkAttributes(operation, message, { group, alias, noIpv6LinkLocal: quiet || undefined });
         });
-      return { ifindex, linkIndex };
-    });
+      if (elsewhere !== undefined) return;
+      this.change(
+        `${operation}: get its index`,
+        RTM.GETLINK,
+        0,
+        (message) => encodeLinkQuery(message, { name: link.name }),
+        (buffer, start, end) => {
+          made = decodeLinkIndexes(buffer, start, end);
+        },
+      );
+    };
+    const complete = ([failure]: readonly NetlinkError[]): Created => {
+      if (failure?.operation === operation) throw failure;
+      if (elsewhere !== undefined) made = requests.link(link.name);
+      if (made === undefined) throw failure ?? new NetlinkError(operation, EINVAL, 'the device is gone');
+      const { index: ifindex, linkIndex } = made;
+      if (alias === undefined && !quiet) return { ifindex, linkIndex };
+      return requests.#orDelete(operation, ifindex, () => {
+        if (failure !== undefined) throw failure;
+        const up = quiet ? link.up : undefined;
+        if (group === undefined || link.keepGroup !== true || up !== undefined)
+          requests.together(() => {
+            if (group !== undefined) requests.setLink(ifindex, { group: 0, up });
+            else {
+              requests.setLink(ifindex, { alias, noIpv6LinkLocal: quiet || undefined });
+              if (up !== undefined) requests.setLink(ifindex, { up });
+            }
+          });
+        return { ifindex, linkIndex };
+      });
+    };
+    return { ask, complete };
   }
 
   /** Runs what completes a new device; if that fails, removes the device. */
@@ -395,6 +462,10 @@ export class LinkRequests extends Requests {
       });
     }, passAbsent);
   }
+}
+
+function vethOperation({ name, peer }: NewVeth): string {
+  return `create veth ${name} with peer ${peer.name} in ${peer.netns.path}`;
 }
 
 function isBadName(error: unknown): boolean {

@@ -44,6 +44,11 @@ export class LinkRemover {
   #queue: Waiting[] = [];
   #scheduled = false;
 
+  /** Whether devices are being removed. */
+  get busy(): boolean {
+    return this.#running.size > 0 || this.#queue.length > 0;
+  }
+
   /** The device may be gone already. */
   remove(ifindex: number): Removal {
     let finished: () => void = () => {};

@@ -1,5 +1,5 @@
 import type { Netns } from '../netns.js';
-import { NetlinkChannel, type Reply } from './channel.js';
+import { type LaterAnswers, NetlinkChannel, type Reply } from './channel.js';
 import { NetlinkError } from './errors.js';
 import type { MessageBuilder } from './message.js';
 import { NetlinkSocket } from './socket.js';
@@ -67,6 +67,16 @@ export class Requests {
     }
     if (onError !== undefined) for (const error of errors) onError(error);
     else if (errors[0] !== undefined) throw errors[0];
+  }
+
+  /** Runs the changes that `fill` asks for on another thread: see NetlinkChannel. */
+  protected later(fill: () => void): LaterAnswers {
+    this.#batching = true;
+    try {
+      return this.#channel.later(fill);
+    } finally {
+      this.#batching = false;
+    }
   }
 
   /** A change, or with `reply` a question: queued in a batch, else carried out at once. */

@@ -16,11 +16,13 @@ import {
   removeDevice,
   setMtu,
   takenIndex,
+  vethOf,
 } from './devices.js';
 import { type EndpointPolicy, endpointValue } from './endpoints.js';
 import type { Expedite } from './expedite.js';
 import type { Hooks } from './hooks.js';
 import type { HostDevices } from './host-devices.js';
+import { LaterDevice } from './later-device.js';
 import type { SyncedMap } from './synced-map.js';
 
 /** An attachment that exists in the kernel. */
@@ -44,6 +46,8 @@ export interface Placement {
   readonly policy: EndpointPolicy;
   /** Into the container's namespace, if somebody has it open. */
   readonly inside?: Rtnetlink;
+  /** The device, of this index, if it has been asked for before (see `begin`). */
+  readonly device?: LaterDevice;
 }
 
 /** Links of devices that are gone are forgotten when no device went for so long, or when they are so many. */
@@ -71,6 +75,9 @@ export class Attachments {
   /** Indexes of devices that are gone and whose links are still pinned. */
   readonly #forgotten = new Set<number>();
   #forgetting: NodeJS.Timeout | undefined;
+  /** For devices that are made on another thread, one at a time. */
+  #maker: Rtnetlink | undefined;
+  #beginning: LaterDevice | undefined;
 
   constructor(parts: {
     readonly rtnl: Rtnetlink;
@@ -95,6 +102,12 @@ export class Attachments {
   /** Says which flags an endpoint has beside those of its spec and its policy; slots are written with them. */
   marksOf: (spec: AttachmentSpec) => number = () => 0;
 
+  /** Closes the socket of `begin`. */
+  close(): void {
+    this.#maker?.close();
+    this.#maker = undefined;
+  }
+
   get size(): number {
     return this.#live.size;
   }
@@ -118,6 +131,21 @@ export class Attachments {
   }
 
   /**
+   * Lets the kernel make the device of an attachment, down, while the caller goes on: for `create`, or to be abandoned.
+   * Undefined: not now, as the threads for it have other work.
+   */
+  begin(spec: AttachmentSpec, netns: Netns, ifindex: number): LaterDevice | undefined {
+    if (isJudged(spec.mode) || this.#remover.busy) return undefined;
+    if (this.#beginning !== undefined && !this.#beginning.ready) return undefined;
+    this.#maker ??= Rtnetlink.open();
+    const later = this.#maker.createVethLater(vethOf(spec, ifindex, netns));
+    const remove = (): void =>
+      this.#expedite.during(() => removeDevice(this.#rtnl, spec, ifindex, undefined));
+    this.#beginning = new LaterDevice(ifindex, later, remove);
+    return this.#beginning;
+  }
+
+  /**
    * Makes the device of an attachment. The slot is complete before the programs are attached, and both
    * are there before a side comes up, so the container has no network without its policy. Nothing is
    * left when it throws. EEXIST or EBUSY with `indexTaken`: try another index.
@@ -130,7 +158,7 @@ export class Attachments {
     this.#limit(spec, ifindex);
     this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
     try {
-      const device = makeDevice(this.#rtnl, spec, ifindex, netns, parent);
+      const device = placement.device?.take() ?? makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
       fault('device:made');
       this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, netns, true));

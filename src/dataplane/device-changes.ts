@@ -8,6 +8,7 @@ import type { AttachmentSpec } from '../state/desired.js';
 import type { ObjectSet } from '../state/objects.js';
 import { type Live, netnsText, type Placement, takenIndex } from './attachments.js';
 import type { Kernel } from './kernel.js';
+import type { LaterDevice } from './later-device.js';
 import type { NetworkSetup } from './network-setup.js';
 import type { Wanted } from './plan.js';
 import type { PolicySwitch } from './policy-switch.js';
@@ -72,7 +73,24 @@ export class DeviceChanges {
   }
 
   /**
-   * Makes the devices. A failure is thrown, or given to `onFailure` if that is there. Leases are amended
+   * Lets the kernel make the device of a change that makes this one, while the rest of it is prepared. Undefined: `create`
+   * will make it.
+   */
+  begin({ wanted, place }: Prepared, undo: Rollback): LaterDevice | undefined {
+    if (place.open === undefined) return undefined;
+    const { spec, lease } = wanted;
+    try {
+      const device = this.#parts.kernel.attachments.begin(spec, place.open.netns, lease.ifindex);
+      if (device !== undefined) undo.push(() => device.abandon());
+      return device;
+    } catch (error) {
+      if (error instanceof NetlinkError) return undefined; // `create` says what is wrong
+      throw error;
+    }
+  }
+
+  /**
+   * Makes the devices; `begun` is that of the first. A failure is thrown, or given to `onFailure` if that is there. Leases are amended
    * when the kernel refuses an index.
    */
   async create(
@@ -80,13 +98,15 @@ export class DeviceChanges {
     change: LeaseChange,
     undo: Rollback,
     onFailure: ((wanted: Wanted, problem: SluiceError) => void) | undefined,
+    begun?: LaterDevice,
   ): Promise<void> {
+    await begun?.settle();
     let made = 0;
     let amended = false;
     for (const { wanted, place } of prepared) {
       undo.push(() => this.#parts.kernel.attachments.remove([wanted.spec.id]));
       try {
-        amended = this.#createOne(wanted, place, change) || amended;
+        amended = this.#createOne(wanted, place, change, made === 0 ? begun : undefined) || amended;
       } catch (error) {
         const problem = deviceError(error, wanted);
         if (onFailure === undefined) throw problem;
@@ -98,7 +118,12 @@ export class DeviceChanges {
   }
 
   /** Returns whether another index had to be taken than the lease's. */
-  #createOne({ spec, lease, container }: Wanted, place: Place, change: LeaseChange): boolean {
+  #createOne(
+    { spec, lease, container }: Wanted,
+    place: Place,
+    change: LeaseChange,
+    begun: LaterDevice | undefined,
+  ): boolean {
     const { attachments, rtnl } = this.#parts.kernel;
     const netns = place.open?.netns ?? openDeviceNetns(spec, container);
     const inside = place.open === undefined ? {} : { inside: place.open.inside };
@@ -113,7 +138,9 @@ export class DeviceChanges {
       let ifindex = lease.ifindex;
       for (let tries = 1; ; tries++) {
         try {
-          attachments.create(spec, netns, { ...this.#placement(spec, ifindex, place.parent), ...inside });
+          const device = tries === 1 && begun !== undefined ? { device: begun } : {};
+          const placement = this.#placement(spec, ifindex, place.parent);
+          attachments.create(spec, netns, { ...placement, ...inside, ...device });
           return ifindex !== lease.ifindex;
         } catch (error) {
           const collides = takenIndex(error) && (rtnl.link(ifindex) !== undefined || spec.mode === 'macvlan');

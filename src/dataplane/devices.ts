@@ -1,5 +1,6 @@
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
 import type { Link } from '../../loader/netlink/link.js';
+import type { NewVeth } from '../../loader/netlink/links.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { Netns } from '../../loader/netns.js';
 import { ensureSysctls } from '../../loader/sysctl.js';
@@ -46,7 +47,14 @@ export function makeDevice(
     });
     return { ifindex: made.ifindex, inside: made.ifindex };
   }
-  const made = host.createVeth({
+  const made = host.createVeth(vethOf(spec, ifindex, netns));
+  return { ifindex: made.ifindex, inside: made.peerIfindex };
+}
+
+/** The pair of devices of an attachment that is not in mode macvlan. */
+export function vethOf(spec: AttachmentSpec, ifindex: number, netns: Netns): NewVeth {
+  const { device, mac, mtu } = spec;
+  return {
     name: spec.hostName,
     ifindex,
     mac: spec.hostMac,
@@ -56,8 +64,7 @@ export function makeDevice(
     queues: 1, // nothing of ours uses more, and more take longer to make
     keepGroup: true, // see configureHost
     peer: { name: spec.handover ?? device, netns, mac, mtu },
-  });
-  return { ifindex: made.ifindex, inside: made.peerIfindex };
+  };
 }
 
 /** Removes the device of an attachment. It may be gone already. */
@@ -105,7 +112,7 @@ export function awaitOperational(host: Rtnetlink, ifindex: number): void {
 }
 
 /** For what the kernel does within microseconds, mostly. Blocks. */
-function awaitLater(operation: string, isDone: () => boolean): void {
+export function awaitLater(operation: string, isDone: () => boolean): void {
   for (const deadline = performance.now() + LATER_MS; !isDone(); Atomics.wait(CLOCK, 0, 0, LOOK_MS)) {
     if (performance.now() > deadline)
       throw new NetlinkError(operation, ETIMEDOUT, 'the kernel did not complete it within a second');

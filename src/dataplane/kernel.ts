@@ -171,6 +171,7 @@ export class Kernel {
   /** Closes descriptors; the kernel goes on as it is. */
   close(): void {
     this.#remover.close();
+    this.attachments.close();
     this.expedite.close();
     this.encryption?.close();
     this.rtnl.close();

@@ -193,6 +193,12 @@ export class Reconciler {
     this.#checkCapacity(prepared);
     change.commit();
     fault('lease:committed');
+    const [only] = prepared;
+    // The kernel takes as long for a device as what follows, up to where the device is needed.
+    const alone =
+      prepared.length === 1 && plan.replace.length + plan.remove.length + networkEdits.length === 0;
+    const begun =
+      alone && only !== undefined && !request.lenient ? this.#devices.begin(only, undo) : undefined;
 
     const delta = this.#policies.update(
       request.edits,
@@ -224,7 +230,7 @@ export class Reconciler {
       this.problems.set(`Container ${spec.container}`, problem);
       failed.push(spec.id);
     };
-    await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined);
+    await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined, begun);
     closePlaces(prepared);
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);

@@ -138,6 +138,23 @@ describe('veth', () => {
     expect(outside.link('sl9')).toBeUndefined();
   });
 
+  it('makes a pair on another thread, with the same result and the same errors', async () => {
+    const peer = { name: 'eth8', netns: pod.ns };
+    const veth = { name: 'sl8', ifindex: 88, alias: 'later', keepGroup: true, noIpv6LinkLocal: true, peer };
+    const later = outside.createVethLater(veth);
+    await later.settled;
+    expect(later.result()).toEqual({ ifindex: 88, peerIfindex: inside.link('eth8')?.index });
+    expect(outside.link(88)).toMatchObject({ name: 'sl8', alias: 'later', up: false });
+    const again = outside.createVethLater({ ...veth, name: 'sl9', peer: { ...peer, name: 'eth9' } });
+    await again.settled;
+    expect(error(() => again.result())).toMatchObject({
+      code: 'EEXIST',
+      detail: 'index 88 is that of device sl8 already',
+    });
+    expect(error(() => outside.createVethLater({ ...veth, name: 'no good' })).code).toBe('EINVAL');
+    outside.deleteLink(88);
+  });
+
   it('removes the pair again when a later step fails', () => {
     const failed = error(() =>
       outside.createVeth({ name: 'sl9', alias: 'x'.repeat(256), peer: { name: 'eth9', netns: pod.ns } }),
