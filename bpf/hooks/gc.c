@@ -82,8 +82,10 @@ static long gc_visit(void *map, struct flow_key *k, struct flow *e, struct gc_st
 	if (!(e->flags & FLOW_REPLY) && is_half_open(e, NULL))
 		s->half++;
 	limit = shortest(e) * cfg_hz;
-	if (e->proto == IPPROTO_TCP)
+	if (e->proto == IPPROTO_TCP) {
 		mark_flow(k);
+		xdp_syn_mark(k);
+	}
 	if (age < limit - limit / 100 * s->pressure)
 		return 0;
 	ok.saddr = e->daddr;

@@ -470,6 +470,8 @@ static __always_inline int insert_pair(struct work *w)
 	if (w->fwd.proto == IPPROTO_TCP) {
 		mark_flow(&w->fwd);
 		mark_flow(&w->rev);
+		xdp_syn_mark(&w->fwd);
+		xdp_syn_mark(&w->rev);
 	}
 	err = bpf_map_update_elem(&flows, &w->rev, &w->r, BPF_ANY);
 	if (!err) {

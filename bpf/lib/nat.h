@@ -138,8 +138,10 @@ __noinline int claim_port(struct __sk_buff *skb)
 			continue;
 		if (cfg_dry_run)
 			return DROP_NONE;
-		if (tcp)
+		if (tcp) {
 			mark_flow(&w->rev);
+			xdp_syn_mark(&w->rev);
+		}
 		w->r.epoch = 0; /* decided again until the entry is complete */
 		w->r.daddr = w->fwd.saddr;
 		w->r.dport = w->fwd.sport;

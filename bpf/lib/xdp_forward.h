@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "flow.h"
+#include "xdp_first.h"
 #include "xdp_hot.h"
 #include "xdp_service.h"
 
@@ -320,6 +321,10 @@ static __always_inline int xdp_forward(struct xdp_md *ctx)
 	if (cfg_dry_run || !s || !s->active || !node)
 		return XDP_PASS;
 	ret = xdp_hot_forward(ctx, node);
+	if (ret == XDP_FIRST4)
+		ret = xdp_first4(ctx);
+	else if (ret == XDP_FIRST6)
+		ret = xdp_first6(ctx);
 	if (likely(ret != XDP_MISS))
 		return ret;
 	if (!xdp_parse(ctx, &p))

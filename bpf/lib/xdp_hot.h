@@ -8,6 +8,9 @@
 
 /* Beside the answers of XDP programs: nothing is known of the packet's flow. */
 #define XDP_MISS (-1)
+/* The same, and it is a SYN of IPv4 or IPv6. */
+#define XDP_FIRST4 (-3)
+#define XDP_FIRST6 (-4)
 
 #define XDP_HOT_FLOWS 512
 /* Packets of a flow before it may take a place. */
@@ -161,6 +164,11 @@ static __always_inline int xdp_hot_send(void *data, struct xdp_hot *h, __sum16 *
 	return XDP_TX;
 }
 
+static __always_inline bool xdp_opens(__u8 flags)
+{
+	return (flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == TCP_SYN;
+}
+
 /*
  * Sends a packet of one of the busiest flows, or XDP_MISS. It reads no more of the packet than it must; packets that
  * may be another's business (options, fragments, SYN, FIN, RST, a hop limit that ends) have no place here.
@@ -180,8 +188,10 @@ static __always_inline int xdp_hot_forward4(struct xdp_md *ctx, const struct nod
 	if (*(__u8 *)ip != 0x45 || (ip->frag_off & bpf_htons(0x3fff)) || ip->ttl <= 1)
 		return XDP_MISS;
 	if (ip->protocol == IPPROTO_TCP) {
-		if (((__u8 *)l4)[13] & (TCP_SYN | TCP_FIN | TCP_RST))
-			return XDP_MISS;
+		const __u8 flags = ((__u8 *)l4)[13];
+
+		if (flags & (TCP_SYN | TCP_FIN | TCP_RST))
+			return xdp_opens(flags) ? XDP_FIRST4 : XDP_MISS;
 		check = (void *)l4 + offsetof(struct tcphdr, check);
 	} else if (ip->protocol == IPPROTO_UDP) {
 		check = (void *)l4 + offsetof(struct udphdr, check);
@@ -221,8 +231,10 @@ static __always_inline int xdp_hot_forward6(struct xdp_md *ctx, const struct nod
 	if (*(__u8 *)ip6 >> 4 != 6 || ip6->hop_limit <= 1)
 		return XDP_MISS;
 	if (ip6->nexthdr == IPPROTO_TCP) {
-		if (((__u8 *)l4)[13] & (TCP_SYN | TCP_FIN | TCP_RST))
-			return XDP_MISS;
+		const __u8 flags = ((__u8 *)l4)[13];
+
+		if (flags & (TCP_SYN | TCP_FIN | TCP_RST))
+			return xdp_opens(flags) ? XDP_FIRST6 : XDP_MISS;
 		check = (void *)l4 + offsetof(struct tcphdr, check);
 	} else if (ip6->nexthdr == IPPROTO_UDP) {
 		check = (void *)l4 + offsetof(struct udphdr, check);

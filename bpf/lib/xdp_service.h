@@ -141,16 +141,22 @@ __noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, s
 	return 1;
 }
 
-static __always_inline struct xdp_frontend *xdp_frontend(struct xdp_md *ctx, const struct flow_key *k,
-							 __u32 epoch, __u32 generation)
+/* Where a frontend has its place; w3, w2: the last words of its address. */
+static __always_inline struct xdp_frontend *xdp_frontend_at(__be32 w3, __be32 w2, __be16 port, __u8 proto)
 {
-	__u32 h = (k->daddr.w[3] ^ k->daddr.w[2] ^ k->dport) + k->proto;
-	struct xdp_frontend *fe;
+	__u32 h = (w3 ^ w2 ^ port) + proto;
 	__u32 slot;
 
 	h *= 0x9e3779b1;
 	slot = (h >> 16) & (XDP_FRONTENDS - 1);
-	fe = bpf_map_lookup_elem(&xdp_frontends, &slot);
+	return bpf_map_lookup_elem(&xdp_frontends, &slot);
+}
+
+static __always_inline struct xdp_frontend *xdp_frontend(struct xdp_md *ctx, const struct flow_key *k,
+							 __u32 epoch, __u32 generation)
+{
+	struct xdp_frontend *fe = xdp_frontend_at(k->daddr.w[3], k->daddr.w[2], k->dport, k->proto);
+
 	if (!fe)
 		return NULL;
 	if (fe->epoch != epoch || fe->generation != generation || fe->port != k->dport ||
@@ -207,16 +213,29 @@ __noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u3
 	return 0;
 }
 
+static __always_inline struct xdp_backend *xdp_backend_at(__u32 number)
+{
+	__u32 slot = number & (XDP_BACKENDS - 1);
+
+	return bpf_map_lookup_elem(&xdp_backends, &slot);
+}
+
+/* Is be what was found for the backend with this number, not too long ago? */
+static __always_inline bool xdp_backend_good(struct xdp_md *ctx, const struct xdp_backend *be, __u32 number,
+					     __u32 epoch, __u32 generation)
+{
+	return be->number == number + 1 && be->epoch == epoch && be->generation == generation &&
+	       be->ifindex == ctx->ingress_ifindex && now() - be->made < XDP_FRESH * cfg_hz;
+}
+
 static __always_inline struct xdp_backend *xdp_backend(struct xdp_md *ctx, __u32 number, __u32 epoch,
 						       __u32 generation)
 {
-	__u32 slot = number & (XDP_BACKENDS - 1);
-	struct xdp_backend *be = bpf_map_lookup_elem(&xdp_backends, &slot);
+	struct xdp_backend *be = xdp_backend_at(number);
 
 	if (!be)
 		return NULL;
-	if (be->number != number + 1 || be->epoch != epoch || be->generation != generation ||
-	    be->ifindex != ctx->ingress_ifindex || now() - be->made >= XDP_FRESH * cfg_hz)
+	if (!xdp_backend_good(ctx, be, number, epoch, generation))
 		xdp_find_backend(ctx, be, number);
 	return be->usable && be->epoch == epoch && be->generation == generation ? be : NULL;
 }

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * TCP connections of which XDP has seen nothing but the SYN: an array of fixed size, found by a hash of the answer's
- * tuple. A flood of SYNs costs one write each, allocates nothing and displaces nothing but other SYNs. With the
- * backend's answer a connection moves to the flow table; while too many there are half-open it stays here until the
- * client has acknowledged.
+ * TCP connections of which XDP has seen nothing but the SYN: an array of fixed size, found by the port of the node that
+ * the answers come to. A flood of SYNs costs one write each, allocates nothing and displaces nothing but other SYNs.
+ * With the backend's answer a connection moves to the flow table; while too many there are half-open it stays here until
+ * the client has acknowledged.
+ *
+ * A slot also says whether the flow table may have entries for packets to its port, as struct flow_marks does: so a SYN
+ * whose port is free asks for one cache line.
  *
  * Two programs may meet in a slot: `version` is odd while one writes, and who reads looks at it before and after.
  */
 #pragma once
-#include "maps.h"
+#include "flow_marks.h"
 
 #define XDP_SYNS 32768
 
@@ -29,7 +32,8 @@ struct xdp_syn {
 	__u8 state;
 	__u8 pad;
 	__be32 snat; /* the last word of the node's address */
-	__u32 pad1;
+	/* When the flow table last had entries for packets to the port, see xdp_syn_mark; in two by where they come from. */
+	__u16 seen[2];
 };
 _Static_assert(sizeof(struct xdp_syn) == 64, "struct xdp_syn is a cache line");
 
@@ -40,14 +44,60 @@ struct {
 	__uint(max_entries, XDP_SYNS);
 } xdp_syns SEC(".maps");
 
+static __always_inline struct xdp_syn *xdp_syn_of_port(__be16 port)
+{
+	__u32 slot = bpf_ntohs(port) & (XDP_SYNS - 1);
+
+	return bpf_map_lookup_elem(&xdp_syns, &slot);
+}
+
 static __always_inline struct xdp_syn *xdp_syn_slot(const struct flow_key *rev)
 {
-	__u32 h = rev->saddr.w[3] ^ ((__u32)rev->dport << 16 | rev->sport);
-	__u32 slot;
+	return xdp_syn_of_port(rev->dport);
+}
 
-	h *= 0x9e3779b1;
-	slot = (h >> 15) & (XDP_SYNS - 1);
-	return bpf_map_lookup_elem(&xdp_syns, &slot);
+/* The mark of this pass of expiry; never 0, which a slot without marks has. */
+static __always_inline __u16 xdp_syn_pass(const struct flow_marks *m)
+{
+	return (__u16)(m->pass << 1 | 1);
+}
+
+static __always_inline __u32 xdp_syn_side(const struct ip_addr *from, __be16 port)
+{
+	__u32 h = (from->w[3] ^ port) * 0x9e3779b1;
+
+	return h >> 31;
+}
+
+/* There is, or will be at once, an entry with the key k in the flow table; in XDP too, where answers to the port arrive. */
+static __always_inline void xdp_syn_mark(const struct flow_key *k)
+{
+	struct flow_marks *m = flow_marks();
+	struct xdp_syn *s;
+	__u16 pass;
+
+	if (k->ifindex != FLOW_IF_UPLINK || bpf_ntohs(k->dport) < cfg_snat_min ||
+	    bpf_ntohs(k->dport) > cfg_snat_max)
+		return;
+	s = xdp_syn_slot(k);
+	if (!m || !s)
+		return;
+	pass = xdp_syn_pass(m);
+	if (s->seen[xdp_syn_side(&k->saddr, k->sport)] != pass)
+		s->seen[xdp_syn_side(&k->saddr, k->sport)] = pass;
+}
+
+/* May the flow table have an entry for packets from this address and port to the slot's port? */
+static __always_inline bool xdp_syn_may_be_flow(const struct xdp_syn *s, const struct ip_addr *from,
+						__be16 port)
+{
+	const __u16 seen = s->seen[xdp_syn_side(from, port)];
+	struct flow_marks *m;
+
+	if (likely(!seen))
+		return false;
+	m = flow_marks();
+	return !m || (__u16)(xdp_syn_pass(m) - seen) < 2 * MARK_PASSES;
 }
 
 /* Is it the slot of connections that answer like rev, from this backend? */

@@ -106,6 +106,7 @@ static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_
 	found = xdp_syn_is(s, rev) && s->state != FLOW_CLOSING;
 	if (found) {
 		memcpy(out, s, sizeof(*out));
+		xdp_syn_mark(rev); /* before the slot is free: the entry comes after it */
 		s->state = state;
 	}
 	xdp_syn_unlock(s, version);
@@ -155,6 +156,7 @@ static __always_inline void xdp_syn_entries(struct work *w, const struct xdp_syn
 	w->fwd.ifindex = FLOW_IF_UPLINK;
 	w->fwd.proto = w->rev.proto;
 	memset(w->fwd.pad, 0, sizeof(w->fwd.pad));
+	xdp_syn_mark(&w->fwd);
 	address_info(&w->rev.saddr, &w->dst);
 	xdp_entries(w, w->dst.identity);
 }
