@@ -48,8 +48,8 @@ static __always_inline bool services_active(void)
 	return s && s->active;
 }
 
-/* The node port with the port and protocol of k, of which service_find knew no frontend. Changes k. */
-static __always_inline struct service *service_of_node(struct service_key *k)
+/* From an address of the node to the one that node ports have. */
+static __always_inline void node_port_key(struct service_key *k)
 {
 	k->addr.w[3] = 0;
 	if (k->addr.w[2] != V4_MAPPED) {
@@ -57,6 +57,12 @@ static __always_inline struct service *service_of_node(struct service_key *k)
 		k->addr.w[1] = 0;
 		k->addr.w[2] = 0;
 	}
+}
+
+/* The node port with the port and protocol of k, of which service_find knew no frontend. Changes k. */
+static __always_inline struct service *service_of_node(struct service_key *k)
+{
+	node_port_key(k);
 	return bpf_map_lookup_elem(&services, k);
 }
 

@@ -72,34 +72,33 @@ static __always_inline __sum16 xdp_checksum(__sum16 check, __u64 difference)
 }
 
 /* The frontend of a TCP packet to d, if it is known and every client may use it, each connection by itself. */
-static __always_inline struct xdp_frontend *xdp_plain_frontend(const struct xdp_words *d, __be16 dport,
-							       __u32 epoch)
+static __always_inline struct xdp_frontend *xdp_plain_frontend(struct xdp_table *t, const struct xdp_words *d,
+							       __be16 dport, __u32 epoch)
 {
-	struct xdp_frontend *fe = xdp_frontend_at((__u32)(d->low >> 32), (__u32)d->low, dport, IPPROTO_TCP);
+	struct xdp_frontend *fe =
+		xdp_frontend_at(t, (__u32)(d->low >> 32), (__u32)d->low, dport, IPPROTO_TCP);
 
-	if (!fe || !fe->usable || (fe->flags & (SVC_RANGES | SVC_AFFINITY)) || fe->port != dport ||
+	if (!fe->usable || (fe->flags & (SVC_RANGES | SVC_AFFINITY)) || fe->port != dport ||
 	    fe->proto != IPPROTO_TCP || fe->epoch != epoch || now() - fe->made >= XDP_FRESH * cfg_hz ||
 	    !xdp_words_are(d, &fe->addr))
 		return NULL;
 	return fe;
 }
 
-/* Takes the slot for a connection from s to d that goes to be by this port of the node. */
+/* Takes the slot for a connection from s to d, with the hash h, that goes to be by this port of the node. */
 static __always_inline bool xdp_first_claim(struct xdp_syn *syn, const struct xdp_words *s,
-					    const struct xdp_words *d, __u32 ports,
+					    const struct xdp_words *d, __u32 ports, __u32 h,
 					    const struct xdp_backend *be, __be16 port)
 {
-	__u32 version = xdp_syn_version(syn);
 	__u32 number = be->number - 1;
 	__u32 jiffies = now();
 
-	if (xdp_syn_may_be_flow(syn, &be->addr, be->port))
+	if (syn->backend == number && syn->check && syn->port == port && syn->snat == be->snat4 &&
+	    xdp_syn_is_fresh(syn, jiffies))
 		return false;
-	if (syn->backend == number && syn->port == port && syn->snat == be->snat.w[3] &&
-	    syn->state != FLOW_CLOSED && jiffies - syn->made < cfg_ttl_half * cfg_hz)
-		return false;
-	/* Who takes a connection out of a slot marks it first, and changes the version. */
-	if (!xdp_syn_lock(syn, version))
+	/* Who takes a connection out of a slot marks it first. */
+	barrier();
+	if (xdp_syn_may_be_flow(syn, be->addr4, be->port))
 		return false;
 	syn->made = jiffies;
 	syn->epoch = be->epoch;
@@ -109,8 +108,8 @@ static __always_inline bool xdp_first_claim(struct xdp_syn *syn, const struct xd
 	*(__u32 *)&syn->client_port = ports;
 	syn->port = port;
 	syn->state = FLOW_NEW;
-	syn->snat = be->snat.w[3];
-	xdp_syn_unlock(syn, version);
+	syn->snat = be->snat4;
+	syn->check = xdp_syn_check(h, number, be->snat4, port);
 	return true;
 }
 
@@ -118,6 +117,7 @@ static __always_inline int xdp_first(struct xdp_md *ctx, const bool v6)
 {
 	const __u32 header = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 	struct service_state *state = service_state();
+	struct xdp_table *table = xdp_table();
 	void *end = (void *)(long)ctx->data_end;
 	void *data = (void *)(long)ctx->data;
 	struct node *node = node_state();
@@ -133,7 +133,7 @@ static __always_inline int xdp_first(struct xdp_md *ctx, const bool v6)
 	__u64 change;
 	__be16 port;
 
-	if (!state || !node || node->trace || (void *)(tcp + 1) > end)
+	if (!state || !node || !table || node->trace || (void *)(tcp + 1) > end)
 		return XDP_MISS;
 	if (v6) {
 		s = xdp_words_of(&ip6->saddr);
@@ -150,21 +150,21 @@ static __always_inline int xdp_first(struct xdp_md *ctx, const bool v6)
 	h = xdp_first_hash(&s, &d, ports);
 	port = snat_port(h, 0);
 	syn = xdp_syn_of_port(port);
-	fe = xdp_plain_frontend(&d, (__be16)(ports >> 16), node->epoch);
+	fe = xdp_plain_frontend(table, &d, (__be16)(ports >> 16), node->epoch);
 	if (!syn || !fe)
 		return XDP_MISS;
 	slot = fe->first + scaled(h, fe->count);
 	number = bpf_map_lookup_elem(&service_slots, &slot);
 	if (!number)
 		return XDP_MISS;
-	be = xdp_backend_at(*number);
-	if (!be || !xdp_backend_good(ctx, be, *number, fe->epoch, fe->generation) || !be->usable ||
-	    be->by_stack || len > be->mtu || data + L3_OFF + len > end || !mac_equal(data, be->smac))
+	be = xdp_backend_at(table, *number);
+	if (!xdp_backend_good(ctx, be, *number, fe->epoch, fe->generation) || !be->usable || be->by_stack ||
+	    len > be->mtu || data + L3_OFF + len > end || !mac_equal(data, be->smac))
 		return XDP_MISS;
 	barrier();
 	/* What was read may have been written again meanwhile: see service.h. */
 	if (*(volatile __u32 *)&state->generation != fe->generation ||
-	    !xdp_first_claim(syn, &s, &d, ports, be, port))
+	    !xdp_first_claim(syn, &s, &d, ports, h, be, port))
 		return XDP_MISS;
 	change = be->sum + xdp_without(&s) + xdp_without(&d);
 	if (v6) {
@@ -175,8 +175,8 @@ static __always_inline int xdp_first(struct xdp_md *ctx, const bool v6)
 		ip->ttl--;
 		/* The word with the lifetime has become smaller by 0x0100. */
 		ip->check = xdp_checksum(ip->check, change + (__u16)~bpf_htons(0x0100));
-		ip->saddr = be->snat.w[3];
-		ip->daddr = be->addr.w[3];
+		ip->saddr = be->snat4;
+		ip->daddr = be->addr4;
 	}
 	tcp->check =
 		xdp_checksum(tcp->check, change + (__u16)~ports + (__u16) ~(ports >> 16) + port + be->port);

@@ -108,7 +108,7 @@ __noinline int xdp_syn_answer(struct xdp_md *ctx, struct packet *p)
 	struct node *node = node_state();
 	struct work *w = work_area();
 	struct xdp_route *rt;
-	struct xdp_syn *s;
+	struct xdp_syn *slot, *s;
 	bool flood;
 
 	if (!p || !node || !w)
@@ -116,13 +116,18 @@ __noinline int xdp_syn_answer(struct xdp_md *ctx, struct packet *p)
 	w->jiffies = now();
 	flood = node->half_open >= (__s32)cfg_half_limit;
 	s = xdp_syn_room(w);
-	if (!xdp_syn_take(&p->key, s, w->jiffies, flood && !xdp_ends_now(p) ? FLOW_SYNACK : FLOW_CLOSED))
+	slot = xdp_syn_read(w, &p->key, s);
+	if (!slot)
+		return XDP_PASS;
+	if (flood && !xdp_ends_now(p))
+		slot->state = FLOW_SYNACK;
+	else if (!xdp_syn_take(&p->key, slot, s))
 		return XDP_PASS;
 	/* The port may be that of a connection of the host itself, which the backend answers. */
 	if (xdp_socket(ctx, &p->key) == XDP_CONNECTED)
 		return XDP_PASS;
 	w->rev = p->key;
-	xdp_syn_entries(w, s);
+	xdp_syn_entries(w);
 	w->f.packets = 1; /* the SYN */
 	w->f.bytes = p->len;
 	w->r.packets = 1;
@@ -134,7 +139,7 @@ __noinline int xdp_syn_answer(struct xdp_md *ctx, struct packet *p)
 	}
 	if (!flood && !xdp_ends_now(p)) {
 		if (!xdp_insert(ctx, s->epoch == node->epoch ? s->epoch : 0, 1)) {
-			xdp_syn_set(&w->rev, FLOW_CLOSING);
+			xdp_syn_leave(&w->rev, s->check);
 			return XDP_PASS;
 		}
 		if (xdp_by_stack(&rt->by_stack))
@@ -167,18 +172,17 @@ __noinline int xdp_complete(struct xdp_md *ctx, struct packet *p)
 {
 	struct node *node = node_state();
 	struct work *w = work_area();
-	struct xdp_syn *syn;
+	struct xdp_syn *slot, *syn;
 
 	if (!p || !node || !w)
 		return XDP_PASS;
 	w->jiffies = now();
 	syn = xdp_syn_room(w);
-	if (!xdp_syn_take(&w->rev, syn, w->jiffies, FLOW_CLOSED))
+	slot = xdp_syn_read(w, &w->rev, syn);
+	if (!slot || syn->state != FLOW_SYNACK || !xdp_syn_from(syn, &p->key) ||
+	    !xdp_syn_take(&w->rev, slot, syn))
 		return XDP_PASS;
-	if (syn->state != FLOW_SYNACK || !addr_equal(&syn->client, &p->key.saddr) ||
-	    syn->client_port != p->key.sport)
-		return XDP_PASS;
-	xdp_syn_entries(w, syn);
+	xdp_syn_entries(w);
 	return xdp_insert(ctx, node->epoch, 0) ? xdp_known(ctx, p, &w->f) : XDP_PASS;
 }
 
@@ -203,6 +207,7 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 {
 	struct service_state *s = service_state();
 	struct node *node = node_state();
+	struct xdp_table *t = xdp_table();
 	struct xdp_frontend *fe;
 	struct xdp_backend *be;
 	int claim = XDP_TAKEN;
@@ -212,13 +217,13 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 	struct flow_key rev;
 	__u32 h;
 
-	if (!p || !s || !node || (p->tcp_flags & (TCP_FIN | TCP_RST)))
+	if (!p || !s || !node || !t || (p->tcp_flags & (TCP_FIN | TCP_RST)))
 		return XDP_PASS;
-	fe = xdp_frontend(ctx, &p->key, node->epoch, *(volatile __u32 *)&s->generation);
+	fe = xdp_frontend(ctx, t, &p->key, node->epoch, *(volatile __u32 *)&s->generation);
 	if (!fe)
 		return XDP_PASS;
 	h = tuple_hash(&p->key);
-	be = xdp_choose(ctx, &p->key, h, fe, s);
+	be = xdp_choose(ctx, t, &p->key, h, fe, s);
 	if (!be || p->len > be->mtu || !xdp_for_us(ctx, be->smac) || xdp_by_stack(&be->by_stack))
 		return XDP_PASS;
 	if (unlikely((fe->flags & SVC_RANGES) && !xdp_admits(&p->key, fe)))
@@ -248,7 +253,7 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 				return XDP_PASS;
 			continue;
 		}
-		claim = xdp_syn_claim(syn, &p->key, &rev, be->number - 1, node->epoch);
+		claim = xdp_syn_claim(syn, &p->key, h, &rev, be->number - 1, node->epoch);
 		if (claim == XDP_LEFT)
 			return XDP_PASS;
 		if (unlikely(claim == XDP_CLAIMED_AFTER)) {
@@ -256,7 +261,8 @@ __noinline int xdp_new(struct xdp_md *ctx, struct packet *p)
 			claim = XDP_CLAIMED;
 			known = bpf_map_lookup_elem(&flows, &rev);
 			if (known) {
-				xdp_syn_set(&rev, FLOW_CLOSED);
+				xdp_syn_free(syn,
+					     xdp_syn_check(h, be->number - 1, rev.daddr.w[3], rev.dport));
 				if (xdp_answers(known, &p->key))
 					return XDP_PASS;
 				claim = XDP_TAKEN;

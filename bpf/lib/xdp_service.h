@@ -18,7 +18,7 @@ struct xdp_frontend {
 	struct ip_addr addr; /* as the packet has it */
 	__be16 port;
 	__u8 proto;
-	__u8 usable; /* 0: not a service, or one that XDP leaves to TC */
+	__u8 usable; /* enum xdp_usable */
 	__u32 epoch;
 	__u32 generation;
 	__u32 made; /* jiffies */
@@ -26,9 +26,17 @@ struct xdp_frontend {
 	__u32 flags;
 	__u32 first;
 	__u32 count;
-	struct service_key key; /* of its row */
+	__u32 pad[4];
+};
+_Static_assert(sizeof(struct xdp_frontend) == 64, "struct xdp_frontend is a cache line");
+
+enum xdp_usable {
+	XDP_UNUSABLE = 0, /* not a service, or one that XDP leaves to TC */
+	XDP_BY_ADDRESS = 1, /* its row has the address */
+	XDP_BY_NODE_PORT = 2, /* its row has none */
 };
 
+/* What IPv4 needs is in the first cache line. */
 struct xdp_backend {
 	__u32 number; /* and 1; 0: empty */
 	__u32 epoch;
@@ -43,24 +51,37 @@ struct xdp_backend {
 	__u8 usable; /* 0: here, or not to be reached by the device */
 	__u8 by_stack; /* see struct xdp_route */
 	__u8 pad[2];
+	__be32 snat4; /* the last words of snat and addr */
+	__be32 addr4;
+	__u32 sum; /* of both addresses, folded */
+	__u32 pad1[2];
 	struct ip_addr snat; /* source of what is sent to it */
 	struct ip_addr addr;
-	__u32 sum; /* of both addresses, folded */
+	__u32 pad2[8];
+};
+_Static_assert(offsetof(struct xdp_backend, snat) == 64 && sizeof(struct xdp_backend) == 128,
+	       "struct xdp_backend is two cache lines");
+
+/* What one CPU, which alone writes it, has looked up. As hot_tables it is not per-CPU memory. */
+struct xdp_table {
+	struct xdp_frontend frontends[XDP_FRONTENDS];
+	struct xdp_backend backends[XDP_BACKENDS];
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct xdp_frontend)); /* private: its type is not exported */
-	__uint(max_entries, XDP_FRONTENDS);
-} xdp_frontends SEC(".maps");
+	__uint(value_size, sizeof(struct xdp_table)); /* private: its type is not exported */
+	__uint(max_entries, 64); /* the loader sets it to the number of CPUs */
+	__uint(map_flags, BPF_F_MMAPABLE);
+} xdp_tables SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct xdp_backend)); /* private: its type is not exported */
-	__uint(max_entries, XDP_BACKENDS);
-} xdp_backends SEC(".maps");
+static __always_inline struct xdp_table *xdp_table(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&xdp_tables, &cpu);
+}
 
 /* Ones' complement sum of an address, folded. */
 static __always_inline __u32 sum_words(const struct ip_addr *a)
@@ -132,33 +153,29 @@ __noinline int xdp_find_frontend(struct xdp_md *ctx, const struct flow_key *k, s
 		return 0;
 	if ((svc->flags & SVC_NODEPORT) && xdp_socket(ctx, k))
 		return 0;
-	fe->key = w->service;
 	fe->number = svc->number;
 	fe->flags = svc->flags;
 	fe->first = svc->first_external;
 	fe->count = svc->count_external;
-	fe->usable = 1;
+	fe->usable = addr_equal(&w->service.addr, &k->daddr) ? XDP_BY_ADDRESS : XDP_BY_NODE_PORT;
 	return 1;
 }
 
 /* Where a frontend has its place; w3, w2: the last words of its address. */
-static __always_inline struct xdp_frontend *xdp_frontend_at(__be32 w3, __be32 w2, __be16 port, __u8 proto)
+static __always_inline struct xdp_frontend *xdp_frontend_at(struct xdp_table *t, __be32 w3, __be32 w2,
+							    __be16 port, __u8 proto)
 {
 	__u32 h = (w3 ^ w2 ^ port) + proto;
-	__u32 slot;
 
 	h *= 0x9e3779b1;
-	slot = (h >> 16) & (XDP_FRONTENDS - 1);
-	return bpf_map_lookup_elem(&xdp_frontends, &slot);
+	return &t->frontends[(h >> 16) & (XDP_FRONTENDS - 1)];
 }
 
-static __always_inline struct xdp_frontend *xdp_frontend(struct xdp_md *ctx, const struct flow_key *k,
-							 __u32 epoch, __u32 generation)
+static __always_inline struct xdp_frontend *
+xdp_frontend(struct xdp_md *ctx, struct xdp_table *t, const struct flow_key *k, __u32 epoch, __u32 generation)
 {
-	struct xdp_frontend *fe = xdp_frontend_at(k->daddr.w[3], k->daddr.w[2], k->dport, k->proto);
+	struct xdp_frontend *fe = xdp_frontend_at(t, k->daddr.w[3], k->daddr.w[2], k->dport, k->proto);
 
-	if (!fe)
-		return NULL;
 	if (fe->epoch != epoch || fe->generation != generation || fe->port != k->dport ||
 	    fe->proto != k->proto || now() - fe->made >= XDP_FRESH * cfg_hz ||
 	    !addr_equal(&fe->addr, &k->daddr))
@@ -208,16 +225,16 @@ __noinline int xdp_find_backend(struct xdp_md *ctx, struct xdp_backend *be, __u3
 	memcpy(be->smac, rt->smac, ETH_ALEN);
 	be->by_stack = rt->by_stack;
 	rt->by_stack = 0;
+	be->snat4 = be->snat.w[3];
+	be->addr4 = be->addr.w[3];
 	be->sum = sum_words(&be->addr) + sum_words(&be->snat);
 	be->usable = 1;
 	return 0;
 }
 
-static __always_inline struct xdp_backend *xdp_backend_at(__u32 number)
+static __always_inline struct xdp_backend *xdp_backend_at(struct xdp_table *t, __u32 number)
 {
-	__u32 slot = number & (XDP_BACKENDS - 1);
-
-	return bpf_map_lookup_elem(&xdp_backends, &slot);
+	return &t->backends[number & (XDP_BACKENDS - 1)];
 }
 
 /* Is be what was found for the backend with this number, not too long ago? */
@@ -228,13 +245,11 @@ static __always_inline bool xdp_backend_good(struct xdp_md *ctx, const struct xd
 	       be->ifindex == ctx->ingress_ifindex && now() - be->made < XDP_FRESH * cfg_hz;
 }
 
-static __always_inline struct xdp_backend *xdp_backend(struct xdp_md *ctx, __u32 number, __u32 epoch,
-						       __u32 generation)
+static __always_inline struct xdp_backend *xdp_backend(struct xdp_md *ctx, struct xdp_table *t, __u32 number,
+						       __u32 epoch, __u32 generation)
 {
-	struct xdp_backend *be = xdp_backend_at(number);
+	struct xdp_backend *be = xdp_backend_at(t, number);
 
-	if (!be)
-		return NULL;
 	if (!xdp_backend_good(ctx, be, number, epoch, generation))
 		xdp_find_backend(ctx, be, number);
 	return be->usable && be->epoch == epoch && be->generation == generation ? be : NULL;
@@ -247,13 +262,19 @@ __noinline int xdp_affine(const struct flow_key *k, const struct xdp_frontend *f
 
 	if (!w || !k || !fe)
 		return 0;
-	w->service = fe->key;
 	w->fwd = *k;
+	w->service.addr = k->daddr;
+	w->service.port = k->dport;
+	w->service.proto = k->proto;
+	w->service.pad = 0;
+	if (fe->usable == XDP_BY_NODE_PORT)
+		node_port_key(&w->service);
 	return pick_backend(1, tuple_hash(k), NULL);
 }
 
 /* The backend for a packet with this tuple, whose hash is h. NULL: it is TC's. */
-static __always_inline struct xdp_backend *xdp_choose(struct xdp_md *ctx, const struct flow_key *k, __u32 h,
+static __always_inline struct xdp_backend *xdp_choose(struct xdp_md *ctx, struct xdp_table *t,
+						      const struct flow_key *k, __u32 h,
 						      struct xdp_frontend *fe, const struct service_state *s)
 {
 	__u32 slot = fe->first + scaled(h, fe->count);
@@ -272,7 +293,7 @@ static __always_inline struct xdp_backend *xdp_choose(struct xdp_md *ctx, const 
 			return NULL;
 		n = *number;
 	}
-	be = xdp_backend(ctx, n, fe->epoch, fe->generation);
+	be = xdp_backend(ctx, t, n, fe->epoch, fe->generation);
 	barrier();
 	/* What was read may have been written again meanwhile: see service.h. */
 	return be && *(volatile __u32 *)&s->generation == fe->generation ? be : NULL;

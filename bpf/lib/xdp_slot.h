@@ -8,7 +8,8 @@
  * A slot also says whether the flow table may have entries for packets to its port, as struct flow_marks does: so a SYN
  * whose port is free asks for one cache line.
  *
- * Two programs may meet in a slot: `version` is odd while one writes, and who reads looks at it before and after.
+ * Nothing is locked. `check` is a hash of the rest: where two programs have written at once, it tells, and the client
+ * sends its SYN again.
  */
 #pragma once
 #include "flow_marks.h"
@@ -16,7 +17,7 @@
 #define XDP_SYNS 32768
 
 struct xdp_syn {
-	__u32 version; /* odd: being written */
+	__u32 check; /* see xdp_syn_check; 0: free */
 	__u32 made; /* jiffies */
 	__u32 epoch;
 	__u32 backend; /* its number */
@@ -26,8 +27,8 @@ struct xdp_syn {
 	__be16 frontend_port;
 	__be16 port; /* of the node, where the answers come to */
 	/*
-	 * enum flow_state. FLOW_CLOSED: free; FLOW_CLOSING: the opener has another connection with the same ports in
-	 * the flow table, whose SYNs are TC's.
+	 * enum flow_state. FLOW_CLOSING: the opener has another connection with the same ports in the flow table, whose
+	 * SYNs are TC's.
 	 */
 	__u8 state;
 	__u8 pad;
@@ -42,6 +43,7 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct xdp_syn)); /* private: its type is not exported */
 	__uint(max_entries, XDP_SYNS);
+	__uint(map_flags, BPF_F_MMAPABLE); /* page-aligned, so that a slot is one cache line */
 } xdp_syns SEC(".maps");
 
 static __always_inline struct xdp_syn *xdp_syn_of_port(__be16 port)
@@ -62,9 +64,9 @@ static __always_inline __u16 xdp_syn_pass(const struct flow_marks *m)
 	return (__u16)(m->pass << 1 | 1);
 }
 
-static __always_inline __u32 xdp_syn_side(const struct ip_addr *from, __be16 port)
+static __always_inline __u32 xdp_syn_side(__be32 from, __be16 port)
 {
-	__u32 h = (from->w[3] ^ port) * 0x9e3779b1;
+	__u32 h = (from ^ port) * 0x9e3779b1;
 
 	return h >> 31;
 }
@@ -83,13 +85,12 @@ static __always_inline void xdp_syn_mark(const struct flow_key *k)
 	if (!m || !s)
 		return;
 	pass = xdp_syn_pass(m);
-	if (s->seen[xdp_syn_side(&k->saddr, k->sport)] != pass)
-		s->seen[xdp_syn_side(&k->saddr, k->sport)] = pass;
+	if (s->seen[xdp_syn_side(k->saddr.w[3], k->sport)] != pass)
+		s->seen[xdp_syn_side(k->saddr.w[3], k->sport)] = pass;
 }
 
-/* May the flow table have an entry for packets from this address and port to the slot's port? */
-static __always_inline bool xdp_syn_may_be_flow(const struct xdp_syn *s, const struct ip_addr *from,
-						__be16 port)
+/* May the flow table have an entry for packets from this address (its last word) and port to the slot's port? */
+static __always_inline bool xdp_syn_may_be_flow(const struct xdp_syn *s, __be32 from, __be16 port)
 {
 	const __u16 seen = s->seen[xdp_syn_side(from, port)];
 	struct flow_marks *m;
@@ -100,11 +101,10 @@ static __always_inline bool xdp_syn_may_be_flow(const struct xdp_syn *s, const s
 	return !m || (__u16)(xdp_syn_pass(m) - seen) < 2 * MARK_PASSES;
 }
 
-/* Is it the slot of connections that answer like rev, from this backend? */
+/* Is it the slot of a connection that answers like rev, from this backend? */
 static __always_inline bool xdp_syn_at(const struct xdp_syn *s, const struct flow_key *rev, __u32 backend)
 {
-	return s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3] &&
-	       s->state != FLOW_CLOSED;
+	return s->check && s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3];
 }
 
 /* The same without knowing the backend's number. */
@@ -113,7 +113,7 @@ static __always_inline bool xdp_syn_is(const struct xdp_syn *s, const struct flo
 	__u32 number = s->backend;
 	struct backend *b;
 
-	if (s->port != rev->dport || s->snat != rev->daddr.w[3] || s->state == FLOW_CLOSED)
+	if (!s->check || s->port != rev->dport || s->snat != rev->daddr.w[3])
 		return false;
 	b = bpf_map_lookup_elem(&backends, &number);
 	return b && b->port == rev->sport && b->proto == rev->proto && addr_equal(&b->addr, &rev->saddr);
@@ -125,11 +125,16 @@ static __always_inline bool xdp_syn_from(const struct xdp_syn *s, const struct f
 	       addr_equal(&s->client, &fwd->saddr) && addr_equal(&s->frontend, &fwd->daddr);
 }
 
+static __always_inline bool xdp_syn_is_fresh(const struct xdp_syn *s, __u32 jiffies)
+{
+	return jiffies - s->made < cfg_ttl_half * cfg_hz;
+}
+
 /* Has XDP given the port of rev to another opener than fwd? */
 static __always_inline bool xdp_syn_taken(const struct flow_key *rev, const struct flow_key *fwd)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
 
-	return s && s->port == rev->dport && now() - s->made < cfg_ttl_half * cfg_hz &&
-	       !xdp_syn_from(s, fwd) && xdp_syn_is(s, rev);
+	return s && s->port == rev->dport && xdp_syn_is_fresh(s, now()) && !xdp_syn_from(s, fwd) &&
+	       xdp_syn_is(s, rev);
 }

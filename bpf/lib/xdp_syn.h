@@ -6,22 +6,12 @@
 #include "work.h"
 #include "xdp_slot.h"
 
-static __always_inline __u32 xdp_syn_version(const struct xdp_syn *s)
+/* `check` of a connection whose packets have this hash; which state it is in does not count. */
+static __always_inline __u32 xdp_syn_check(__u32 hash, __u32 backend, __be32 snat, __be16 port)
 {
-	return *(const volatile __u32 *)&s->version;
-}
+	const __u32 check = ((hash ^ snat) + backend) * 0x9e3779b1 + port;
 
-/* Begins a change of the slot, which had this version; 0: another program is at it. */
-static __always_inline bool xdp_syn_lock(struct xdp_syn *s, __u32 version)
-{
-	return !(version & 1) && __sync_val_compare_and_swap(&s->version, version, version + 1) == version;
-}
-
-/* version: what it was locked with. Only who has locked the slot writes it. */
-static __always_inline void xdp_syn_unlock(struct xdp_syn *s, __u32 version)
-{
-	barrier();
-	*(volatile __u32 *)&s->version = version + 2;
+	return check ? check : 1;
 }
 
 /* Room for a copy of a slot: nothing is decided again in XDP. */
@@ -46,71 +36,84 @@ static __always_inline bool xdp_syn_is_left(const struct xdp_syn *s, const struc
 	return s->state == FLOW_CLOSING && xdp_syn_at(s, rev, backend) && xdp_syn_from(s, k);
 }
 
-/* Notes in s, their slot, that a packet k was sent on so that its answers look like rev. */
-static __always_inline int xdp_syn_claim(struct xdp_syn *s, const struct flow_key *k,
+/* Notes in s, their slot, that a packet k, whose hash is h, was sent on so that its answers look like rev. */
+static __always_inline int xdp_syn_claim(struct xdp_syn *s, const struct flow_key *k, __u32 h,
 					 const struct flow_key *rev, __u32 backend, __u32 epoch)
 {
-	__u32 version = xdp_syn_version(s);
 	int result = XDP_CLAIMED;
 	__u32 jiffies = now();
 
-	if (!xdp_syn_lock(s, version))
-		return XDP_TAKEN;
-	if (xdp_syn_at(s, rev, backend) && jiffies - s->made < cfg_ttl_half * cfg_hz) {
+	if (xdp_syn_at(s, rev, backend) && xdp_syn_is_fresh(s, jiffies)) {
 		if (!xdp_syn_from(s, k))
-			result = XDP_TAKEN;
-		else
-			result = s->state == FLOW_CLOSING ? XDP_LEFT : XDP_CLAIMED_BEFORE;
-	} else {
-		if (s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3])
-			result = XDP_CLAIMED_AFTER;
-		s->made = jiffies;
-		s->epoch = epoch;
-		s->state = FLOW_NEW;
-		s->backend = backend;
-		s->port = rev->dport;
-		s->snat = rev->daddr.w[3];
-		s->client = k->saddr;
-		s->frontend = k->daddr;
-		s->client_port = k->sport;
-		s->frontend_port = k->dport;
+			return XDP_TAKEN;
+		return s->state == FLOW_CLOSING ? XDP_LEFT : XDP_CLAIMED_BEFORE;
 	}
-	xdp_syn_unlock(s, version);
+	if (s->port == rev->dport && s->backend == backend && s->snat == rev->daddr.w[3])
+		result = XDP_CLAIMED_AFTER;
+	s->made = jiffies;
+	s->epoch = epoch;
+	s->state = FLOW_NEW;
+	s->backend = backend;
+	s->port = rev->dport;
+	s->snat = rev->daddr.w[3];
+	s->client = k->saddr;
+	s->frontend = k->daddr;
+	s->client_port = k->sport;
+	s->frontend_port = k->dport;
+	s->check = xdp_syn_check(h, backend, rev->daddr.w[3], rev->dport);
 	return result;
 }
 
-/* From now on the slot is in this state. */
-static __always_inline void xdp_syn_set(const struct flow_key *rev, __u8 state)
+/* The slot is free, if nobody has taken it since. */
+static __always_inline bool xdp_syn_free(struct xdp_syn *s, __u32 check)
+{
+	return __sync_val_compare_and_swap(&s->check, check, 0) == check;
+}
+
+/* The opener of a connection whose slot has just been freed has another one, of TC's. */
+static __always_inline void xdp_syn_leave(const struct flow_key *rev, __u32 check)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
 
-	if (s && xdp_syn_is(s, rev))
-		s->state = state;
+	if (!s || s->check)
+		return;
+	s->state = FLOW_CLOSING;
+	__sync_val_compare_and_swap(&s->check, 0, check);
 }
 
 /*
- * Reads the slot of an answer into *out. 0: nothing is known of it. `state`: what it is from now on.
+ * The slot of answers like rev, with a copy of it in *out and the key of the opener's packets in w->fwd. NULL: nothing is
+ * known of them.
  */
-static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_syn *out, __u32 jiffies,
-					 __u8 state)
+static __always_inline struct xdp_syn *xdp_syn_read(struct work *w, const struct flow_key *rev,
+						    struct xdp_syn *out)
 {
 	struct xdp_syn *s = xdp_syn_slot(rev);
-	__u32 version;
-	bool found;
 
-	if (!s || !xdp_syn_is(s, rev) || jiffies - s->made >= cfg_ttl_half * cfg_hz)
-		return false;
-	version = xdp_syn_version(s);
-	if (!xdp_syn_lock(s, version))
-		return false;
-	found = xdp_syn_is(s, rev) && s->state != FLOW_CLOSING;
-	if (found) {
-		memcpy(out, s, sizeof(*out));
-		xdp_syn_mark(rev); /* before the slot is free: the entry comes after it */
-		s->state = state;
-	}
-	xdp_syn_unlock(s, version);
-	return found;
+	if (!s)
+		return NULL;
+	memcpy(out, s, sizeof(*out));
+	barrier();
+	if (out->state == FLOW_CLOSING || !xdp_syn_is(out, rev) || !xdp_syn_is_fresh(out, w->jiffies))
+		return NULL;
+	w->fwd.saddr = out->client;
+	w->fwd.daddr = out->frontend;
+	w->fwd.sport = out->client_port;
+	w->fwd.dport = out->frontend_port;
+	w->fwd.ifindex = FLOW_IF_UPLINK;
+	w->fwd.proto = rev->proto;
+	memset(w->fwd.pad, 0, sizeof(w->fwd.pad));
+	if (out->check != xdp_syn_check(tuple_hash(&w->fwd), out->backend, out->snat, out->port))
+		return NULL;
+	return s;
+}
+
+/* Takes the connection of which s was *out out of its slot. False: another program has. */
+static __always_inline bool xdp_syn_take(const struct flow_key *rev, struct xdp_syn *s,
+					 const struct xdp_syn *out)
+{
+	xdp_syn_mark(rev); /* before the slot is free: a SYN that finds it so sees the mark */
+	return xdp_syn_free(s, out->check);
 }
 
 /* Both entries of a flow from w->fwd and w->rev; the ways out and the epochs are not in them yet. */
@@ -146,16 +149,9 @@ static __always_inline void xdp_entries(struct work *w, __u32 identity)
 	finish_translation(&w->rev, &w->r);
 }
 
-/* The same for a connection in a slot, whose answers look like w->rev. */
-static __always_inline void xdp_syn_entries(struct work *w, const struct xdp_syn *s)
+/* The same for a connection that xdp_syn_read has found, whose answers look like w->rev. */
+static __always_inline void xdp_syn_entries(struct work *w)
 {
-	w->fwd.saddr = s->client;
-	w->fwd.daddr = s->frontend;
-	w->fwd.sport = s->client_port;
-	w->fwd.dport = s->frontend_port;
-	w->fwd.ifindex = FLOW_IF_UPLINK;
-	w->fwd.proto = w->rev.proto;
-	memset(w->fwd.pad, 0, sizeof(w->fwd.pad));
 	xdp_syn_mark(&w->fwd);
 	address_info(&w->rev.saddr, &w->dst);
 	xdp_entries(w, w->dst.identity);

@@ -19,10 +19,11 @@ export const MAP_NAMES = Object.keys(MAPS) as MapName[];
 export const RING = 'events';
 
 /** Sizes that follow the settings; the others are as in the source. */
-export function mapSizes(config: AgentConfig): Readonly<Partial<Record<MapName, number>>> {
+export function mapSizes(config: AgentConfig): Readonly<Partial<Record<MapName | 'xdp_tables', number>>> {
   return {
     flows: flowEntries(config.flowEntries),
     hot_tables: possibleCpus(),
+    xdp_tables: possibleCpus(),
     endpoints: config.maxEndpointIndex,
     policy_peers: config.policyPeerEntries,
     policy_ports: config.policyPortEntries,
