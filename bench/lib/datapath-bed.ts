@@ -6,7 +6,7 @@
  * every device: a packet that was sent on to another container is a valid packet of the first one again.
  */
 
-import { bytesCodec, type Codec } from '../../loader/abi/codec.js';
+import { bytesCodec, type Codec, u32Codec } from '../../loader/abi/codec.js';
 import { FlowState, gcArgsCodec, MAPS, NetworkFlag } from '../../loader/abi/gen/types.gen.js';
 import type { BpfMap } from '../../loader/map.js';
 import { BpfObject } from '../../loader/object.js';
@@ -146,6 +146,11 @@ export class DatapathBed {
       value: Codec<Decoded<Codecs[N]['value']>>;
     };
     return this.#object.map(name, key, value);
+  }
+
+  /** An array whose values have a type that only the programs know, of `size` bytes. */
+  privateArray(name: string, size: number): BpfMap<number, Uint8Array> {
+    return this.#object.map(name, u32Codec, bytesCodec(size));
   }
 
   #fill(rules: number): void {
@@ -288,11 +293,16 @@ export class DatapathBed {
     const nodes = this.map('node_map');
     const node = nodes.get(0);
     if (node !== undefined) nodes.set(0, { ...node, halfOpen: 0 });
+    this.expire(PASSES);
+  }
+
+  /** Passes of expiry, for which no time has gone by. */
+  expire(passes: number): void {
     const pass = Buffer.alloc(gcArgsCodec.size);
     const count = 0xffff_ffff;
     const counts = { scanned: 0, expired: 0, open: 0, half: 0 };
     gcArgsCodec.encode({ start: 0, count, now: 1, pressure: 0, ...counts }, pass, 0);
-    for (let i = 0; i < PASSES; i++) this.#expiry.testRun({ ctxIn: pass });
+    for (let i = 0; i < passes; i++) this.#expiry.testRun({ ctxIn: pass });
   }
 }
 
