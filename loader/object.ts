@@ -43,13 +43,15 @@ export class BpfObject {
     opts.writeBigUInt64LE(BigInt(BpfObjectOpenOpts.size), BpfObjectOpenOpts.sz);
     opts.writeBigUInt64LE(addressOf(log), BpfObjectOpenOpts.kernelLogBuf);
     opts.writeBigUInt64LE(BigInt(LOG_SIZE), BpfObjectOpenOpts.kernelLogSize);
-    const { result, messages } = collectMessages(() => {
-      const handle = libbpf().bpf_object__open_file(file, opts);
-      return { handle, error: handle === 0n ? errno() : 0 };
-    });
-    if (result.handle === 0n)
-      throw new BpfError(`open object ${path}`, result.error, decisiveMessage(messages));
-    return new BpfObject(path, result.handle, log);
+    const handle = libbpf().bpf_object__open_file(file, opts);
+    if (handle !== 0n) return new BpfObject(path, handle, log);
+    // libbpf tells each of its steps to who listens, which takes longer than the steps: it is asked when something is wrong.
+    const { result, messages } = collectMessages(() => ({
+      handle: libbpf().bpf_object__open_file(file, opts),
+      error: errno(),
+    }));
+    if (result.handle !== 0n) return new BpfObject(path, result.handle, log);
+    throw new BpfError(`open object ${path}`, result.error, decisiveMessage(messages));
   }
 
   /**

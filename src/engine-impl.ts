@@ -9,6 +9,7 @@ import type { AgentConfig } from './config.js';
 import { Adoption } from './dataplane/adopt.js';
 import { type EncryptionStatus, requireWireguard } from './dataplane/encryption.js';
 import { Kernel } from './dataplane/kernel.js';
+import { Pins } from './dataplane/pins.js';
 import { removeEverything } from './dataplane/remove.js';
 import type { NameFeed } from './dns/feed.js';
 import type { Domains } from './domains/domains.js';
@@ -35,6 +36,7 @@ import { checkEncryption } from './nodes/encryption.js';
 import type { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses } from './nodes/reach.js';
 import type { RuntimeObjects } from './runtime/objects.js';
+import { ServicesAhead } from './services/ahead.js';
 import { serviceFigures } from './services/figures.js';
 import { checkExternalMode } from './services/node-context.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
@@ -91,7 +93,9 @@ export async function createEngine(
   const disk = openDisk(config, log);
   const reader = new DefinitionReader();
   if (ahead !== undefined) reader.readAhead(await ahead());
-  const engine = new AgentEngine(config, log, { ...disk, kernel: await opening }, reader);
+  const isNew = new Pins(config.pinPath).list('maps').length === 0;
+  const services = isNew ? ServicesAhead.of(config, reader.ahead()) : undefined;
+  const engine = new AgentEngine(config, log, { ...disk, kernel: await opening, ahead: services }, reader);
   try {
     await engine.start(cluster);
   } catch (error) {
@@ -366,6 +370,7 @@ class AgentEngine implements RuntimeEngine {
         );
         result = { ok: false, errors: [errorLine(refusal)] };
       }
+      if (source === 'folder') this.#parts.services.forgetAhead();
       const milliseconds = performance.now() - received;
       this.#lastApply = { at: new Date().toISOString(), ok: result.ok, milliseconds };
       for (const listener of this.#listeners)

@@ -46,6 +46,7 @@ import { RemoteNodes } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
+import type { ServicesAhead } from './services/ahead.js';
 import { nodeContext, serviceCapacity } from './services/node-context.js';
 import { ServiceMaps } from './services/service-maps.js';
 import { Services } from './services/services.js';
@@ -86,13 +87,14 @@ export function openDisk(config: AgentConfig, log: Logger) {
 /** What an agent is made of that takes time to open. */
 export interface Opened extends ReturnType<typeof openDisk> {
   readonly kernel: Kernel;
+  readonly ahead: ServicesAhead | undefined;
 }
 
 /** Makes the parts of an agent known to each other. */
 export function assemble(
   config: AgentConfig,
   log: Logger,
-  { state, leases, kernel }: Opened,
+  { state, leases, kernel, ahead: worked }: Opened,
   orders: Orders,
 ) {
   const objects = new ObjectSet();
@@ -118,17 +120,22 @@ export function assemble(
         }
       : {},
   );
+  // What an earlier agent has in force comes first.
+  const ahead = loaded.adopted ? undefined : worked;
   const maps = new ServiceMaps(kernel.loaded.maps);
   const netns = new SocketNetns(kernel.loaded.maps.socket_netns_map, kernel.attachments);
   const services = new Services({
     kernel,
     objects,
     config,
-    compiler: new ServiceCompiler(
-      serviceCapacity(config),
-      nodeContext(config, []),
-      loaded.adopted ? maps.load() : undefined,
-    ),
+    compiler:
+      ahead?.compiler ??
+      new ServiceCompiler(
+        serviceCapacity(config),
+        nodeContext(config, []),
+        loaded.adopted ? maps.load() : undefined,
+      ),
+    ahead,
     maps,
     assignments: Assignments.open(config.stateDir, config),
     netns,

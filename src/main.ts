@@ -127,7 +127,8 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     applied = (sources) => running.replaceFolder(sources);
     const count = members.length;
     members = [];
-    settleHeap(count);
+    // Not while the folder's definitions come into force.
+    if (folder === undefined) settleHeap(count);
     engine = running;
     busySince = () => running.busySince;
     closers.push(async () => {
@@ -145,6 +146,7 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     if (folder !== undefined) {
       closers.push(() => folder.close());
       if (!stop.requested) await folder.start();
+      settleHeap(count);
       stop.onReload(() => void folder.reload());
     }
     if (stop.requested) return removed;

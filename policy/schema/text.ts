@@ -8,6 +8,16 @@ export interface SourceFile {
   readonly text: string | Uint8Array;
 }
 
+/** Those whose text is what `decodeText` gave. */
+const decoded = new WeakSet<SourceFile>();
+
+/** A source whose text is what `decodeText` gave for the file: it is not looked through again. */
+export function decodedSource(file: string, text: string): { readonly file: string; readonly text: string } {
+  const source = { file, text };
+  decoded.add(source);
+  return source;
+}
+
 /** Largest file that is read, in bytes. */
 export const MAX_FILE_BYTES = 4 * 1024 * 1024;
 
@@ -45,6 +55,7 @@ export function invalidUtf8At(bytes: Uint8Array): number {
  * SLU1007). `limit` in bytes. In a string that somebody else decoded, U+FFFD stands for bytes that were not UTF-8.
  */
 export function decodeText(source: SourceFile, limit = MAX_FILE_BYTES): string | SluiceError {
+  if (typeof source.text === 'string' && decoded.has(source)) return source.text;
   const size = typeof source.text === 'string' ? Buffer.byteLength(source.text) : source.text.length;
   if (size > limit) {
     return SluiceError.of('SLU1001', { limit, size }, { file: source.file, line: 1 });

@@ -145,8 +145,11 @@ export class ServiceCompiler {
     const touched = new Set<string>();
     const previousNode = this.#node;
     if (node !== this.#node) {
+      const isElse = !sameButAddresses(node, previousNode);
       this.#node = node;
-      for (const key of this.#sources.services()) touched.add(key);
+      // Addresses of the node count for source ranges alone.
+      for (const key of this.#sources.services())
+        if (isElse || this.#sources.service(key)?.service.sourceRanges.length !== 0) touched.add(key);
     }
     const set = (kind: ServiceInput['kind'], key: string, value: ServiceInput | undefined): void => {
       const before = this.#get(kind, key);
@@ -538,6 +541,10 @@ export function inputKey(input: ServiceInput): string {
   if (input.kind === 'Workload') return input.id;
   const { namespace, name } = input.kind === 'Service' ? input.service : input;
   return [namespace, name].join('/'); // flat: a template would be kept in pieces
+}
+
+function sameButAddresses(a: NodeContext, b: NodeContext): boolean {
+  return JSON.stringify({ ...a, addresses: [] }) === JSON.stringify({ ...b, addresses: [] });
 }
 
 function textOf({ addr, port, proto }: BackendRow): EndpointText {

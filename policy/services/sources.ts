@@ -45,15 +45,20 @@ export class EndpointSources {
   /** Returns the keys of the services that it concerns. */
   setSlice(key: string, slice: EndpointSliceResource | undefined): string[] {
     const touched: string[] = [];
-    for (const one of [this.#slices.get(key), slice]) {
-      if (one?.service !== undefined) touched.push(`${one.namespace}/${one.service}`);
-    }
     const before = this.#slices.get(key);
-    if (before?.service !== undefined) drop(this.#slicesOf, `${before.namespace}/${before.service}`, key);
+    if (before?.service !== undefined) {
+      const service = `${before.namespace}/${before.service}`;
+      touched.push(service);
+      drop(this.#slicesOf, service, key);
+    }
     if (slice === undefined) this.#slices.delete(key);
     else {
       this.#slices.set(key, slice);
-      if (slice.service !== undefined) add(this.#slicesOf, [slice.namespace, slice.service].join('/'), key);
+      if (slice.service !== undefined) {
+        const service = [slice.namespace, slice.service].join('/'); // flat: it is kept
+        touched.push(service);
+        add(this.#slicesOf, service, key);
+      }
     }
     return touched;
   }

@@ -262,6 +262,16 @@ export class Assignments {
   }
 }
 
+/** The service as its definition has it; undefined: something is left open. It may still collide with another one. */
+export function asGiven(service: ServiceResource): Assigned | undefined {
+  const { type, clusterIps, families, ports } = service;
+  if (type !== 'ClusterIP' || clusterIps === 'None' || clusterIps.length !== families.length)
+    return undefined;
+  if (!sameFamilies(clusterIps, families)) return undefined;
+  const nodePorts = ports.length === 1 ? ONE_WITHOUT : ports.map(() => 0);
+  return { kind: 'Service', service, clusterIps, nodePorts, healthPort: 0 };
+}
+
 /** Undefined: the definition leaves nothing open. */
 function chosenOf(key: string, { service, clusterIps, nodePorts, healthPort }: Assigned): Chosen | undefined {
   const given = service.clusterIps === 'None' || service.clusterIps.length === clusterIps.length;
@@ -276,7 +286,8 @@ function chosenOf(key: string, { service, clusterIps, nodePorts, healthPort }: A
   };
 }
 
-function claimsOf({ service, clusterIps, nodePorts, healthPort }: Assigned): string[] {
+function claimsOf({ service, clusterIps, nodePorts, healthPort }: Assigned): readonly string[] {
+  if (nodePorts === ONE_WITHOUT && healthPort === 0) return clusterIps;
   return [
     ...clusterIps,
     ...service.ports.flatMap(({ protocol }, i) => (nodePorts[i] ? [`${protocol} ${nodePorts[i]}`] : [])),

@@ -160,7 +160,7 @@ function read(text: EndpointText, key: Key): void {
   const { addr } = key;
   if (text.indexOf(':') >= 0) addr.set(parseAddress(text.slice(0, end)));
   else {
-    addr.fill(0, 0, 10);
+    for (let i = 0; i < 10; i++) addr[i] = 0;
     addr[10] = 0xff;
     addr[11] = 0xff;
     let at = 12;

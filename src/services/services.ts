@@ -12,6 +12,7 @@ import type { Assignments } from '../ipam/service-assignments.js';
 import type { Logger } from '../log.js';
 import { attachmentId, type ResourceKey } from '../state/keys.js';
 import type { Edit, ObjectSet } from '../state/objects.js';
+import type { ServicesAhead } from './ahead.js';
 import { refuseTakenAddress, ServiceConflicts, takenAddresses } from './conflicts.js';
 import { HealthPorts } from './health.js';
 import { nodeContext } from './node-context.js';
@@ -46,6 +47,8 @@ export class Services {
   readonly #stale: StaleSockets;
   readonly #log: Logger;
   readonly #exclusive: <T>(work: () => Promise<T>) => Promise<T>;
+  /** In the compiler, but not in the maps. */
+  #ahead: ServicesAhead | undefined;
   #building = false;
   #closed = false;
 
@@ -54,6 +57,8 @@ export class Services {
     readonly objects: ObjectSet;
     readonly config: AgentConfig;
     readonly compiler: ServiceCompiler;
+    /** What the compiler has worked out already. */
+    readonly ahead: ServicesAhead | undefined;
     readonly maps: ServiceMaps;
     readonly assignments: Assignments;
     readonly netns: SocketNetns;
@@ -66,6 +71,7 @@ export class Services {
     this.#objects = parts.objects;
     this.#config = parts.config;
     this.#compiler = parts.compiler;
+    this.#ahead = parts.ahead;
     this.#maps = parts.maps;
     this.#assignments = parts.assignments;
     this.#log = parts.log;
@@ -113,19 +119,22 @@ export class Services {
       this.#objects,
       new Set(comes.length === 0 ? [] : this.#kernel.addresses.hostAddresses()),
     );
+    const ahead = this.#ahead?.isIn(edits) === true ? this.#ahead : undefined;
     for (const service of comes.sort((a, b) => explicitness(b) - explicitness(a))) {
       const { assigned, undo: back } = this.#assignments.assign(service);
       undo.push(back);
       refuseTakenAddress(assigned, taken);
-      upsert.push(assigned);
+      if (ahead?.has(service) !== true) upsert.push(assigned);
       services.push(`${service.namespace}/${service.name}`);
     }
-    for (const { after } of edits) if (after?.kind === 'EndpointSlice') upsert.push(after);
+    for (const { after } of edits)
+      if (after?.kind === 'EndpointSlice' && ahead?.has(after) !== true) upsert.push(after);
     this.#workloads(names, upsert, remove);
     this.#netns.update(names);
-    if (upsert.length + remove.length === 0)
+    if (ahead === undefined && upsert.length + remove.length === 0)
       return { mustReevaluate: false, leave: () => undefined, commit: () => undefined };
 
+    this.#takeAhead(ahead, undo);
     const { delta, inverse, error } = this.#compiler.update({ upsert, remove }, this.#node());
     this.#noteHostBackends(delta.backends);
     this.#maps.write(delta);
@@ -135,13 +144,32 @@ export class Services {
     }
     undo.push(() => this.#takeBack(inverse));
     return {
-      mustReevaluate: delta.mustReevaluate,
+      mustReevaluate: ahead !== undefined || delta.mustReevaluate,
       leave: () => {
         const gone = delta.gone.members.filter(({ text }) => text.endsWith(UDP));
         if (gone.length > 0) this.#stale.leave(gone);
       },
       commit: () => this.#commit(delta, services, edits),
     };
+  }
+
+  /** Puts what was worked out ahead into the maps, or forgets it when this change is about something else. */
+  #takeAhead(wanted: ServicesAhead | undefined, undo: Rollback): void {
+    if (wanted === undefined) {
+      this.forgetAhead();
+      return;
+    }
+    this.#ahead = undefined;
+    const { delta, inverse } = wanted;
+    undo.push(() => this.#takeBack(inverse));
+    this.#noteHostBackends(delta.backends);
+    this.#maps.write(delta);
+  }
+
+  /** Forgets what was worked out ahead and is not in force. */
+  forgetAhead(): void {
+    if (this.#ahead !== undefined) this.#compiler.update(this.#ahead.inverse);
+    this.#ahead = undefined;
   }
 
   /** The host has other addresses now: a process on one of them may be a backend. */

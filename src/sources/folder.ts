@@ -3,7 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { SluiceError } from '../../policy/errors.js';
-import { decodeText, MAX_FILE_BYTES } from '../../policy/schema/text.js';
+import { decodedSource, decodeText, MAX_FILE_BYTES } from '../../policy/schema/text.js';
 import type { ApplyResult, ErrorLine, SourceText } from '../engine.js';
 import { asSluiceError, formatErrorLine, reasonOf, toErrorLine } from '../http/api.js';
 import type { Logger } from '../log.js';
@@ -68,10 +68,11 @@ export class DefinitionsFolder {
     this.#options = { debounceMs: 20, rescanMs: 5_000, retryMs: 30_000, ...options };
   }
 
-  /** What `start` will find, for who has time before. Empty if it can't be read: `start` will say so. */
+  /** What `start` will find, for who has time before. Empty if not all of it can be read: `start` will say so. */
   async readAhead(): Promise<readonly SourceText[]> {
     try {
-      return (await this.#read()).sources;
+      const { sources, errors } = await this.#read();
+      return errors.length > 0 ? [] : sources;
     } catch {
       return [];
     }
@@ -287,7 +288,7 @@ export class DefinitionsFolder {
       }
       const { text, version } = content;
       files.set(name, { stamp, settled, text, version });
-      sources.push({ file, text });
+      sources.push(decodedSource(file, text));
       keys.push(`${name}\0${version}`);
     }
     this.#files = files;

@@ -24,6 +24,11 @@ export class DefinitionReader {
     }
   }
 
+  /** What was read ahead. */
+  *ahead(): IterableIterator<Resource> {
+    for (const { resources } of this.#ahead.values()) yield* resources;
+  }
+
   /** Reads files that are the whole content of a folder. */
   readFolder(sources: readonly SourceText[]): { resources: Resource[]; errors: SluiceError[] } {
     const cache = new Map<string, Parsed>();
