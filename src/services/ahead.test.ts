@@ -1,0 +1,84 @@
+import { describe, expect, it } from 'vitest';
+import type { Resource } from '../../policy/model/resources.js';
+import { parseSources } from '../../policy/schema/parse.js';
+import { defaultConfig } from '../config-file.js';
+import { keyOf } from '../state/keys.js';
+import type { Edit } from '../state/objects.js';
+import { ServicesAhead } from './ahead.js';
+
+const CONFIG = defaultConfig('');
+
+const service = (name: string, spec: object): object => ({
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: { name },
+  spec: { ports: [{ port: 80 }], ...spec },
+});
+const slice = (service: string, address: string): object => ({
+  apiVersion: 'discovery.k8s.io/v1',
+  kind: 'EndpointSlice',
+  metadata: { name: `${service}-1`, labels: { 'kubernetes.io/service-name': service } },
+  addressType: 'IPv4',
+  ports: [{ port: 8080 }],
+  endpoints: [{ addresses: [address] }],
+});
+
+function read(...items: readonly object[]): Resource[] {
+  const { resources, errors } = parseSources([
+    { file: 'f', text: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }) },
+  ]);
+  expect(errors).toEqual([]);
+  return resources;
+}
+
+const created = (resources: readonly Resource[]): Edit[] =>
+  resources.map((after) => ({ key: keyOf(after), after, origin: after.origin }));
+
+describe('services that are worked out ahead', () => {
+  const definitions = read(
+    service('web', { clusterIP: '10.96.0.1' }),
+    service('open', {}),
+    service('outside', { clusterIP: '10.96.0.2', type: 'NodePort' }),
+    service('shared', { clusterIP: '10.96.0.3', externalIPs: ['192.0.2.1'] }),
+    service('headless', { clusterIP: 'None' }),
+    slice('web', '10.0.0.1'),
+    slice('open', '10.0.0.2'),
+  );
+
+  it('are those that leave nothing open, with all endpoints', () => {
+    const ahead = ServicesAhead.of(CONFIG, definitions);
+    expect(definitions.filter((one) => ahead?.has(one)).map(({ name }) => name)).toEqual([
+      'web',
+      'web-1',
+      'open-1',
+    ]);
+    expect([...(ahead?.delta.frontends.keys() ?? [])]).toEqual(['10.96.0.1 80 6', '10.96.0.1 0 0']);
+    expect(ahead?.delta.members.map(({ text }) => text)).toEqual(['10.0.0.1 8080 6']);
+  });
+
+  it('are taken by a change that brings all of them', () => {
+    const ahead = ServicesAhead.of(CONFIG, definitions);
+    const edits = created(definitions);
+    expect(ahead?.isIn(edits)).toBe(true);
+    expect(ahead?.isIn(edits.slice(1))).toBe(false);
+    expect(ahead?.isIn(created(read(service('web', { clusterIP: '10.96.0.1' }))))).toBe(false);
+    expect(
+      ahead?.isIn(edits.map((edit) => (edit.after === undefined ? edit : { ...edit, before: edit.after }))),
+    ).toBe(false);
+  });
+
+  it('can be forgotten', () => {
+    const ahead = ServicesAhead.of(CONFIG, definitions);
+    ahead?.compiler.update(ahead.inverse);
+    expect(ahead?.compiler.size).toBe(0);
+    expect(ahead?.compiler.backendCount).toBe(0);
+    expect([...(ahead?.compiler.view.listBackends() ?? [])]).toEqual([]);
+  });
+
+  it('are none where something is defined twice, does not fit or is not there', () => {
+    const web = service('web', { clusterIP: '10.96.0.1' });
+    expect(ServicesAhead.of(CONFIG, read(web, web))).toBeUndefined();
+    expect(ServicesAhead.of({ ...CONFIG, serviceEntries: 1 }, definitions)).toBeUndefined();
+    expect(ServicesAhead.of(CONFIG, read(service('open', {})))).toBeUndefined();
+  });
+});
