@@ -26,7 +26,7 @@ import type {
   SourceText,
   Status,
 } from './engine.js';
-import { assemble, type Opened, openDisk, type Parts } from './engine-parts.js';
+import { assemble, type Opened, openDisk, type Parts, servicesAhead } from './engine-parts.js';
 import { statusOf } from './engine-status.js';
 import { fault } from './faults.js';
 import type { ClusterObjects } from './kubernetes/cluster-objects.js';
@@ -36,7 +36,6 @@ import { checkEncryption } from './nodes/encryption.js';
 import type { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses } from './nodes/reach.js';
 import type { RuntimeObjects } from './runtime/objects.js';
-import { ServicesAhead } from './services/ahead.js';
 import { serviceFigures } from './services/figures.js';
 import { checkExternalMode } from './services/node-context.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
@@ -94,7 +93,7 @@ export async function createEngine(
   const reader = new DefinitionReader();
   if (ahead !== undefined) reader.readAhead(await ahead());
   const isNew = new Pins(config.pinPath).list('maps').length === 0;
-  const services = isNew ? ServicesAhead.of(config, reader.ahead()) : undefined;
+  const services = isNew ? servicesAhead(config, reader.ahead()) : undefined;
   const engine = new AgentEngine(config, log, { ...disk, kernel: await opening, ahead: services }, reader);
   try {
     await engine.start(cluster);

@@ -46,7 +46,7 @@ import { RemoteNodes } from './nodes/remote-nodes.js';
 import { LiveDryRun } from './probe/live.js';
 import { RuntimeObjects } from './runtime/objects.js';
 import { RuntimeStore } from './runtime/store.js';
-import type { ServicesAhead } from './services/ahead.js';
+import { ServicesAhead } from './services/ahead.js';
 import { nodeContext, serviceCapacity } from './services/node-context.js';
 import { ServiceMaps } from './services/service-maps.js';
 import { Services } from './services/services.js';
@@ -88,6 +88,15 @@ export function openDisk(config: AgentConfig, log: Logger) {
 export interface Opened extends ReturnType<typeof openDisk> {
   readonly kernel: Kernel;
   readonly ahead: ServicesAhead | undefined;
+}
+
+/** Services of these definitions, worked out for a node where nothing is in force. */
+export function servicesAhead(
+  config: AgentConfig,
+  definitions: Iterable<Resource>,
+): ServicesAhead | undefined {
+  const compiler = new ServiceCompiler(serviceCapacity(config), nodeContext(config, []));
+  return ServicesAhead.of(compiler, definitions);
 }
 
 /** Makes the parts of an agent known to each other. */

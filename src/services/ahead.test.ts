@@ -1,12 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import type { Resource } from '../../policy/model/resources.js';
 import { parseSources } from '../../policy/schema/parse.js';
+import { ServiceCompiler } from '../../policy/services/compiler.js';
 import { defaultConfig } from '../config-file.js';
 import { keyOf } from '../state/keys.js';
 import type { Edit } from '../state/objects.js';
 import { ServicesAhead } from './ahead.js';
+import { nodeContext, serviceCapacity } from './node-context.js';
 
 const CONFIG = defaultConfig('');
+
+const compiler = (config = CONFIG): ServiceCompiler =>
+  new ServiceCompiler(serviceCapacity(config), nodeContext(config, []));
 
 const service = (name: string, spec: object): object => ({
   apiVersion: 'v1',
@@ -46,7 +51,7 @@ describe('services that are worked out ahead', () => {
   );
 
   it('are those that leave nothing open, with all endpoints', () => {
-    const ahead = ServicesAhead.of(CONFIG, definitions);
+    const ahead = ServicesAhead.of(compiler(), definitions);
     expect(definitions.filter((one) => ahead?.has(one)).map(({ name }) => name)).toEqual([
       'web',
       'web-1',
@@ -57,7 +62,7 @@ describe('services that are worked out ahead', () => {
   });
 
   it('are taken by a change that brings all of them', () => {
-    const ahead = ServicesAhead.of(CONFIG, definitions);
+    const ahead = ServicesAhead.of(compiler(), definitions);
     const edits = created(definitions);
     expect(ahead?.isIn(edits)).toBe(true);
     expect(ahead?.isIn(edits.slice(1))).toBe(false);
@@ -68,7 +73,7 @@ describe('services that are worked out ahead', () => {
   });
 
   it('can be forgotten', () => {
-    const ahead = ServicesAhead.of(CONFIG, definitions);
+    const ahead = ServicesAhead.of(compiler(), definitions);
     ahead?.compiler.update(ahead.inverse);
     expect(ahead?.compiler.size).toBe(0);
     expect(ahead?.compiler.backendCount).toBe(0);
@@ -77,8 +82,8 @@ describe('services that are worked out ahead', () => {
 
   it('are none where something is defined twice, does not fit or is not there', () => {
     const web = service('web', { clusterIP: '10.96.0.1' });
-    expect(ServicesAhead.of(CONFIG, read(web, web))).toBeUndefined();
-    expect(ServicesAhead.of({ ...CONFIG, serviceEntries: 1 }, definitions)).toBeUndefined();
-    expect(ServicesAhead.of(CONFIG, read(service('open', {})))).toBeUndefined();
+    expect(ServicesAhead.of(compiler(), read(web, web))).toBeUndefined();
+    expect(ServicesAhead.of(compiler({ ...CONFIG, serviceEntries: 1 }), definitions)).toBeUndefined();
+    expect(ServicesAhead.of(compiler(), read(service('open', {})))).toBeUndefined();
   });
 });

@@ -1,11 +1,9 @@
 import type { Resource } from '../../policy/model/resources.js';
 import type { ServiceResource } from '../../policy/model/service.js';
-import { type ServiceChange, ServiceCompiler } from '../../policy/services/compiler.js';
+import type { ServiceChange, ServiceCompiler } from '../../policy/services/compiler.js';
 import type { ServiceDelta, ServiceInput } from '../../policy/services/types.js';
-import type { AgentConfig } from '../config.js';
 import { asGiven } from '../ipam/service-assignments.js';
 import type { Edit } from '../state/objects.js';
-import { nodeContext, serviceCapacity } from './node-context.js';
 
 /**
  * Services that are worked out before there are maps to put them in: while the verifier looks at the programs there is
@@ -30,8 +28,8 @@ export class ServicesAhead {
     this.#resources = resources;
   }
 
-  /** undefined: there are none, or something is wrong with them, which the change itself will say. */
-  static of(config: AgentConfig, definitions: Iterable<Resource>): ServicesAhead | undefined {
+  /** `compiler`: with nothing in it. undefined: there are none, or something is wrong with them, which the change itself will say. */
+  static of(compiler: ServiceCompiler, definitions: Iterable<Resource>): ServicesAhead | undefined {
     const resources = new Set<Resource>();
     const inputs: ServiceInput[] = [];
     for (const resource of definitions) {
@@ -41,7 +39,6 @@ export class ServicesAhead {
       inputs.push(input);
     }
     if (inputs.length === 0) return undefined;
-    const compiler = new ServiceCompiler(serviceCapacity(config), nodeContext(config, []));
     const update = compiler.update({ upsert: inputs, remove: [] });
     // Something that was there before is something that is there twice.
     return update.error === undefined && update.inverse.upsert.length === 0
