@@ -2,6 +2,9 @@
  * Container to container: request/response, connections, UDP packets and TCP throughput through Sluice, beside a
  * bare veth pair (the limit), Docker's bridge and rules, and the reference CNI plugins.
  *
+ * Figures are medians of all rounds; a ratio is the median of the ratios of the single rounds, in which all paths are
+ * measured one after the other: the speed of a shared machine changes in the course of a run.
+ *
  * Settings from the environment: BENCH_ROUNDS (21), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
  * BENCH_ATTEMPTS (4, for a measurement that other load disturbed),
  * BENCH_PEERS_ONLY=1 (without Sluice: the figures of the peers).
@@ -12,7 +15,7 @@ import { barePath, cniBridgePath, cniPtpPath, dockerPath, type Path, redirectPat
 import { type Measurement, report, type Target } from './lib/report.js';
 import { withScratch } from './lib/scratch-run.js';
 import { sluicePath } from './lib/sluice-path.js';
-import { median } from './lib/stats.js';
+import { median, medianRatio } from './lib/stats.js';
 
 const PEERS_ONLY = process.env.BENCH_PEERS_ONLY === '1';
 
@@ -43,6 +46,12 @@ async function main(scratch: Scratch): Promise<void> {
     const subject = median(traffic.values(ours ?? bare, figure));
     const medians = (of: readonly Path[]): Record<string, number> =>
       Object.fromEntries(of.map((path) => [path.name, median(traffic.values(path, figure))]));
+    const against = (of: readonly Path[]): Pick<Measurement, 'peers' | 'ratio'> => {
+      const ratios = of.map((path) =>
+        medianRatio(traffic.values(ours ?? bare, figure), traffic.values(path, figure)),
+      );
+      return { peers: medians(of), ratio: better === 'higher' ? Math.min(...ratios) : Math.max(...ratios) };
+    };
     const tolerance = traffic.tolerance(figure);
     const ahead: Target =
       better === 'lower'
@@ -55,19 +64,20 @@ async function main(scratch: Scratch): Promise<void> {
       {
         ...row,
         name: `${name}, of the limit`,
-        peers: medians([bare]),
+        ...against([bare]),
         ...(limit === undefined || ours === undefined ? {} : { target: { op: '>=', value: limit } }),
       },
-      { ...row, name: `${name}, of a bare redirect`, peers: medians([redirect]) },
+      { ...row, name: `${name}, of a bare redirect`, ...against([redirect]) },
       {
         ...row,
         name: `${name}, of the best peer`,
-        peers: medians(peers),
+        ...against(peers),
         ...(ours === undefined ? {} : { target: ahead }),
       },
     ];
   });
   const { disturbed, rounds } = traffic;
+  console.log('ratio: median of the ratios of the rounds');
   report(PEERS_ONLY ? 'network-peers' : 'network', measurements, { disturbed, rounds });
 }
 

@@ -16,6 +16,8 @@ export interface Measurement {
   readonly peers: Readonly<Record<string, number>>;
   /** Which peer the ratio is against: the one that does best, or the only one. */
   readonly better: 'higher' | 'lower';
+  /** The ratio, if it is not that of `ours` and the best of the medians. */
+  readonly ratio?: number;
   /** Absent: shown, not judged. */
   readonly target?: Target;
 }
@@ -36,7 +38,7 @@ export function judge(measurement: Measurement): Row {
   const { name, unit, ours, peers, better, target } = measurement;
   const values = Object.values(peers);
   const best = better === 'higher' ? Math.max(...values) : Math.min(...values);
-  const ratio = ours / best;
+  const ratio = measurement.ratio ?? ours / best;
   return {
     name,
     unit,

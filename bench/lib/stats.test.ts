@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { judge, table } from './report.js';
-import { interleave, median, noise } from './stats.js';
+import { interleave, median, medianRatio, noise } from './stats.js';
 
 describe('median and noise', () => {
   it('takes the middle, or the mean of the two middle ones', () => {
@@ -13,6 +13,16 @@ describe('median and noise', () => {
     expect(noise([90, 95, 100, 105, 110])).toBeCloseTo(0.15);
     expect(noise([1, 100, 100, 100, 100, 100, 100, 900])).toBe(0);
     expect(noise([100, 200])).toBe(0);
+  });
+});
+
+describe('the ratio of two subjects', () => {
+  it('compares what was measured in the same round', () => {
+    // The machine is slow in the middle of the run; one measurement was disturbed.
+    const theirs = [100, 100, 50, 50, 100];
+    const ours = [97, 97, 48.5, 48.5, 60];
+    expect(medianRatio(ours, theirs)).toBeCloseTo(0.97);
+    expect(median(ours) / median(theirs)).toBeCloseTo(0.6);
   });
 });
 

@@ -8,6 +8,14 @@ export function median(values: readonly number[]): number {
 }
 
 /**
+ * Median of the ratios of two subjects in the same round: where the speed of the machine changes between rounds, steadier
+ * than the ratio of their medians, which may be of different rounds.
+ */
+export function medianRatio(ours: readonly number[], theirs: readonly number[]): number {
+  return median(ours.map((value, round) => value / (theirs[round] ?? Number.NaN)));
+}
+
+/**
  * Interquartile range of a sample as a fraction of its median: what two medians may differ by without meaning
  * anything. 0 for fewer than four values.
  */
