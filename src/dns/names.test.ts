@@ -85,6 +85,19 @@ describe('NameTable', () => {
     expect(names.nameOf('town', cart, '192.0.2.7')).toBeUndefined();
   });
 
+  it('gives addresses names that lead back, also in networks with dots and capitals in their names', () => {
+    const names = table();
+    const range = { cidr: '10.3.0.0/24', gateway: '10.3.0.1' };
+    names.update({
+      networks: [['cni.Pods', { name: 'cni.Pods', ipv4: range }]],
+      objects: [object('Shop/One', [{ network: 'cni.Pods', ipv4: '10.3.0.2' }])],
+    });
+    const name = names.nameOf('cni.Pods', '10.3.0.2', '10.3.0.2') ?? '';
+    for (const asked of [name, 'One.Shop'])
+      expect(names.lookup('cni.Pods', '10.3.0.2', asked.toLowerCase())?.ipv4).toEqual(['10.3.0.2']);
+    expect(names.lookup('cni.Pods', '10.3.0.2', 'one.pods')).toBeUndefined();
+  });
+
   it('follows changes', () => {
     const names = table();
     names.update({ networks: [], objects: [object('shop/web', [{ network: 'town', ipv4: '10.1.0.9' }])] });

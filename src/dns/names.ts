@@ -218,12 +218,13 @@ function findIn(
 ): Entry[] | undefined {
   const exact = names.get(name);
   if (exact !== undefined) return [...exact];
+  // Names of networks may have dots and capitals: those of CNI are `cni.` and the configuration's own.
+  const scope = `.${network.toLowerCase()}`;
+  const scoped = name.endsWith(scope) ? names.get(name.slice(0, -scope.length)) : undefined;
+  if (scoped !== undefined) return [...scoped];
   const dot = name.lastIndexOf('.');
-  if (dot <= 0) return undefined;
-  const entries = names.get(name.slice(0, dot));
-  if (entries === undefined) return undefined;
   const last = name.slice(dot + 1);
-  if (last === network) return [...entries];
-  const inNamespace = [...entries].filter(({ object }) => object.namespace === last);
+  const entries = dot > 0 ? [...(names.get(name.slice(0, dot)) ?? [])] : [];
+  const inNamespace = entries.filter(({ object }) => object.namespace.toLowerCase() === last);
   return inNamespace.length > 0 ? inNamespace : undefined;
 }

@@ -114,7 +114,7 @@ describe('Docker', () => {
         'client',
         'sh',
         '-c',
-        `(sleep 1; echo) | nc ${address} 81 >/dev/null 2>&1 & sleep 0.2; cat /proc/net/tcp`,
+        `((sleep 1; echo) | nc ${address} 81) >/dev/null 2>&1 & sleep 0.2; cat /proc/net/tcp`,
       );
     const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}';
     const backend = docker.docker('inspect', '-f', format, 'echo');
