@@ -233,6 +233,11 @@ export class Assignments {
       !this.#taken.has(`TCP ${number}`) && !nodePorts.includes(number);
     const given = service.healthCheckNodePort;
     if (given !== 0) {
+      const { min, max } = this.#ports;
+      if (given < min || given > max) throw SluiceError.of('SLU1804', { port: given, min, max });
+      const own = service.ports.some(({ protocol }, i) => protocol === 'TCP' && nodePorts[i] === given);
+      const { file, line } = service.origin;
+      if (own) throw SluiceError.of('SLU1802', { port: given, other: key, where: `${file}:${line}` });
       const other = this.#taken.get(`TCP ${given}`);
       if (other !== undefined) throw this.#conflict('SLU1802', given, other);
       return given;
