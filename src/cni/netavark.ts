@@ -1,6 +1,6 @@
 import { readJson } from './config.js';
 import { CniError } from './errors.js';
-import { isObject, type JsonObject, listOf, object, optional, text, wholeNumber } from './fields.js';
+import { invalid, isObject, type JsonObject, listOf, object, optional, text, wholeNumber } from './fields.js';
 import type { CniAnswer } from './service.js';
 import { NEWEST_VERSION } from './versions.js';
 import type { WireRequest } from './wire.js';
@@ -79,6 +79,9 @@ function networkConfig(network: JsonObject): JsonObject {
   }
   const { mtu, masquerade, network: defined, mode, podman } = options;
   const ranges = (optional(network, 'subnets', '', listOf(object)) ?? []).map(range);
+  // There is no chain here, in which another plugin would bring the addresses.
+  if (defined === undefined && ranges.length === 0)
+    throw invalid('subnets', 'name a Network of Sluice, or give ranges');
   return {
     cniVersion: NEWEST_VERSION,
     name: network.name,
