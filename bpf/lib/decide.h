@@ -661,6 +661,10 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 		return TC_ACT_SHOT;
 	if (!w || !node)
 		return drop(p, NULL, DROP_INTERNAL, dir);
+	/* A port is used again after its connection has ended: who had the old one's backend need not be one any more. */
+	if (known && is_syn(p) && !in_half && !(known->flags & FLOW_REPLY) && known->state >= FLOW_CLOSING &&
+	    known->proto == IPPROTO_TCP && !cfg_dry_run && tcp_step(skb, p, known) == TCP_BEGINS)
+		known = NULL;
 	w->epoch = node->epoch;
 	w->jiffies = now();
 	w->tcp_flags = p->tcp_flags;
