@@ -504,6 +504,7 @@ __noinline int commit(__u32 in_half)
 				w->f.packets = old->packets;
 				w->f.bytes = old->bytes;
 				w->f.state = old->state;
+				w->f.fin_end = old->fin_end;
 				w->f.created = old->created;
 			}
 			old = bpf_map_lookup_elem(&flows, &w->rev);
@@ -511,6 +512,7 @@ __noinline int commit(__u32 in_half)
 				w->r.packets = old->packets;
 				w->r.bytes = old->bytes;
 				w->r.state = old->state;
+				w->r.fin_end = old->fin_end;
 				w->r.created = old->created;
 			}
 		}
@@ -665,6 +667,10 @@ __noinline int slow_path(struct __sk_buff *skb, struct packet *p, struct flow *k
 	if (known && is_syn(p) && !in_half && !(known->flags & FLOW_REPLY) && known->state >= FLOW_CLOSING &&
 	    known->proto == IPPROTO_TCP && !cfg_dry_run && tcp_step(skb, p, known) == TCP_BEGINS)
 		known = NULL;
+	/* The first packet after a change may also be the last one. */
+	if (known && p->key.proto == IPPROTO_TCP && (p->tcp_flags & (TCP_FIN | TCP_RST)) && !in_half &&
+	    !cfg_dry_run)
+		tcp_ends(skb, p, known);
 	w->epoch = node->epoch;
 	w->jiffies = now();
 	w->tcp_flags = p->tcp_flags;

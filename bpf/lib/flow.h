@@ -103,6 +103,41 @@ static __always_inline void tcp_closing(__u8 flags, struct flow *e, struct flow 
 	}
 }
 
+/* What a packet that may end the flow e does to it; other: the entry of the other direction, at k. False: it is cut off. */
+static __always_inline bool tcp_note_end(struct __sk_buff *skb, const struct packet *p, struct flow *e,
+					 const struct flow_key *k, struct flow *other)
+{
+	__u32 end, ack;
+
+	if (tcp_numbers(skb, p->l4_off, p->len, &end, &ack))
+		return false;
+	if ((p->tcp_flags & (TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING) {
+		struct flow *opener = e->flags & FLOW_REPLY ? other : e;
+
+		hot_forget(&p->key, e);
+		if (other && (p->tcp_flags & TCP_RST))
+			hot_forget(k, other);
+		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
+			count_half_open(-1);
+	}
+	tcp_closing(p->tcp_flags, e, other, end, ack);
+	return true;
+}
+
+/* The same for a packet after which the flow is decided again: both entries stay. Returns 0. */
+__noinline int tcp_ends(struct __sk_buff *skb, struct packet *p, struct flow *e)
+{
+	struct flow_key k;
+	struct flow *other;
+
+	if (!p || !e || p->fragment == FRAGMENT_LATER)
+		return 0;
+	other_key(&k, e);
+	other = bpf_map_lookup_elem(&flows, &k);
+	tcp_note_end(skb, p, e, &k, other);
+	return 0;
+}
+
 /*
  * Rare: FIN, RST or SYN, or a flow that is being opened or closed. Between two containers nothing is lost after this hook, so
  * their entries go with the last acknowledgement and the next connection finds them in the cache; others expire.
@@ -112,7 +147,6 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 	struct work *w = work_area();
 	struct flow_key k;
 	struct flow *other;
-	__u32 end, ack;
 
 	if (!p || !e || !w)
 		return TCP_GOES_ON;
@@ -135,20 +169,10 @@ __noinline int tcp_step(struct __sk_buff *skb, struct packet *p, struct flow *e)
 		if (!(p->tcp_flags & TCP_FIN))
 			return TCP_GOES_ON;
 	}
-	if (tcp_numbers(skb, p->l4_off, p->len, &end, &ack))
-		return TCP_GOES_ON;
 	other_key(&k, e);
 	other = bpf_map_lookup_elem(&flows, &k);
-	if ((p->tcp_flags & (TCP_FIN | TCP_RST)) && e->state < FLOW_CLOSING) {
-		struct flow *opener = e->flags & FLOW_REPLY ? other : e;
-
-		hot_forget(&p->key, e);
-		if (other && (p->tcp_flags & TCP_RST))
-			hot_forget(&k, other);
-		if (opener && opener->state < FLOW_OPEN && ((p->tcp_flags & TCP_RST) || opener == e))
-			count_half_open(-1);
-	}
-	tcp_closing(p->tcp_flags, e, other, end, ack);
+	if (!tcp_note_end(skb, p, e, &k, other))
+		return TCP_GOES_ON;
 	if (!other || e->state != FLOW_CLOSED || other->state != FLOW_CLOSED || e->action != ACTION_PEER ||
 	    other->action != ACTION_PEER)
 		return TCP_GOES_ON;

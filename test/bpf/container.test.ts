@@ -409,6 +409,25 @@ describe.each(FAMILIES)('container to container, $family', ({ family }) => {
     expect([...bed.flows.entries()].map(([, flow]) => flow.state)).toEqual([FlowState.Open, FlowState.Open]);
   });
 
+  it('ends also with packets that come first after a change, and its ports are free then', () => {
+    const states = () => [...bed.flows.entries()].map(([, flow]) => flow.state);
+    handshake(family);
+    bed.epoch(2);
+    bed.from(A, { ...tcp, flags: FLAG.fin | FLAG.ack });
+    bed.epoch(3);
+    bed.from(B, { ...answer, flags: FLAG.fin | FLAG.ack });
+    expect(states()).toEqual([FlowState.Closing, FlowState.Closing]);
+    bed.epoch(4);
+    expect(handshake(family)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
+    expect(states()).toEqual([FlowState.Open, FlowState.Open]);
+    bed.epoch(5);
+    bed.from(B, { ...answer, flags: FLAG.rst });
+    expect(states()).toEqual([FlowState.Closed, FlowState.Closed]);
+    expect(handshake(family)).toEqual([REDIRECT, REDIRECT, REDIRECT]);
+    // Of one that was half-open nothing is counted twice.
+    expect(bed.node.get(0)?.halfOpen).toBe(0);
+  });
+
   it('lets the host reach a container and back, whatever the policy says', () => {
     bed.set(3, {});
     bed.endpoint(A, { setEgress: 3, setIngress: 3 });
