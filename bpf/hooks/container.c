@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Both directions of the host side of a container's veth. */
 #pragma once
-#include "decide.h"
+#include "slow_path.h"
 #include "group.h"
 #include "icmp_error.h"
 #include "ingress.h"

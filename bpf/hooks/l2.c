@@ -8,7 +8,7 @@
  * ports are carried by the flow table, as those of other containers.
  */
 #pragma once
-#include "decide.h"
+#include "slow_path.h"
 #include "group.h"
 #include "icmp_error.h"
 #include "ingress.h"

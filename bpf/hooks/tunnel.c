@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* From other nodes, through the overlay: what is inside counts only if its source is on the node that sent it. */
 #pragma once
-#include "decide.h"
+#include "slow_path.h"
 #include "icmp_error.h"
 
 static __always_inline bool to_host(const struct packet *p)

@@ -4,7 +4,7 @@
  * host's own processes answer as backends of services.
  */
 #pragma once
-#include "decide.h"
+#include "slow_path.h"
 #include "icmp_error.h"
 
 /* To the host itself and neither to a published port nor to a service: nothing to decide. */

@@ -181,8 +181,7 @@ enum endpoint_flag {
 	EP_LIMIT = 4, /* it has an entry in `bandwidth` */
 	EP_AUDIT = 8, /* what its policy denies is logged, not dropped */
 	EP_NAMES = 16, /* its policy has domain names: its questions go to the name server of its gateway */
-	EP_FOREIGN =
-		32, /* with EP_L2: another plugin's, programs on its host side, which carries published ports */
+	EP_FOREIGN = 32, /* with EP_L2: the host side of another plugin's veth: published ports too */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */
