@@ -1,14 +1,17 @@
 import { randomInt } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { connect, isIPv6 } from 'node:net';
-import { HEADER_BYTES } from './wire.js';
+import { HEADER_BYTES, MAX_MESSAGE, questionEnd, RCODE } from './wire.js';
 
 /** Milliseconds that one server has for an answer, and how often all of them are asked. */
 const TIMEOUT = 2000;
 const ROUNDS = 2;
 /** Queries under way: in all, and for one client. */
 const LIMITS = { all: 512, client: 64 };
-const MAX_TCP = 65_535;
+/** Answers after which the next server is asked, as the C library does: this one can't or won't. */
+const UNHELPFUL: ReadonlySet<number> = new Set([RCODE.failure, RCODE.notImplemented, RCODE.refused]);
+/** Milliseconds for which a server that did not answer in time is asked after the others. */
+const LATE_MS = 30_000;
 
 /** Where a server listens; the port is 53 outside of tests. */
 export interface Upstream {
@@ -21,11 +24,20 @@ export class Forwarder {
   readonly #upstreams: () => readonly Upstream[];
   readonly #busy = new Map<string, number>();
   readonly #limits: Readonly<typeof LIMITS>;
+  readonly #timeout: number;
+  /** performance.now() until which a server is one that did not answer in time. */
+  readonly #late = new Map<string, number>();
   #all = 0;
 
-  constructor(upstreams: () => readonly Upstream[], limits: Readonly<typeof LIMITS> = LIMITS) {
+  /** `timeout`: milliseconds that one server has for an answer. */
+  constructor(
+    upstreams: () => readonly Upstream[],
+    limits: Readonly<typeof LIMITS> = LIMITS,
+    timeout = TIMEOUT,
+  ) {
     this.#upstreams = upstreams;
     this.#limits = limits;
+    this.#timeout = timeout;
   }
 
   /** Queries that wait for an answer. */
@@ -45,15 +57,18 @@ export class Forwarder {
     this.#all++;
     this.#busy.set(client, busy + 1);
     try {
-      for (let round = 0; round < ROUNDS; round++) {
-        for (const upstream of servers) {
-          const answer = await (tcp ? askTcp : askUdp)(message, upstream);
-          if (answer === undefined) continue;
+      let unhelpful: Buffer | undefined;
+      for (let round = 0; round < ROUNDS && unhelpful === undefined; round++) {
+        for (const upstream of this.#inOrder(servers, tcp)) {
+          const answer = await (tcp ? askTcp : askUdp)(message, upstream, this.#timeout);
+          if (answer === 'late') this.#noteLate(upstream, tcp);
+          if (answer === undefined || answer === 'late') continue;
           message.copy(answer, 0, 0, 2);
-          return answer;
+          if (!UNHELPFUL.has((answer[3] ?? 0) & 0xf)) return answer;
+          unhelpful ??= answer;
         }
       }
-      return undefined;
+      return unhelpful;
     } finally {
       this.#all--;
       const left = (this.#busy.get(client) ?? 1) - 1;
@@ -61,21 +76,42 @@ export class Forwarder {
       else this.#busy.set(client, left);
     }
   }
+
+  /** Servers that did not answer lately come last. */
+  #inOrder(servers: readonly Upstream[], tcp: boolean): readonly Upstream[] {
+    if (this.#late.size === 0) return servers;
+    const now = performance.now();
+    const isLate = (server: Upstream): boolean => (this.#late.get(keyOf(server, tcp)) ?? 0) > now;
+    return [...servers.filter((server) => !isLate(server)), ...servers.filter(isLate)];
+  }
+
+  #noteLate(server: Upstream, tcp: boolean): void {
+    const now = performance.now();
+    for (const [other, until] of this.#late) if (until <= now) this.#late.delete(other);
+    this.#late.set(keyOf(server, tcp), now + LATE_MS);
+  }
 }
 
+function keyOf({ address, port }: Upstream, tcp: boolean): string {
+  return `${tcp ? 'tcp' : 'udp'} ${address} ${port}`;
+}
+
+/** An answer; `late` if none came in time, undefined if none will come. */
+type Reply = Buffer | 'late' | undefined;
+
 /** One datagram from a port and with an id that nobody can guess; only the server's own answers are taken (connect). */
-function askUdp(message: Buffer, { address, port }: Upstream): Promise<Buffer | undefined> {
+function askUdp(message: Buffer, { address, port }: Upstream, timeout: number): Promise<Reply> {
   return new Promise((resolve) => {
     const question = withId(message, randomInt(0x10000));
     const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
-    const finish = (answer?: Buffer): void => {
+    const finish = (answer?: Reply): void => {
       clearTimeout(timer);
       socket.removeAllListeners();
       socket.on('error', () => undefined);
       socket.close();
       resolve(answer);
     };
-    const timer = setTimeout(finish, TIMEOUT);
+    const timer = setTimeout(() => finish('late'), timeout);
     socket.on('error', () => finish());
     socket.on('message', (answer) => {
       if (isAnswer(question, answer)) finish(answer);
@@ -84,23 +120,23 @@ function askUdp(message: Buffer, { address, port }: Upstream): Promise<Buffer | 
   });
 }
 
-function askTcp(message: Buffer, { address, port }: Upstream): Promise<Buffer | undefined> {
+function askTcp(message: Buffer, { address, port }: Upstream, timeout: number): Promise<Reply> {
   return new Promise((resolve) => {
     const question = withId(message, randomInt(0x10000));
     const socket = connect({ host: address, port });
     let received = Buffer.alloc(0);
-    const finish = (answer?: Buffer): void => {
+    const finish = (answer?: Reply): void => {
       clearTimeout(timer);
       socket.destroy();
       resolve(answer);
     };
-    const timer = setTimeout(finish, TIMEOUT);
+    const timer = setTimeout(() => finish('late'), timeout);
     socket.on('error', () => finish());
     socket.on('close', () => finish());
     socket.on('data', (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
-      if (received.length > MAX_TCP + 2) return finish();
-      const length = received.length < 2 ? MAX_TCP : received.readUInt16BE(0);
+      if (received.length > MAX_MESSAGE + 2) return finish();
+      const length = received.length < 2 ? MAX_MESSAGE : received.readUInt16BE(0);
       if (received.length < length + 2) return;
       const answer = received.subarray(2, length + 2);
       finish(isAnswer(question, answer) ? answer : undefined);
@@ -122,18 +158,10 @@ function isAnswer(question: Buffer, answer: Buffer): boolean {
   if (answer.length < HEADER_BYTES || answer.readUInt16BE(0) !== question.readUInt16BE(0)) return false;
   if (((answer[2] ?? 0) & 0x80) === 0) return false;
   if (answer.readUInt16BE(4) === 0) return true; // an error without the question
-  const end = endOfName(question);
+  const end = questionEnd(question);
   return (
     answer.length >= end &&
     question.toString('latin1', HEADER_BYTES, end).toLowerCase() ===
       answer.toString('latin1', HEADER_BYTES, end).toLowerCase()
   );
-}
-
-/** Offset after the question (name, type, class) of a message that was read before. */
-function endOfName(message: Buffer): number {
-  let at = HEADER_BYTES;
-  for (let length = message[at] ?? 0; length !== 0 && at < message.length; length = message[at] ?? 0)
-    at += length + 1;
-  return Math.min(at + 5, message.length);
 }

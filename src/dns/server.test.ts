@@ -9,12 +9,14 @@ import { DnsServer } from './server.js';
 import { readQuery } from './wire.js';
 
 const HOME = '127.0.0.1';
+const TIMEOUT = 300;
+let names: NameTable;
 let server: DnsServer;
 let upstreams: Upstream[];
 let closing: (() => void)[];
 
 beforeEach(async () => {
-  const names = new NameTable();
+  names = new NameTable();
   const places = (last: number) => [{ network: 'town', ipv4: `10.1.0.${last}`, ipv6: `fd01::${last}` }];
   names.update({
     networks: [
@@ -41,7 +43,7 @@ beforeEach(async () => {
   });
   upstreams = [];
   closing = [];
-  server = new DnsServer(names, new Forwarder(() => upstreams));
+  server = new DnsServer(names, new Forwarder(() => upstreams, { all: 512, client: 64 }, TIMEOUT));
   await server.listen({ address: HOME, port: 0, network: 'town' });
 });
 afterEach(async () => {
@@ -181,13 +183,68 @@ describe('DnsServer', () => {
 
   it('gives all containers of one name, in turn, and cuts what does not fit', async () => {
     const short = await ask('many');
-    expect([short.flag_tc, data(short)]).toEqual([true, []]);
+    expect([short.flag_tc, data(short).length]).toEqual([true, 30]); // (512 - 12 - 10) / 16
+    expect(short.answers?.map(({ name }) => name)).toEqual(Array<string>(30).fill('many'));
+    const ends = await ask('many', 'AAAA', { additionals: [edns(100, 0)] });
+    expect([ends.flag_tc, ends.additionals?.length]).toEqual([true, 1]);
     const opt = edns(4096, 0);
     const whole = await ask('many', 'A', { additionals: [opt] });
     expect([whole.flag_tc, data(whole).length, whole.additionals?.[0]?.type]).toEqual([false, 50, 'OPT']);
     const again = await ask('many', 'A', { additionals: [opt] });
     expect(data(again)[0]).not.toBe(data(whole)[0]);
     expect(data(decode((await tcp([question('many', 'AAAA')]))[0] ?? Buffer.alloc(0)))).toHaveLength(50);
+  });
+
+  it('repeats the question byte for byte, of types and letters that it does not know too', async () => {
+    for (const name of ['WeB', 'w\u00e9b', 'x']) {
+      const asked = question(name, 'A');
+      asked.writeUInt16BE(65_399, asked.length - 4); // a type of private use
+      asked[13] = 0xff; // no UTF-8
+      const answer = (await udp(asked)) ?? Buffer.alloc(0);
+      expect(answer.subarray(12, asked.length).equals(asked.subarray(12))).toBe(true);
+    }
+    const pointer = Buffer.from('000701000001000000000000c00c00010001', 'hex');
+    expect(((await udp(pointer)) ?? Buffer.alloc(4)).readUInt16BE(2) & 0xf).toBe(1);
+  });
+
+  it('answers over TCP with as much as a message can have', async () => {
+    const objects = Array.from({ length: 5000 }, (_, i) => {
+      const key = `a/h${i}`;
+      const places = [{ network: 'town', ipv4: `10.1.${16 + (i >> 8)}.${i & 255}`, ipv6: `fd01::1:${i}` }];
+      return [key, { key, namespace: 'a', name: `huge${'x'.repeat(59)}`, places }] as const;
+    });
+    names.update({ networks: [], objects });
+    const [answer = Buffer.alloc(0)] = await tcp([question(`huge${'x'.repeat(59)}.town`, 'A')]);
+    expect(data(decode(answer))).toHaveLength(Math.floor((65_535 - 12 - 74) / 16));
+  });
+
+  it('asks the next server when one can not answer, does not want to, or takes too long', async () => {
+    const rcode = async (code: number): Promise<void> => {
+      const socket = createSocket('udp4');
+      closing.push(() => socket.close());
+      socket.on('message', (message, from) => {
+        message.writeUInt16BE(0x8180 | code, 2);
+        if (code !== 16) socket.send(message, from.port, from.address);
+      });
+      await new Promise<void>((resolve) => socket.bind(0, HOME, resolve));
+      upstreams.push({ address: HOME, port: socket.address().port });
+    };
+    for (const code of [2, 4, 5]) await rcode(code);
+    expect((await ask('example.org', 'TXT')).rcode).toBe('SERVFAIL'); // the first one's answer
+    await upstream(100);
+    expect(data(await ask('example.org', 'TXT'))).toHaveLength(1);
+    upstreams.splice(0);
+    await rcode(3);
+    await upstream(100);
+    expect((await ask('example.org', 'TXT')).rcode).toBe('NXDOMAIN'); // that is an answer
+    upstreams.splice(0);
+    await rcode(16); // none
+    await upstream(100);
+    const begin = performance.now();
+    expect(data(await ask('example.org', 'TXT'))).toHaveLength(1);
+    const first = performance.now() - begin;
+    for (let i = 0; i < 3; i++) expect(data(await ask('example.org', 'TXT'))).toHaveLength(1);
+    expect(performance.now() - begin - first).toBeLessThan(TIMEOUT); // it is asked last now
   });
 
   it('asks the host for everything else, over the transport of the question', async () => {

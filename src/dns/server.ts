@@ -1,6 +1,5 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { connect, createServer, isIPv6, type Server, type Socket as Stream } from 'node:net';
-import type { Answer } from 'dns-packet';
 import { canonicalAddress } from '../../policy/address.js';
 import type { Forwarder, Upstream } from './forwarder.js';
 import type { NameTable } from './names.js';
@@ -10,11 +9,12 @@ import {
   answer,
   fitUdp,
   isTransfer,
+  MAX_MESSAGE,
+  type OwnRecord,
   type Query,
   RCODE,
   readQuery,
   reverseAddress,
-  TTL,
 } from './wire.js';
 
 /** TCP: connections in all, of one client, questions under way on one, and milliseconds for a whole question. */
@@ -24,7 +24,6 @@ const MAX_PIPELINE = 32;
 const IDLE = 10_000;
 /** Of a zone transfer, without a byte. */
 const TRANSFER_IDLE = 60_000;
-const MAX_MESSAGE = 65_535;
 const DNS_PORT = 53;
 
 /** An address to listen at; the gateway of a network. */
@@ -159,40 +158,39 @@ export class DnsServer {
     const { query } = read;
     if (this.#watch !== undefined && (network === HOST_NETWORK || this.#watch.watches(client)))
       return this.#watched(message, query, from, this.#watch);
-    const local = this.#local(query, network, client);
+    const local = this.#local(query, from);
     if (local !== undefined) {
       this.counters.local++;
-      return tcp ? local : fitUdp(local, query);
+      return local;
     }
     return this.#forwarder.ask(message, client, tcp).then((reply) => {
       if (reply === undefined) this.counters.failed++;
       else this.counters.forwarded++;
-      const bytes = reply ?? answer(query, RCODE.failure);
-      return tcp ? bytes : fitUdp(bytes, query);
+      if (reply === undefined) return answer(query, RCODE.failure);
+      return tcp ? reply : fitUdp(reply, query);
     });
   }
 
   async #watched(message: Buffer, query: Query, from: From, watch: Watch): Promise<Buffer> {
     const { network, client, tcp, gateway, port } = from;
-    const sized = (bytes: Buffer): Buffer => (tcp ? bytes : fitUdp(bytes, query));
     const isHost = network === HOST_NETWORK;
     const server = await watch.serverOf({ gateway, client, port, tcp });
-    const local = isHost || server !== undefined ? undefined : this.#local(query, network, client);
+    const local = isHost || server !== undefined ? undefined : this.#local(query, from);
     if (local !== undefined) {
       this.counters.local++;
-      return sized(local);
+      return local;
     }
     const asked = server === undefined ? undefined : [{ address: server, port: DNS_PORT }];
     const servers = isHost ? watch.hostServers(server) : asked;
     const reply = await watch.forwarder.ask(message, client, tcp, servers);
     if (reply === undefined) {
       this.counters.failed++;
-      return sized(answer(query, RCODE.failure));
+      return answer(query, RCODE.failure);
     }
     this.counters.forwarded++;
     const found = addressesIn(reply, query.name);
     if (found.addresses.length > 0) await watch.learn(found);
-    return sized(reply);
+    return tcp ? reply : fitUdp(reply, query);
   }
 
   /** What a process of the host sends a server and is no plain question: an update, a notification, another class. */
@@ -222,31 +220,35 @@ export class DnsServer {
     to.pipe(stream);
   }
 
-  #local(query: Query, network: string, client: string): Buffer | undefined {
+  #local(query: Query, { network, client, tcp }: From): Buffer | undefined {
+    const limit = tcp ? MAX_MESSAGE : query.maxUdp;
     const address = reverseAddress(query.name);
-    if (address !== undefined) return this.#reverse(query, network, client, canonical(address));
+    if (address !== undefined) return this.#reverse(query, network, client, canonical(address), limit);
     const found = this.#names.lookup(network, client, query.name);
     if (found === undefined) return undefined;
     const wanted = query.type === 'ANY' ? ['A', 'AAAA'] : [query.type];
     const record =
       (type: 'A' | 'AAAA') =>
-      (data: string): Answer => ({ type, name: query.asked, class: 'IN', ttl: TTL, data });
-    const answers = [
+      (data: string): OwnRecord => ({ type, data });
+    const records = [
       ...(wanted.includes('A') ? this.#rotated(found.ipv4).map(record('A')) : []),
       ...(wanted.includes('AAAA') ? this.#rotated(found.ipv6).map(record('AAAA')) : []),
     ];
-    return answer(query, RCODE.ok, answers);
+    return answer(query, RCODE.ok, records, limit);
   }
 
-  #reverse(query: Query, network: string, client: string, address: string | undefined): Buffer | undefined {
+  #reverse(
+    query: Query,
+    network: string,
+    client: string,
+    address: string | undefined,
+    limit: number,
+  ): Buffer | undefined {
     const name = address === undefined ? undefined : this.#names.nameOf(network, client, address);
     if (name === undefined) return undefined;
     if (name === null) return answer(query, RCODE.noName);
     const isPtr = query.type === 'PTR' || query.type === 'ANY';
-    const answers: Answer[] = isPtr
-      ? [{ type: 'PTR', name: query.asked, class: 'IN', ttl: TTL, data: name }]
-      : [];
-    return answer(query, RCODE.ok, answers);
+    return answer(query, RCODE.ok, isPtr ? [{ type: 'PTR', data: name }] : [], limit);
   }
 
   /** Several containers with one name take turns in being the first. */

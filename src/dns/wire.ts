@@ -10,11 +10,12 @@ import {
   type OptAnswer,
   RECURSION_AVAILABLE,
   RECURSION_DESIRED,
-  type RecordType,
 } from 'dns-packet';
 import { formatAddress, tryParseAddress } from '../../policy/address.js';
 import type { DnsAnswer } from './watch.js';
 
+/** Largest message over TCP. */
+export const MAX_MESSAGE = 65_535;
 /** Largest answer over UDP that is sent whatever the client can take: fits every path (DNS flag day 2020). */
 export const MAX_UDP = 1232;
 const MIN_UDP = 512;
@@ -32,6 +33,7 @@ export const RCODE = {
   badVersion: 16,
 } as const;
 
+const MAX_LABEL = 63;
 const TRUNCATED = 0x0200;
 const RESPONSE = 0x8000;
 const OPCODE = 0x7800;
@@ -39,12 +41,28 @@ const OPCODE = 0x7800;
 const TRANSFERS: ReadonlySet<string> = new Set(['AXFR', 'IXFR']);
 
 const QTYPES_OF_TRANSFERS: ReadonlySet<number> = new Set([251, 252]);
+/** Type and class, after the name of a question. */
+const TYPE_CLASS_BYTES = 4;
+/** A record's owner, as a pointer to the question's name (RFC 1035, 4.1.4). */
+const QUESTION_NAME = Buffer.from([0xc0, HEADER_BYTES]);
+/** A record of the root: the bytes before its length, and those of the length. */
+const ROOT_RECORD_BYTES = 9;
+const LENGTH_BYTES = 2;
 
 /** Whether a message asks for a zone. Never throws. */
 export function isTransfer(message: Buffer): boolean {
+  const at = questionEnd(message) - TYPE_CLASS_BYTES;
+  return at > HEADER_BYTES && at + 1 < message.length && QTYPES_OF_TRANSFERS.has(message.readUInt16BE(at));
+}
+
+/** Offset after the question (name, type, class) of a message, at most its length; 0 if its name is none of labels. */
+export function questionEnd(message: Buffer): number {
   let at = HEADER_BYTES;
-  while (at < message.length && message[at] !== 0) at += (message[at] ?? 0) + 1;
-  return at + 2 < message.length && QTYPES_OF_TRANSFERS.has(message.readUInt16BE(at + 1));
+  for (let length = message[at] ?? 0; length !== 0; length = message[at] ?? 0) {
+    if (length > MAX_LABEL) return 0;
+    at += length + 1;
+  }
+  return Math.min(at + 1 + TYPE_CLASS_BYTES, message.length);
 }
 
 /** A question that can be answered. */
@@ -52,8 +70,8 @@ export interface Query {
   readonly id: number;
   /** Lower case, without the final dot. */
   readonly name: string;
-  /** As it was written. */
-  readonly asked: string;
+  /** Name, type and class, byte for byte as they came: what the answer repeats. */
+  readonly question: Buffer;
   readonly type: string;
   readonly recursionDesired: boolean;
   /** The client understands EDNS. */
@@ -80,12 +98,13 @@ export function readQuery(message: Buffer): Read {
     return { reply: errorReply(message, RCODE.format) };
   }
   const [question] = packet.questions ?? [];
-  if (question === undefined) return { reply: errorReply(message, RCODE.format) };
+  const end = questionEnd(message);
+  if (question === undefined || end === 0) return { reply: errorReply(message, RCODE.format) };
   const opt = packet.additionals?.find((record): record is OptAnswer => record.type === 'OPT');
   const query: Query = {
     id: message.readUInt16BE(0),
     name: question.name.toLowerCase().replace(/\.$/, ''),
-    asked: question.name,
+    question: message.subarray(HEADER_BYTES, end),
     type: question.type,
     recursionDesired: (flags & RECURSION_DESIRED) !== 0,
     edns: opt !== undefined,
@@ -125,41 +144,83 @@ export function addressesIn(message: Buffer, asked: string): DnsAnswer {
   return { names, addresses };
 }
 
-/** An answer of our own. */
-export function answer(query: Query, rcode: number, answers: readonly Answer[] = []): Buffer {
+/** A record of the name that was asked. */
+export interface OwnRecord {
+  readonly type: 'A' | 'AAAA' | 'PTR';
+  readonly data: string;
+}
+
+/**
+ * An answer of our own, of at most `limit` bytes: with the records that fit, and TC set if others do not, so that who
+ * can asks by TCP, and who can't has some.
+ */
+export function answer(
+  query: Query,
+  rcode: number,
+  records: readonly OwnRecord[] = [],
+  limit = query.maxUdp,
+): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
   const authoritative = rcode === RCODE.ok || rcode === RCODE.noName;
-  return encode({
-    type: 'response',
-    id: query.id,
-    flags:
+  const opt = query.edns ? optOf(rcode) : Buffer.alloc(0);
+  const parts = [header, query.question];
+  let length = HEADER_BYTES + query.question.length + opt.length;
+  let count = 0;
+  for (const rest of encoded(records)) {
+    length += QUESTION_NAME.length + rest.length;
+    if (length > limit) break;
+    parts.push(QUESTION_NAME, rest);
+    count++;
+  }
+  header.writeUInt16BE(query.id, 0);
+  header.writeUInt16BE(
+    RESPONSE |
       (authoritative ? AUTHORITATIVE_ANSWER : 0) |
-      RECURSION_AVAILABLE |
+      (count < records.length ? TRUNCATED : 0) |
       (query.recursionDesired ? RECURSION_DESIRED : 0) |
+      RECURSION_AVAILABLE |
       (rcode & 0xf),
-    questions: [{ name: query.asked, type: query.type as RecordType, class: 'IN' }],
-    answers: [...answers],
-    additionals: query.edns
-      ? [
-          {
-            type: 'OPT',
-            name: '.',
-            udpPayloadSize: MAX_UDP,
-            extendedRcode: rcode >> 4,
-            ednsVersion: 0,
-            flags: 0,
-            flag_do: false,
-            options: [],
-          },
-        ]
-      : [],
+    2,
+  );
+  header.writeUInt16BE(1, 4);
+  header.writeUInt16BE(count, 6);
+  header.writeUInt16BE(query.edns ? 1 : 0, 10);
+  return Buffer.concat([...parts, opt]);
+}
+
+/** The records without their owner's name. */
+function encoded(records: readonly OwnRecord[]): Buffer[] {
+  if (records.length === 0) return [];
+  const answers = records.map(({ type, data }): Answer => ({ type, name: '.', class: 'IN', ttl: TTL, data }));
+  const message = encode({ type: 'response', answers });
+  let at = HEADER_BYTES;
+  return answers.map(() => {
+    const end = at + ROOT_RECORD_BYTES + LENGTH_BYTES + message.readUInt16BE(at + ROOT_RECORD_BYTES);
+    const rest = message.subarray(at + 1, end);
+    at = end;
+    return rest;
   });
 }
 
-/** The answer as it can go over UDP: whole, or its header and question with TC set (the client asks by TCP then). */
+function optOf(rcode: number): Buffer {
+  const opt: OptAnswer = {
+    type: 'OPT',
+    name: '.',
+    udpPayloadSize: MAX_UDP,
+    extendedRcode: rcode >> 4,
+    ednsVersion: 0,
+    flags: 0,
+    flag_do: false,
+    options: [],
+  };
+  return encode({ type: 'response', additionals: [opt] }).subarray(HEADER_BYTES);
+}
+
+/** Another server's answer as it can go over UDP: whole, or its header and question with TC set. */
 export function fitUdp(reply: Buffer, query: Query): Buffer {
   if (reply.length <= query.maxUdp) return reply;
   const short = answer(query, RCODE.ok);
-  short.writeUInt16BE((reply.readUInt16BE(2) & 0xfff0) | TRUNCATED | (reply.readUInt16BE(2) & 0xf), 2);
+  short.writeUInt16BE(reply.readUInt16BE(2) | TRUNCATED, 2);
   return short;
 }
 
