@@ -4,7 +4,7 @@ FROM debian:trixie-slim AS build
 ENV DEBIAN_FRONTEND=noninteractive
 RUN apt-get update && apt-get install -y --no-install-recommends \
 	ca-certificates clang-19 gcc g++ git libbpf-dev libc6-dev libelf-dev libnode-dev linux-libc-dev llvm-19 make \
-	nodejs npm python3 && rm -rf /var/lib/apt/lists/*
+	musl-tools nodejs npm python3 && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY package.json package-lock.json ./
 RUN npm_config_nodedir=/usr npm ci --no-audit --no-fund
