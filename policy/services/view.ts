@@ -1,9 +1,10 @@
 /** What people and metrics see of the services that a compiler has in force. */
+import type { IpFamily } from '../model/service.js';
 import { categorize } from './endpoints.js';
 import { ANY_ADDRESS, familyOfText } from './frontends.js';
 import type { EndpointSources } from './sources.js';
 import { indexOf, type PortState } from './state.js';
-import type { EndpointText, ListedBackend, ListedPort, NodeContext } from './types.js';
+import type { AssignedService, EndpointText, ListedBackend, ListedPort, NodeContext } from './types.js';
 
 interface Parts {
   readonly sources: EndpointSources;
@@ -109,18 +110,19 @@ export class ServiceView {
     }
   }
 
-  /** Ready endpoints of a service on this node, each address once: what its health check says. */
-  localReady(key: string): number {
+  /** Ready endpoints of a service on this node by its families, each address once: what its health check says. */
+  localReady(key: string): ReadonlyMap<IpFamily, number> {
     const { sources, ports, node } = this.#parts;
-    const addresses = new Set<string>();
+    const addresses = new Map<IpFamily, Set<string>>();
     const assigned = sources.service(key);
-    if (assigned === undefined) return 0;
-    for (const state of ports.get(key) ?? []) {
-      const index = indexOf(assigned, state);
+    for (const state of assigned === undefined ? [] : (ports.get(key) ?? [])) {
+      const found = addresses.get(state.family) ?? new Set();
+      addresses.set(state.family, found);
+      const index = indexOf(assigned as AssignedService, state);
       for (const { endpoint, local } of sources.targets(key, index, state.family, node()))
-        if (local && endpoint.ready) addresses.add(endpoint.address);
+        if (local && endpoint.ready) found.add(endpoint.address);
     }
-    return addresses.size;
+    return new Map([...addresses].map(([family, found]) => [family, found.size]));
   }
 }
 

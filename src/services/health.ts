@@ -1,5 +1,7 @@
 import { createServer, type Server } from 'node:http';
+import { isIPv6 } from 'node:net';
 import { SluiceError } from '../../policy/errors.js';
+import type { IpFamily } from '../../policy/model/service.js';
 import type { Logger } from '../log.js';
 
 /** Ready backends on this node of a service that has a health check port. */
@@ -7,12 +9,14 @@ export interface HealthCheck {
   readonly namespace: string;
   readonly name: string;
   readonly port: number;
-  readonly endpoints: number;
+  /** By family of the service: a backend with two addresses is one in each. */
+  readonly endpoints: ReadonlyMap<IpFamily, number>;
 }
 
 /**
  * Answers on the health check ports of services with externalTrafficPolicy Local, as kube-proxy does: 200 where the
- * node has a ready backend, else 503, and the numbers as JSON. A terminating backend does not count.
+ * node has a ready backend of the family that is asked, else 503, and the numbers as JSON. A terminating backend does not
+ * count.
  */
 export class HealthPorts {
   readonly #log: Logger;
@@ -45,15 +49,19 @@ export class HealthPorts {
   }
 
   #open(key: string, check: HealthCheck): void {
-    const server = createServer((_request, response) => {
+    const server = createServer(({ socket }, response) => {
       const { namespace, name, endpoints } = this.#servers.get(key)?.check ?? check;
-      const body = { service: { namespace, name }, localEndpoints: endpoints, serviceProxyHealthy: true };
-      response.writeHead(endpoints > 0 ? 200 : 503, {
+      const asked = isIPv6(socket.localAddress?.replace(/^::ffff:/, '') ?? '') ? 6 : 4;
+      const count = endpoints.get(asked) ?? Math.max(0, ...endpoints.values());
+      const body = { service: { namespace, name }, localEndpoints: count, serviceProxyHealthy: true };
+      const text = `${JSON.stringify(body)}\n`;
+      response.writeHead(count > 0 ? 200 : 503, {
         'Content-Type': 'application/json',
+        'Content-Length': String(text.length),
         'X-Content-Type-Options': 'nosniff',
-        'X-Load-Balancing-Endpoint-Weight': String(endpoints),
+        'X-Load-Balancing-Endpoint-Weight': String(count),
       });
-      response.end(`${JSON.stringify(body)}\n`);
+      response.end(text);
     });
     server.on('error', (error) => {
       const problem = SluiceError.of('SLU3602', { port: check.port, service: key, reason: error.message });
@@ -61,7 +69,7 @@ export class HealthPorts {
       this.#log.error(problem.toLine());
     });
     server.keepAliveTimeout = 1000;
-    server.listen(check.port, '::');
+    server.listen(check.port); // both families, or the only one of the host
     server.unref();
     this.#servers.set(key, { port: check.port, server, check });
   }
