@@ -93,7 +93,7 @@ export const ERRORS = {
   SLU1807:
     'all node ports from {min} to {max} are in use: delete services or change nodePorts in the settings',
   SLU1808:
-    'a process of this host listens on node port {port}: it goes first, the service does not get its connections there',
+    'a process of this host listens on {what}: it goes first, the service does not get its connections there',
   SLU1809: '{frontend} is already the one of service {owner}, which goes first: take another one',
   SLU1810:
     'answers come back through the node that was asked: external-mode dsr needs nodeRouting overlay, and that is {routing}',

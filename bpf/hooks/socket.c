@@ -99,7 +99,7 @@ static __always_inline bool same_backend(struct service_keys *keys, __u64 cookie
 	if (!so || so->service != svc->number)
 		return false;
 	m = service_member(keys, svc->number, &so->addr, so->port, proto);
-	if (!m || !(m->flags & member_wanted(svc, false)))
+	if (!member_keeps(m, member_wanted(svc, false)))
 		return false;
 	*addr = so->addr;
 	*port = so->port;

@@ -319,7 +319,7 @@ enum service_flag {
 	SVC_LOCAL_EXTERNAL =
 		32, /* externalTrafficPolicy Local: without a backend here dropped, not refused */
 	SVC_HOST_ALLOWED = 64, /* with SVC_RANGES: an address of this host is in them */
-	SVC_NODEPORT = 128, /* a node port: a process of the host that listens on it goes first */
+	SVC_NODEPORT = 128, /* of the host's own addresses: a process that listens on it goes first */
 	SVC_LEAST = 256, /* for connections from here: the backend with the fewest */
 	SVC_DSR = 512, /* from outside: backends on other nodes answer the client themselves */
 	SVC_ELSEWHERE = 1024, /* there are backends on other nodes */
@@ -364,6 +364,7 @@ struct socket_load {
 enum member_flag {
 	MEMBER_CLUSTER = 1, /* under the policy Cluster */
 	MEMBER_LOCAL = 2, /* under the policy Local */
+	MEMBER_DRAINING = 4, /* terminates and still serves: open flows stay */
 };
 
 /* Which backends a service port has now. */

@@ -84,7 +84,7 @@ __noinline int to_backend_here(void)
 		struct member *m = service_member(&w->keys, svc->number, &w->old_rev.saddr, w->old_rev.sport,
 						  w->fwd.proto);
 
-		if (m && (m->flags & MEMBER_LOCAL)) {
+		if (member_keeps(m, MEMBER_LOCAL)) {
 			set_backend(w, &w->old_rev.saddr, w->old_rev.sport);
 			return DROP_NONE;
 		}

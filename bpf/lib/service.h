@@ -108,6 +108,12 @@ static __always_inline __u32 member_wanted(const struct service *svc, bool exter
 										 : MEMBER_CLUSTER;
 }
 
+/* Whether an open flow to this backend stays with it. */
+static __always_inline bool member_keeps(const struct member *m, __u32 wanted)
+{
+	return m && (m->flags & (wanted | MEMBER_DRAINING));
+}
+
 /* May this source use the service? */
 static __always_inline bool service_admits(struct service_keys *keys, const struct service *svc,
 					   const struct ip_addr *source)

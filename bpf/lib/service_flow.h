@@ -79,7 +79,7 @@ __noinline int to_backend(struct __sk_buff *skb)
 		struct member *m = service_member(&w->keys, svc->number, &w->old_rev.saddr, w->old_rev.sport,
 						  w->fwd.proto);
 
-		if (m && (m->flags & member_wanted(svc, external))) {
+		if (member_keeps(m, member_wanted(svc, external))) {
 			set_backend(w, &w->old_rev.saddr, w->old_rev.sport);
 			return DROP_NONE;
 		}

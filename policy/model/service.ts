@@ -46,6 +46,8 @@ export interface ServiceResource extends ResourceBase {
   readonly affinitySeconds: number;
   readonly internalTrafficPolicy: TrafficPolicy;
   readonly externalTrafficPolicy: TrafficPolicy;
+  /** Of a load balancer: ports that name no node port have none (allocateLoadBalancerNodePorts: false). */
+  readonly givenNodePortsOnly?: boolean;
   /** 0: none. */
   readonly healthCheckNodePort: number;
   readonly publishNotReady: boolean;

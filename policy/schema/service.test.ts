@@ -36,3 +36,15 @@ describe('annotations of a service', () => {
     ]);
   });
 });
+
+it('an empty list of source ranges is none, of any type', () => {
+  const text = JSON.stringify({
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'web' },
+    spec: { ports: [{ port: 80 }], loadBalancerSourceRanges: [] },
+  });
+  const { resources, errors } = parseSources([{ file: 'web.yaml', text }]);
+  expect(errors).toEqual([]);
+  expect(resources).toMatchObject([{ sourceRanges: [] }]);
+});

@@ -245,7 +245,7 @@ function checkExternal(value: SpecDocument, type: string, ctx: Context): void {
     refuse(ctx, 'may only be set for type LoadBalancer with externalTrafficPolicy Local', [
       'healthCheckNodePort',
     ]);
-  if (value.loadBalancerSourceRanges !== undefined && type !== 'LoadBalancer')
+  if ((value.loadBalancerSourceRanges?.length ?? 0) > 0 && type !== 'LoadBalancer')
     refuse(ctx, 'may only be used with type LoadBalancer', ['loadBalancerSourceRanges']);
   if (value.sessionAffinity !== 'ClientIP' && value.sessionAffinityConfig?.clientIP !== undefined)
     refuse(ctx, 'must not be set when sessionAffinity is None', ['sessionAffinityConfig']);
@@ -336,10 +336,16 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
   };
   const { selector, trafficDistribution } = value;
   const selects = selector !== undefined && Object.keys(selector).length > 0;
-  if (!selects && [trafficDistribution, balancing, external, mode].every((one) => one === undefined))
+  const givenOnly = balanced && value.allocateLoadBalancerNodePorts === false;
+  if (
+    !selects &&
+    !givenOnly &&
+    [trafficDistribution, balancing, external, mode].every((one) => one === undefined)
+  )
     return service;
   return {
     ...service,
+    ...(givenOnly ? { givenNodePortsOnly: true } : {}),
     ...(selects ? { selector } : {}),
     ...(trafficDistribution === undefined ? {} : { trafficDistribution }),
     ...(balancing === undefined ? {} : { balancing: balancing as Balancing }),

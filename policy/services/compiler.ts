@@ -3,7 +3,7 @@ import { formatAddress, parseCidr } from '../address.js';
 import { SluiceError } from '../errors.js';
 import type { IpFamily } from '../model/service.js';
 import { Draft } from './draft.js';
-import { type Categories, categorize } from './endpoints.js';
+import { type Categories, categorize, type Target } from './endpoints.js';
 import { MemberFlag } from './flags.js';
 import {
   endpointText,
@@ -147,9 +147,8 @@ export class ServiceCompiler {
     if (node !== this.#node) {
       const isElse = !sameButAddresses(node, previousNode);
       this.#node = node;
-      // Addresses of the node count for source ranges alone.
       for (const key of this.#sources.services())
-        if (isElse || this.#sources.service(key)?.service.sourceRanges.length !== 0) touched.add(key);
+        if (isElse || asksForHost(this.#sources.service(key))) touched.add(key);
     }
     const set = (kind: ServiceInput['kind'], key: string, value: ServiceInput | undefined): void => {
       const before = this.#get(kind, key);
@@ -346,14 +345,16 @@ export class ServiceCompiler {
   ): void {
     const proto = PROTOCOL_NUMBERS[state.protocol];
     const categories = this.#endpoints(assigned, state.service, index, state.family);
-    const { cluster, local } = categories;
+    const { cluster, local, draining } = categories;
     state.anywhere = categories.any;
     const flags = new Map<EndpointText, number>();
     for (const target of cluster) flags.set(targetText(target, proto), MemberFlag.Cluster);
-    for (const target of local) {
+    const more = (target: Target, flag: number): void => {
       const text = targetText(target, proto);
-      flags.set(text, (flags.get(text) ?? 0) | MemberFlag.Local);
-    }
+      flags.set(text, (flags.get(text) ?? 0) | flag);
+    };
+    for (const target of local) more(target, MemberFlag.Local);
+    for (const target of draining) more(target, MemberFlag.Draining);
     const before = state.members;
     const gone = this.#putMembers(state, flags, draft);
     const uses = listsInUse(assigned, this.#node);
@@ -499,7 +500,8 @@ export class ServiceCompiler {
   ): void {
     const texts: EndpointText[] = [];
     const rows: FrontendRow[] = [];
-    for (const { text, kind } of frontends) {
+    for (const frontend of frontends) {
+      const { text } = frontend;
       const owner = this.#owners.get(text);
       if (owner !== undefined && owner !== state) {
         const losers = this.#losers.get(text);
@@ -507,7 +509,7 @@ export class ServiceCompiler {
         else losers.add(state.service);
         continue;
       }
-      const row = frontendRow(assigned, state, kind, this.#node);
+      const row = frontendRow(assigned, state, frontend, this.#node);
       const before = owner === undefined ? undefined : state.rows[state.texts.indexOf(text)];
       const same = before !== undefined && sameRow(before, row);
       if (owner === undefined) this.#owners.set(text, state);
@@ -541,6 +543,13 @@ export function inputKey(input: ServiceInput): string {
   if (input.kind === 'Workload') return input.id;
   const { namespace, name } = input.kind === 'Service' ? input.service : input;
   return [namespace, name].join('/'); // flat: a template would be kept in pieces
+}
+
+/** Whether the addresses of the node make a difference: to its source ranges, or because one is the service's too. */
+function asksForHost(assigned: AssignedService | undefined): boolean {
+  if (assigned === undefined) return false;
+  const { sourceRanges, externalIps, loadBalancer } = assigned.service;
+  return sourceRanges.length + externalIps.length + loadBalancer.length > 0;
 }
 
 function sameButAddresses(a: NodeContext, b: NodeContext): boolean {

@@ -18,11 +18,14 @@ export interface Categories {
   readonly cluster: readonly Target[];
   /** Under the policy Local. */
   readonly local: readonly Target[];
+  /** Terminating ones that still serve: in use or not, open flows stay with them. */
+  readonly draining: readonly Target[];
   /** Somewhere there is an endpoint. */
   readonly any: boolean;
 }
 
-const draining = ({ endpoint }: Target): boolean => endpoint.serving && endpoint.terminating;
+const isDraining = ({ endpoint: { ready, serving, terminating } }: Target): boolean =>
+  !ready && serving && terminating;
 
 /** Splits the endpoints of one service port. Terminating ones that still serve are used when none is ready. */
 export function categorize(
@@ -32,11 +35,12 @@ export function categorize(
 ): Categories {
   const hinted = withHints(service, targets);
   const ready = hinted.filter(({ endpoint }) => endpoint.ready);
+  const draining = hinted.filter(isDraining);
   let cluster: readonly Target[] = nearest(ready, node);
-  if (cluster.length === 0) cluster = hinted.filter(draining);
+  if (cluster.length === 0) cluster = draining;
   let local: readonly Target[] = ready.filter((target) => target.local);
-  if (local.length === 0) local = hinted.filter((target) => target.local && draining(target));
-  return { cluster, local, any: cluster.length > 0 || local.length > 0 };
+  if (local.length === 0) local = draining.filter((target) => target.local);
+  return { cluster, local, draining, any: cluster.length > 0 || local.length > 0 };
 }
 
 /**

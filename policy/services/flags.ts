@@ -18,4 +18,4 @@ export const ServiceFlag = {
   Elsewhere: 1024,
 } as const satisfies typeof ServiceFlags;
 
-export const MemberFlag = { Cluster: 1, Local: 2 } as const satisfies typeof MemberFlags;
+export const MemberFlag = { Cluster: 1, Local: 2, Draining: 4 } as const satisfies typeof MemberFlags;

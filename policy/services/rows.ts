@@ -1,9 +1,9 @@
 /** Rows of frontends. */
 import { cidrContains, parseAddress, parseCidr } from '../address.js';
 import { ServiceFlag } from './flags.js';
-import { type FrontendKind, returnsDirectly } from './frontends.js';
+import { type Frontend, type FrontendKind, returnsDirectly } from './frontends.js';
 import type { PortState, Range } from './state.js';
-import type { AssignedService, FrontendRow, NodeContext } from './types.js';
+import type { AssignedService, EndpointText, FrontendRow, NodeContext } from './types.js';
 
 const NOTHING: FrontendRow = {
   number: 0,
@@ -17,11 +17,11 @@ const NOTHING: FrontendRow = {
   countLocal: 0,
 };
 
-/** The row of a frontend of this kind, when the lists and the table of its port are where they belong. */
+/** The row of a frontend, when the lists and the table of its port are where they belong. */
 export function frontendRow(
   assigned: AssignedService,
   state: PortState,
-  kind: FrontendKind,
+  { kind, text }: Frontend,
   node: NodeContext,
 ): FrontendRow {
   if (kind === 'address') return { ...NOTHING, number: state.number };
@@ -48,7 +48,7 @@ export function frontendRow(
       flag(internalLocal, ServiceFlag.LocalInternal) |
       flag(externalLocal, ServiceFlag.LocalExternal) |
       flag(state.anywhere, ServiceFlag.Elsewhere) |
-      flag(kind === 'node', ServiceFlag.Nodeport) |
+      flag(isOfHost(kind, text, node), ServiceFlag.Nodeport) |
       flag(balancing === 'least-connections', ServiceFlag.Least) |
       flag(direct, ServiceFlag.Dsr),
     firstInternal: internal?.first ?? 0,
@@ -59,6 +59,12 @@ export function frontendRow(
     firstLocal: direct ? (state.local?.first ?? 0) : 0,
     countLocal: direct ? (state.local?.count ?? 0) : 0,
   };
+}
+
+/** Whether processes of the host have its address and port too. */
+function isOfHost(kind: FrontendKind, text: EndpointText, { addresses }: NodeContext): boolean {
+  if (kind === 'node') return true;
+  return kind !== 'cluster' && addresses.includes(text.slice(0, text.indexOf(' ')));
 }
 
 /** May the host itself use a service with these source ranges? */

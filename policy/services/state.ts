@@ -41,9 +41,9 @@ export interface PortState {
   anywhere: boolean;
 }
 
-const FLAGS = 4;
+const FLAGS = 8;
 
-/** A backend's number and its member flags (1 to 3) as one number. */
+/** A backend's number and its member flags (1 to 7) as one number. */
 export function memberOf(backend: number, flags: number): number {
   return backend * FLAGS + flags;
 }

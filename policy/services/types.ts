@@ -34,7 +34,7 @@ export type ServiceInput = AssignedService | EndpointSliceResource | Workload;
 export interface NodeContext {
   readonly name: string;
   readonly zone: string;
-  /** Addresses of this node, text: may its own processes use a service with source ranges? */
+  /** Addresses of this node, text: may its own processes use a service with source ranges, and is a port theirs first? */
   readonly addresses: readonly string[];
   readonly balancing: Balancing;
   readonly maglev: boolean;

@@ -101,6 +101,26 @@ export class Assignments {
     }
   }
 
+  /**
+   * Before these services are assigned in one change: addresses and ports that they have and do not name any more are
+   * free for the others of them. Returns what takes that back.
+   */
+  vacate(services: Iterable<ServiceResource>): () => void {
+    const vacated: [claim: string, key: string][] = [];
+    for (const service of services) {
+      const key = `${service.namespace}/${service.name}`;
+      const before = this.#inForce.get(key);
+      if (before === undefined) continue;
+      for (const claim of unwanted(before, service)) {
+        this.#taken.delete(claim);
+        vacated.push([claim, key]);
+      }
+    }
+    return () => {
+      for (const [claim, key] of vacated) this.#taken.set(claim, key);
+    };
+  }
+
   /** The service is gone. Returns what takes that back. */
   release(key: string): () => void {
     const before = this.#inForce.get(key);
@@ -200,7 +220,7 @@ export class Assignments {
       mine.add(`${protocol} ${nodePort}`);
     }
     return service.ports.map(({ protocol, name, nodePort, port }) => {
-      if (nodePort !== 0) return nodePort;
+      if (nodePort !== 0 || service.givenNodePortsOnly === true) return nodePort;
       const free = (number: number): boolean =>
         !this.#taken.has(`${protocol} ${number}`) && !mine.has(`${protocol} ${number}`);
       const before = known?.nodePorts[`${protocol} ${name}`];
@@ -263,8 +283,30 @@ export class Assignments {
     const before = this.#inForce.get(key);
     if (before === undefined) return;
     this.#inForce.delete(key);
-    for (const claim of claimsOf(before)) this.#taken.delete(claim);
+    for (const claim of claimsOf(before)) if (this.#taken.get(claim) === key) this.#taken.delete(claim);
   }
+}
+
+/** Of what a service has, what its new definition does not ask for any more. */
+function unwanted(
+  before: Assigned,
+  { type, clusterIps, families, ports, ...after }: ServiceResource,
+): string[] {
+  const addresses = type === 'ExternalName' || clusterIps === 'None' ? [] : clusterIps;
+  const addressesOpen =
+    type !== 'ExternalName' && clusterIps !== 'None' && clusterIps.length < families.length;
+  const checked = type === 'LoadBalancer' && after.externalTrafficPolicy === 'Local';
+  const portsOpen =
+    (checked && after.healthCheckNodePort === 0) ||
+    ((type === 'NodePort' || type === 'LoadBalancer') && ports.some(({ nodePort }) => nodePort === 0));
+  const named = new Set([
+    ...addresses,
+    ...ports.map(({ protocol, nodePort }) => `${protocol} ${nodePort}`),
+    `TCP ${after.healthCheckNodePort}`,
+  ]);
+  return claimsOf(before).filter(
+    (claim) => !named.has(claim) && !(claim.includes(' ') ? portsOpen : addressesOpen),
+  );
 }
 
 /** The service as its definition has it; undefined: something is left open. It may still collide with another one. */

@@ -16,26 +16,39 @@ const SOCKETS = [
 /** How long the list of sockets is taken as it is. */
 const LISTENERS_AGE_MS = 5000;
 
-/** `protocol port` of the sockets in the text of /proc/net/tcp, udp and so on (proc(5)) with that state. */
-export function listeningPorts(protocol: PortProtocol, text: string, state: string): string[] {
-  const ports: string[] = [];
+/** 127.0.0.1 and the like in these files: 32 bit words in the order of the machine. */
+const LOOPBACK = /^([0-9A-F]{6}7F|0{16}FFFF0000[0-9A-F]{6}7F|0{24}01000000)$/;
+
+/** What sockets take that have a state in the text of /proc/net/tcp, udp and so on (proc(5)). */
+export function listeningPorts(protocol: PortProtocol, text: string, state: string): Listener[] {
+  const found: Listener[] = [];
   for (const line of text.split('\n').slice(1)) {
-    const [, local = '', , found] = line.trim().split(/\s+/);
-    if (found === state)
-      ports.push(`${protocol} ${Number.parseInt(local.slice(local.indexOf(':') + 1), 16)}`);
+    const [, local = '', , its] = line.trim().split(/\s+/);
+    if (its !== state) continue;
+    const [address = '', port = ''] = local.split(':');
+    found.push({ port: `${protocol} ${Number.parseInt(port, 16)}`, loopback: LOOPBACK.test(address) });
   }
-  return ports;
+  return found;
+}
+
+export interface Listener {
+  /** `protocol port`. */
+  readonly port: string;
+  /** On a loopback address, and nowhere else. */
+  readonly loopback: boolean;
 }
 
 /** Ports and addresses that a service shares with something else. Nothing is refused for these: who goes first is said. */
 export class ServiceConflicts {
   readonly #objects: ObjectSet;
   readonly #compiler: ServiceCompiler;
-  #listeners: { readonly at: number; readonly ports: ReadonlySet<string> } | undefined;
+  readonly #isHost: (address: string) => boolean;
+  #listeners: { readonly at: number; readonly found: readonly Listener[] } | undefined;
 
-  constructor(objects: ObjectSet, compiler: ServiceCompiler) {
+  constructor(objects: ObjectSet, compiler: ServiceCompiler, isHost: (address: string) => boolean) {
     this.#objects = objects;
     this.#compiler = compiler;
+    this.#isHost = isHost;
   }
 
   /** SLU1803, SLU1808, SLU1809. */
@@ -46,7 +59,8 @@ export class ServiceConflicts {
       return origin === undefined ? problem : problem.at(origin);
     });
     const nodePorts = this.#nodePorts();
-    if (nodePorts.size === 0) return problems;
+    const ownAddresses = this.#onHostAddresses();
+    if (nodePorts.size + ownAddresses.size === 0) return problems;
     for (const container of this.#objects.ofKind('Container')) {
       for (const { protocol, hostPort } of container.hostPorts) {
         const assigned = nodePorts.get(`${protocol} ${hostPort}`);
@@ -60,14 +74,40 @@ export class ServiceConflicts {
         problems.push(SluiceError.of('SLU1803', params).at(assigned.service.origin));
       }
     }
-    for (const port of this.#listening()) {
+    const said = new Set<string>();
+    const say = (what: string, assigned: AssignedService): void => {
+      if (!said.has(what)) problems.push(SluiceError.of('SLU1808', { what }).at(assigned.service.origin));
+      said.add(what);
+    };
+    for (const { port, loopback } of this.#listening()) {
+      const [protocol = '', number = ''] = port.split(' ');
       const assigned = nodePorts.get(port);
-      if (assigned !== undefined)
-        problems.push(
-          SluiceError.of('SLU1808', { port: port.split(' ')[1] ?? '' }).at(assigned.service.origin),
-        );
+      if (assigned !== undefined) say(`node port ${number}/${protocol}`, assigned);
+      for (const [address, one] of loopback ? [] : (ownAddresses.get(port) ?? []))
+        say(`${address} port ${number}/${protocol}`, one);
     }
     return problems;
+  }
+
+  /** `protocol port` -> addresses of the host where a service has it, and the service. */
+  #onHostAddresses(): Map<string, (readonly [address: string, assigned: AssignedService])[]> {
+    const found = new Map<string, (readonly [string, AssignedService])[]>();
+    for (const { namespace, name, externalIps, loadBalancer } of this.#objects.ofKind('Service')) {
+      if (externalIps.length + loadBalancer.length === 0) continue;
+      const given = [
+        ...externalIps,
+        ...loadBalancer.flatMap((one) => (one.mode === 'VIP' ? [one.address] : [])),
+      ];
+      const assigned = this.#compiler.assigned(`${namespace}/${name}`);
+      for (const address of assigned === undefined ? [] : given.filter(this.#isHost)) {
+        for (const { protocol, port } of assigned?.service.ports ?? []) {
+          const key = `${protocol} ${port}`;
+          const others = found.get(key) ?? [];
+          found.set(key, [...others, [address, assigned as AssignedService]]);
+        }
+      }
+    }
+    return found;
   }
 
   /** `protocol port` -> the service. */
@@ -84,11 +124,11 @@ export class ServiceConflicts {
     return found;
   }
 
-  #listening(): ReadonlySet<string> {
+  #listening(): readonly Listener[] {
     const now = performance.now();
     if (this.#listeners !== undefined && now - this.#listeners.at < LISTENERS_AGE_MS)
-      return this.#listeners.ports;
-    const ports = new Set<string>();
+      return this.#listeners.found;
+    const found: Listener[] = [];
     for (const [protocol, file, state] of SOCKETS) {
       let text = '';
       try {
@@ -96,10 +136,10 @@ export class ServiceConflicts {
       } catch {
         continue; // a host without this family
       }
-      for (const port of listeningPorts(protocol, text, state)) ports.add(port);
+      found.push(...listeningPorts(protocol, text, state));
     }
-    this.#listeners = { at: now, ports };
-    return ports;
+    this.#listeners = { at: now, found };
+    return found;
   }
 }
 

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { SluiceError } from '../../policy/errors.js';
+import type { Labels } from '../../policy/model/resources.js';
 import type { NodeContext, ServiceCapacity } from '../../policy/services/types.js';
 import type { AgentConfig } from '../config.js';
 import { memberEntries, servicePorts } from '../dataplane/kernel-maps.js';
@@ -33,11 +34,18 @@ export function nodeNameOf(config: Pick<AgentConfig, 'nodeName'>): string {
   return config.nodeName === '' ? hostname().toLowerCase() : config.nodeName;
 }
 
-/** This node as the compiler of services sees it. */
-export function nodeContext(config: AgentConfig, addresses: readonly string[]): NodeContext {
+/** The label of a Node that says in which zone it is. */
+const ZONE_LABEL = 'topology.kubernetes.io/zone';
+
+/** This node as the compiler of services sees it. `labels`: of its Node, which has the zone if the settings have none. */
+export function nodeContext(
+  config: AgentConfig,
+  addresses: readonly string[],
+  labels: Labels = {},
+): NodeContext {
   return {
     name: nodeNameOf(config),
-    zone: config.zone,
+    zone: config.zone === '' ? (labels[ZONE_LABEL] ?? '') : config.zone,
     addresses,
     balancing: config.serviceBalancing,
     maglev: config.externalBalancing === 'maglev',

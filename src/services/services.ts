@@ -15,7 +15,7 @@ import type { Edit, ObjectSet } from '../state/objects.js';
 import type { ServicesAhead } from './ahead.js';
 import { refuseTakenAddress, ServiceConflicts, takenAddresses } from './conflicts.js';
 import { HealthPorts } from './health.js';
-import { nodeContext } from './node-context.js';
+import { nodeContext, nodeNameOf } from './node-context.js';
 import type { ServiceMaps } from './service-maps.js';
 
 /** Milliseconds of work on Maglev tables between two looks at everything else. */
@@ -38,6 +38,8 @@ export class Services {
   readonly #kernel: Kernel;
   readonly #objects: ObjectSet;
   readonly #config: AgentConfig;
+  /** Of this node. */
+  readonly #name: string;
   readonly #compiler: ServiceCompiler;
   readonly #maps: ServiceMaps;
   readonly #assignments: Assignments;
@@ -70,6 +72,7 @@ export class Services {
     this.#kernel = parts.kernel;
     this.#objects = parts.objects;
     this.#config = parts.config;
+    this.#name = nodeNameOf(parts.config);
     this.#compiler = parts.compiler;
     this.#ahead = parts.ahead;
     this.#maps = parts.maps;
@@ -78,7 +81,9 @@ export class Services {
     this.#exclusive = parts.exclusive;
     this.#netns = parts.netns;
     this.#health = new HealthPorts(parts.log);
-    this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler);
+    this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler, (address) =>
+      parts.kernel.addresses.isHost(address),
+    );
     this.#stale = parts.stale;
   }
 
@@ -120,6 +125,7 @@ export class Services {
       new Set(comes.length === 0 ? [] : this.#kernel.addresses.hostAddresses()),
     );
     const ahead = this.#ahead?.isIn(edits) === true ? this.#ahead : undefined;
+    undo.push(this.#assignments.vacate(comes));
     for (const service of comes.sort((a, b) => explicitness(b) - explicitness(a))) {
       const { assigned, undo: back } = this.#assignments.assign(service);
       undo.push(back);
@@ -131,7 +137,10 @@ export class Services {
       if (after?.kind === 'EndpointSlice' && ahead?.has(after) !== true) upsert.push(after);
     this.#workloads(names, upsert, remove);
     this.#netns.update(names);
-    if (ahead === undefined && upsert.length + remove.length === 0)
+    const ofNode = edits.some(
+      ({ before, after }) => (after ?? before)?.kind === 'Node' && (after ?? before)?.name === this.#name,
+    );
+    if (ahead === undefined && upsert.length + remove.length === 0 && !ofNode)
       return { mustReevaluate: false, leave: () => undefined, commit: () => undefined };
 
     this.#takeAhead(ahead, undo);
@@ -172,8 +181,13 @@ export class Services {
     this.#ahead = undefined;
   }
 
-  /** The host has other addresses now: a process on one of them may be a backend. */
+  /** The host has other addresses now, and open flows are about to be judged again. A process on one may be a backend. */
   hostAddressesChanged(): void {
+    if (this.#ahead === undefined) {
+      const { delta } = this.#compiler.update({ upsert: [], remove: [] }, this.#node());
+      this.#maps.write(delta);
+      this.#maps.remove(delta);
+    }
     if (this.#answersTranslated) return;
     for (const { address } of this.#compiler.view.listBackends()) {
       if (!this.#kernel.addresses.isHost(address)) continue;
@@ -263,7 +277,9 @@ export class Services {
   }
 
   #node(): NodeContext {
-    const node = nodeContext(this.#config, [...this.#kernel.addresses.hostAddresses()]);
+    const own = this.#objects.get(`Node ${this.#name}`);
+    const labels = own?.kind === 'Node' ? own.labels : {};
+    const node = nodeContext(this.#config, [...this.#kernel.addresses.hostAddresses()], labels);
     const text = JSON.stringify(node);
     if (this.#nodeText !== text) {
       this.#nodeText = text;

@@ -2005,12 +2005,14 @@ export const HostRuleFlagName: Readonly<Record<number, keyof typeof HostRuleFlag
 export const MemberFlag = {
   Cluster: 1,
   Local: 2,
+  Draining: 4,
 } as const;
 export type MemberFlag = (typeof MemberFlag)[keyof typeof MemberFlag];
 /** Names of enum member_flag by number. */
 export const MemberFlagName: Readonly<Record<number, keyof typeof MemberFlag>> = {
   1: 'Cluster',
   2: 'Local',
+  4: 'Draining',
 };
 
 /** enum network_flag. */

@@ -56,7 +56,7 @@ export function agentCommand(context: CliContext): Command {
             '  podCidrs: []                         # ranges of pods in the whole cluster: never masqueraded\n' +
             '  nodeEncryption: none                 # or wireguard: with nodeRouting overlay\n' +
             '  wireguardPort: 51820\n' +
-            '  zone: ""                             # for services that prefer endpoints near by\n' +
+            '  zone: ""                             # for endpoints near by; else the label of the Node\n' +
             '  serviceCidrs: [10.96.0.0/12, fd00:96::/112]\n' +
             '  nodePorts: {min: 30000, max: 32767}\n' +
             '  nodePortAddresses: all               # or a list of CIDRs\n' +
