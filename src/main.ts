@@ -3,7 +3,7 @@
  * refuse without having touched anything, then the engine (which adopts what an earlier agent left
  * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
  */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { tryFlock } from '../loader/ffi/libc.js';
 import { SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
@@ -310,7 +310,9 @@ async function startDocker(
   if (state.damaged > 0) log.warn({ lines: state.damaged }, 'the journal for Docker was damaged; repaired');
   const api = new DockerApi(config.dockerApi);
   const driver = new DockerDriver({ runtime: engine.runtime, state, api, log });
-  const ipam = new DockerIpam(state, ipamWorld(engine.runtime, config.instance));
+  const name = basename(config.dockerPlugin, '.sock');
+  const ofRange = (cidr: string) => api.networkOfRange(name, cidr);
+  const ipam = new DockerIpam(state, ipamWorld(engine.runtime, config.instance, ofRange));
   const server = await DockerServer.listen(config.dockerPlugin, driver, ipam, log);
   log.info({ socket: config.dockerPlugin }, 'serving Docker');
   let closing: Promise<void> | undefined;

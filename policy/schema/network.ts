@@ -61,18 +61,24 @@ function rangeOf(family: Family) {
       refuseWith(ctx, SluiceError.of('SLU1204', { family, what: 'CIDR', text }), ['cidr']);
       return;
     }
-    const refused = REFUSED_CIDRS.find((entry) => cidrsOverlap(entry.cidr, cidr));
-    const { min, max, why } = LENGTHS[family];
-    const length = textPrefixLength(cidr);
-    if (length < min || length > max) {
-      refuseWith(ctx, SluiceError.of('SLU1206', { cidr: text, min, max, why }), ['cidr']);
-    } else if (refused !== undefined) {
-      refuseWith(ctx, SluiceError.of('SLU1205', { cidr: text, what: refused.what }), ['cidr']);
+    const bad = badRange(cidr);
+    if (bad !== undefined) {
+      refuseWith(ctx, bad, ['cidr']);
     } else if (gateway !== undefined) {
       const error = badHostAddress(cidr, gateway);
       if (error !== undefined) refuseWith(ctx, error, ['gateway']);
     }
   });
+}
+
+/** Why a network cannot have this range (SLU1205, SLU1206). */
+export function badRange(cidr: Cidr): SluiceError | undefined {
+  const text = formatCidr(cidr);
+  const { min, max, why } = LENGTHS[cidr.family];
+  const length = textPrefixLength(cidr);
+  if (length < min || length > max) return SluiceError.of('SLU1206', { cidr: text, min, max, why });
+  const refused = REFUSED_CIDRS.find((entry) => cidrsOverlap(entry.cidr, cidr));
+  return refused === undefined ? undefined : SluiceError.of('SLU1205', { cidr: text, what: refused.what });
 }
 
 /** Why an address cannot belong to an interface in this prefix (SLU1204, SLU1207, SLU1208). */

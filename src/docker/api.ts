@@ -20,11 +20,30 @@ const networkSchema = z.object({
   Options: z.record(z.string(), z.string()).nullish(),
   IPAM: z
     .object({
-      Config: z.array(z.object({ Subnet: z.string().nullish(), Gateway: z.string().nullish() })).nullish(),
+      Driver: z.string().nullish(),
+      Options: z.record(z.string(), z.string()).nullish(),
+      Config: z
+        .array(
+          z.object({
+            Subnet: z.string().nullish(),
+            Gateway: z.string().nullish(),
+            IPRange: z.string().nullish(),
+            AuxiliaryAddresses: z.record(z.string(), z.string()).nullish(),
+          }),
+        )
+        .nullish(),
     })
     .nullish(),
   Containers: z
-    .record(z.string(), z.object({ Name: z.string().nullish(), EndpointID: z.string() }))
+    .record(
+      z.string(),
+      z.object({
+        Name: z.string().nullish(),
+        EndpointID: z.string(),
+        IPv4Address: z.string().nullish(),
+        IPv6Address: z.string().nullish(),
+      }),
+    )
     .nullish(),
 });
 const containersSchema = z.array(
@@ -77,6 +96,20 @@ export class DockerApi {
       z.array(networkSchema),
     );
     return found ?? [];
+  }
+
+  /** The network whose range of an IPAM driver this is, with its endpoints. Throws SLU5204. */
+  async networkOfRange(ipamDriver: string, cidr: string): Promise<DockerNetworkInfo | undefined> {
+    const all = (await this.#get('/networks', z.array(networkSchema))) ?? [];
+    const found = all.find(
+      ({ IPAM }) => IPAM?.Driver === ipamDriver && IPAM.Config?.some(({ Subnet }) => Subnet === cidr),
+    );
+    return found === undefined ? undefined : this.network(found.Id);
+  }
+
+  /** The folder where Docker keeps its files. Throws SLU5204. */
+  async root(): Promise<string | undefined> {
+    return (await this.#get('/info', z.object({ DockerRootDir: z.string() })))?.DockerRootDir;
   }
 
   /** Who an endpoint is for: the name of its container. Known from the moment when Docker joins it. Throws SLU5204. */

@@ -12,8 +12,13 @@ export { DockerServer } from './server.js';
 export { DockerState } from './state.js';
 
 /** What the IPAM driver sees of the host and of the engine. */
-export function ipamWorld(runtime: Runtime, instance: string): IpamWorld {
+export function ipamWorld(
+  runtime: Runtime,
+  instance: string,
+  dockerNetwork: IpamWorld['dockerNetwork'],
+): IpamWorld {
   return {
+    dockerNetwork,
     networks: () => runtime.networks(),
     hostRanges,
     inUse: (address) => runtime.isLeased(address),

@@ -1,10 +1,12 @@
 import { formatAddress, formatCidr, parseAddress, parseCidr, tryParseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerNetwork, HostPort, Labels, PortProtocol } from '../../policy/model/resources.js';
+import { badHostAddress, badRange } from '../../policy/schema/network.js';
 import type { Logger } from '../log.js';
 import { runtimeContainer, runtimeNetwork } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
-import type { DockerApi, DockerNetworkInfo } from './api.js';
+import type { DockerApi, DockerContainerInfo, DockerNetworkInfo } from './api.js';
+import { containerInFiles, DEFAULT_ROOT } from './files.js';
 import { type NetworkOptions, parseNetworkOptions } from './options.js';
 import {
   type CreateEndpoint,
@@ -15,7 +17,7 @@ import {
   type PortBinding,
   portBindings,
 } from './requests.js';
-import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
+import { DAEMON, type DockerEndpoint, type DockerNetwork, type DockerState } from './state.js';
 
 const GENERIC = 'com.docker.network.generic';
 const INTERNAL = 'com.docker.network.internal';
@@ -27,6 +29,8 @@ const PROTOCOLS: Readonly<Record<number, PortProtocol>> = { 6: 'TCP', 17: 'UDP',
 const DYNAMIC_PORTS = { min: 49153, max: 60999 } as const;
 /** Milliseconds between the looks for what Docker has forgotten, after a start. */
 const RECONCILE_MS = 5000;
+/** Milliseconds that Docker has before its files are looked at: it answers nobody while it starts. */
+const FILES_AFTER_MS = 500;
 
 interface Parts {
   readonly runtime: Runtime;
@@ -61,6 +65,7 @@ export class DockerDriver {
   /** Labels that endpoints brought with them, until they are joined. */
   readonly #given = new Map<string, Labels>();
   readonly #touched = new Set<string>();
+  #rootAsked = false;
   #queue: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
 
@@ -309,10 +314,7 @@ export class DockerDriver {
   async #identify(network: DockerNetwork, endpoint: DockerEndpoint): Promise<Identity> {
     const given = this.#given.get(endpoint.id);
     try {
-      const name = await this.#parts.api.containerNameOf(network.id, endpoint.id);
-      const container = name === undefined ? undefined : await this.#parts.api.container(name);
-      if (container === undefined)
-        throw SluiceError.of('SLU5213', { what: 'container of endpoint', id: endpoint.id.slice(0, 12) });
+      const container = await this.#containerOfEndpoint(network, endpoint);
       const labels = { ...container.labels, ...given };
       return { name: container.name, namespace: labels[NAMESPACE_LABEL] ?? network.namespace, labels };
     } catch (error) {
@@ -320,6 +322,46 @@ export class DockerDriver {
       const name = `docker-${endpoint.id.slice(0, 12)}`;
       return { name, namespace: given[NAMESPACE_LABEL] ?? network.namespace, labels: given };
     }
+  }
+
+  /** From Docker's API, or from its files if it is slow: it may be starting, and this container with it. */
+  async #containerOfEndpoint(network: DockerNetwork, endpoint: DockerEndpoint): Promise<DockerContainerInfo> {
+    const { state } = this.#parts;
+    const asking = this.#askForContainer(network, endpoint);
+    const answer = await Promise.race([
+      asking.catch(() => undefined),
+      new Promise<undefined>((resolve) => setTimeout(resolve, FILES_AFTER_MS, undefined)),
+    ]);
+    if (answer !== undefined) return answer;
+    const root = state.daemon.get(DAEMON)?.root ?? DEFAULT_ROOT;
+    const found = await containerInFiles(root, network.id, endpoint.id).catch(() => undefined);
+    return found ?? asking;
+  }
+
+  async #askForContainer(network: DockerNetwork, endpoint: DockerEndpoint): Promise<DockerContainerInfo> {
+    const { api } = this.#parts;
+    const name = await api.containerNameOf(network.id, endpoint.id);
+    const container = name === undefined ? undefined : await api.container(name);
+    if (container === undefined)
+      throw SluiceError.of('SLU5213', { what: 'container of endpoint', id: endpoint.id.slice(0, 12) });
+    this.#learnRoot();
+    return container;
+  }
+
+  /** Once in a process: where Docker keeps its files, for the time when it can't be asked. */
+  #learnRoot(): void {
+    if (this.#rootAsked) return;
+    this.#rootAsked = true;
+    const { api, state, log } = this.#parts;
+    const learn = async (): Promise<void> => {
+      const root = await api.root();
+      if (root !== undefined && root !== state.daemon.get(DAEMON)?.root)
+        state.put('daemon', DAEMON, { root });
+    };
+    learn().catch((err: unknown) => {
+      this.#rootAsked = false;
+      log.debug({ err }, "Docker's folder is not known");
+    });
   }
 
   /** The container's name, unless another one has it (one that was renamed, or a definition). */
@@ -446,6 +488,8 @@ function rangesOf(data: readonly { readonly Pool: string; readonly Gateway: stri
     if (ranges[key] !== undefined) throw SluiceError.of('SLU5214', { family: cidr.family });
     const [gateway = ''] = Gateway.split('/');
     if (tryParseAddress(gateway) === undefined) throw SluiceError.of('SLU5215', { cidr: Pool });
+    const bad = badRange(cidr) ?? badHostAddress(cidr, addressText(gateway));
+    if (bad !== undefined) throw bad;
     ranges[key] = { cidr: formatCidr(cidr), gateway: addressText(gateway) };
   }
   return ranges;

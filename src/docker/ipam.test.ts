@@ -20,10 +20,30 @@ const town = runtimeNetwork({
   ipv4: { cidr: '10.88.0.0/24', gateway: '10.88.0.254' },
 });
 
+/** What Docker says of a network whose range is not in the journal. */
+const forgotten = {
+  Id: 'n',
+  Name: 'n',
+  Driver: 'sluice',
+  IPAM: {
+    Driver: 'sluice',
+    Config: [
+      {
+        Subnet: '10.9.0.0/24',
+        Gateway: '10.9.0.17',
+        IPRange: '10.9.0.16/29',
+        AuxiliaryAddresses: { printer: '10.9.0.18' },
+      },
+    ],
+  },
+  Containers: { c: { Name: 'c', EndpointID: 'e', IPv4Address: '10.9.0.19/24', IPv6Address: '' } },
+};
+
 function open(): void {
   state = new DockerState(Journal.open(join(dir, 'docker')));
   ipam = new DockerIpam(state, {
     networks: () => [town],
+    dockerNetwork: async (cidr) => (cidr === '10.9.0.0/24' ? forgotten : undefined),
     hostRanges: () => [parseCidr('10.128.0.0/24')],
     inUse: (address) => leased.has(address),
     space6: parseCidr('fd01:2:3::/48'),
@@ -53,6 +73,21 @@ describe('DockerIpam', () => {
     expect(pool('', { v6: true }).cidr).toBe('fd01:2:3:1::/64');
     ipam.releasePool('sluice 10.128.1.0/24');
     expect(pool('').cidr).toBe('10.128.1.0/24');
+  });
+
+  it('takes a range again that it has forgotten, with what is in use there', async () => {
+    await ipam.restorePool('sluice 10.9.0.0/24');
+    const next = (): string => ipam.requestAddress('sluice 10.9.0.0/24', '', false);
+    expect([next(), next(), next()]).toEqual(['10.9.0.16/24', '10.9.0.20/24', '10.9.0.21/24']);
+    await ipam.restorePool('sluice 10.9.0.0/24'); // there is nothing to do
+    await ipam.restorePool('sluice 10.10.0.0/24'); // Docker has none such
+    expect(() => ipam.requestAddress('sluice 10.10.0.0/24', '', false)).toThrow(/no address pool/);
+  });
+
+  it('refuses ranges that no network can have', () => {
+    for (const cidr of ['127.0.0.0/8', '10.1.1.0/31', '224.1.0.0/24', '0.0.0.0/0'])
+      expect(() => pool(cidr), cidr).toThrow(/loopback|multicast|prefix length/);
+    expect(() => pool('fe80::/64', { v6: true })).toThrow(/link-local/);
   });
 
   it('refuses ranges that overlap, and ranges outside of a borrowed network', () => {

@@ -14,12 +14,16 @@ import {
 } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { NetworkResource } from '../../policy/model/resources.js';
+import { badRange } from '../../policy/schema/network.js';
+import type { DockerNetworkInfo } from './api.js';
 import { addressKey, type DockerPool, type DockerState } from './state.js';
 
 /** Where ranges are taken from when `docker network create` names none: one /24, one /64 a network. */
 const SPACE4 = parseCidr('10.128.0.0/10');
 const LENGTH4 = 24;
 const LENGTH6 = 64;
+/** What the ids of pools begin with; the range follows. */
+const POOL = 'sluice ';
 /** Addresses of an IPv6 range that are given out. */
 const MAX_OFFSET = 1n << 24n;
 
@@ -29,6 +33,8 @@ export interface IpamWorld {
   readonly networks: () => readonly NetworkResource[];
   /** Ranges of the host: those of its devices' addresses. */
   readonly hostRanges: () => readonly Cidr[];
+  /** What Docker says of the network whose range of ours this is. Throws SLU5204. */
+  readonly dockerNetwork: (cidr: string) => Promise<DockerNetworkInfo | undefined>;
   /** Whether a container of somebody else has the address. */
   readonly inUse: (address: string) => boolean;
   /** First 48 bits of IPv6 ranges (an RFC 4193 prefix), as a /48. */
@@ -47,7 +53,7 @@ export class DockerIpam {
     this.#world = world;
   }
 
-  /** A range. Without `cidr`: a free one of the family. Throws SLU1202, SLU5206 (taken), SLU5207 (none left). */
+  /** A range. Without `cidr`: a free one of the family. Throws SLU1202, SLU1205, SLU1206, SLU5206 (taken), SLU5207 (none left). */
   requestPool(request: {
     readonly cidr: string;
     readonly range: string;
@@ -56,6 +62,8 @@ export class DockerIpam {
   }): DockerPool {
     const { network } = request;
     const cidr = request.cidr === '' ? this.#freeRange(request.v6) : parseCidr(request.cidr, 'clear');
+    const bad = badRange(cidr);
+    if (bad !== undefined) throw bad;
     const text = formatCidr(cidr);
     // Docker itself refuses a range that the host has a route to, unless the user names it.
     const wanted = network === undefined ? undefined : this.#rangeOf(network, request.v6);
@@ -65,7 +73,7 @@ export class DockerIpam {
     const range = request.range === '' ? undefined : parseCidr(request.range, 'clear');
     if (range !== undefined && !cidrContainsCidr(cidr, range))
       throw SluiceError.of('SLU1207', { address: request.range, cidr: text });
-    const id = `sluice ${text}`;
+    const id = `${POOL}${text}`;
     if (this.#state.pools.has(id)) throw SluiceError.of('SLU5206', { cidr: text, other: text });
     const pool: DockerPool = {
       id,
@@ -75,6 +83,38 @@ export class DockerIpam {
     };
     this.#state.put('pool', id, pool);
     return pool;
+  }
+
+  /**
+   * A range that we have forgotten (after `sluice down`) is taken again as Docker knows it, with the addresses that
+   * its containers have. Throws SLU5204, SLU5206 (somebody else has it now).
+   */
+  async restorePool(id: string): Promise<void> {
+    if (this.#state.pools.has(id) || !id.startsWith(POOL)) return;
+    const text = id.slice(POOL.length);
+    const found = await this.#world.dockerNetwork(text);
+    const config = found?.IPAM?.Config?.find(({ Subnet }) => Subnet === text);
+    if (config === undefined || this.#state.pools.has(id)) return;
+    const { network } = found?.IPAM?.Options ?? {};
+    const v6 = text.includes(':');
+    this.requestPool({
+      cidr: text,
+      range: config.IPRange ?? '',
+      v6,
+      ...(network === undefined ? {} : { network }),
+    });
+    const members = Object.values(found?.Containers ?? {});
+    const given = members.map(({ IPv4Address, IPv6Address }) => (v6 ? IPv6Address : IPv4Address));
+    const reserved = [config.Gateway, ...Object.values(config.AuxiliaryAddresses ?? {})];
+    for (const [list, chosen] of [
+      [reserved, false],
+      [given, true],
+    ] as const)
+      for (const entry of list) {
+        const [address = ''] = (entry ?? '').split('/');
+        if (address !== '')
+          this.#state.put('address', addressKey(id, address), { pool: id, address, chosen });
+      }
   }
 
   releasePool(id: string): void {

@@ -151,8 +151,9 @@ function handlers(driver: DockerDriver, ipam: DockerIpam): Readonly<Record<strin
       ipam.releasePool(parseRequest(poolId, body).PoolID);
       return {};
     },
-    '/IpamDriver.RequestAddress': (body) => {
+    '/IpamDriver.RequestAddress': async (body) => {
       const { PoolID, Address, Options } = parseRequest(requestAddress, body);
+      await ipam.restorePool(PoolID);
       return { Address: ipam.requestAddress(PoolID, Address, Options[ADDRESS_TYPE] === GATEWAY), Data: {} };
     },
     '/IpamDriver.ReleaseAddress': (body) => {

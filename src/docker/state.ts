@@ -52,7 +52,14 @@ export interface DockerAddress {
   readonly chosen: boolean;
 }
 
+/** What is known of Docker itself: one row. */
+export interface DockerDaemon {
+  /** The folder where it keeps its files. */
+  readonly root: string;
+}
+
 interface Tables {
+  readonly daemon: DockerDaemon;
   readonly network: DockerNetwork;
   readonly endpoint: DockerEndpoint;
   readonly pool: DockerPool;
@@ -76,6 +83,7 @@ export class DockerState {
   readonly damaged: number;
   readonly #journal: Journal<DockerRecord>;
   readonly #tables = {
+    daemon: new Map<string, DockerDaemon>(),
     network: new Map<string, DockerNetwork>(),
     endpoint: new Map<string, DockerEndpoint>(),
     pool: new Map<string, DockerPool>(),
@@ -87,6 +95,11 @@ export class DockerState {
     this.damaged = opened.damaged;
     for (const record of opened.records) this.#apply(record);
     if (this.damaged > 0) this.#compact();
+  }
+
+  /** By `DAEMON`. */
+  get daemon(): ReadonlyMap<string, DockerDaemon> {
+    return this.#tables.daemon;
   }
 
   get networks(): ReadonlyMap<string, DockerNetwork> {
@@ -146,6 +159,9 @@ export class DockerState {
     );
   }
 }
+
+/** Key of the one row of `DockerState.daemon`. */
+export const DAEMON = 'docker';
 
 /** Key of an address in `DockerState.addresses`. */
 export function addressKey(pool: string, address: string): string {

@@ -23,7 +23,7 @@ let before: unknown;
 
 /** A container that says its name to who connects to port 80. */
 function run(name: string, network: string, ...more: readonly string[]): string {
-  const where = ['--name', name, '--hostname', name, '--network', network];
+  const where = ['--name', name, '--hostname', name, '--network', network, '--stop-timeout', '1'];
   return docker.docker('run', '-d', ...where, ...more, IMAGE, 'nc', '-ll', '-p', '80', '-e', '/bin/hostname');
 }
 
@@ -254,6 +254,38 @@ describe('Docker', () => {
     expect(get('client', 'web')).toBe('web');
     run('late', 'one', '-l', 'app=friend');
     expect(get('late', 'web')).toBe('web');
+  });
+
+  it('starts containers again that are to run again, with their policy, while nobody can ask Docker', async () => {
+    const where = ['--restart', 'always', '-p', '8090:80'];
+    run('again', 'one', '-l', 'app=web', ...where);
+    run('guest', 'one', '-l', 'app=guest', '--restart', 'always');
+    await docker.stop('SIGKILL');
+    await docker.start(...OPTIONS, '--live-restore=false');
+    const running = docker.docker('ps', '--format', '{{.Names}}').split('\n');
+    expect(running).toEqual(expect.arrayContaining(['again', 'guest']));
+    expect(get('guest', 'again')).toContain('timed out');
+    docker.docker('start', 'web', 'client', 'friend', 'late');
+    expect(get('friend', 'again')).toBe('again');
+    expect(await world.probe(world.outside, HOST.v4, 8090)).not.toBe('open'); // the policy is for ports too
+    await world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client', 'guest'])));
+    expect(get('guest', 'again')).toBe('again');
+  });
+
+  it('uses its networks and ranges again after sluice down', async () => {
+    await world.agent.down();
+    await world.agent.start(world.scratch);
+    docker.docker('restart', '-t', '0', 'web', 'client');
+    expect(get('client', 'web')).toBe('web');
+    run('fresh', 'one');
+    const format = '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}';
+    const addresses = docker
+      .docker('ps', '-q')
+      .split('\n')
+      .map((id) => docker.docker('inspect', '-f', format, id));
+    expect(addresses).toHaveLength(new Set(addresses).size);
+    expect(get('fresh', 'web')).toBe('web');
+    expect(() => createNetwork('odd', '--subnet', '127.1.0.0/24')).toThrow(/127\.1\.0\.0\/24 is loopback/);
   });
 
   it('leaves nothing of containers that were killed, removed while the agent was away, or with their network', async () => {
