@@ -141,13 +141,14 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 		if (node)
 			svc = service_of_node(&k);
 	}
-	if (!svc) /* packets of containers are refused where they are seen, those of the host are not */
-		return o->host && !node && is_cluster_address(&k) ? SOCKET_REFUSED : SOCKET_AS_IS;
+	if (!svc) /* where packets are seen they are refused there */
+		return unable == SOCKET_REFUSED && !node && is_cluster_address(&k) ? SOCKET_REFUSED
+										   : SOCKET_AS_IS;
 	number = svc->number;
 	least = svc->flags & SVC_LEAST;
 	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
 		return SOCKET_AS_IS;
-	if ((svc->flags & SVC_NODEPORT) && !o->host)
+	if ((svc->flags & SVC_NODEPORT) && !o->host && (unable == SOCKET_AS_IS || !(addr->w[0] | addr->w[3])))
 		return SOCKET_AS_IS; /* whether the host listens on it is seen per packet */
 	if (!o->host)
 		client = addr_is_v4(addr) ? o->netns.addr4 : o->netns.addr6;

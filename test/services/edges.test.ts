@@ -229,6 +229,89 @@ describe('a backend that terminates', () => {
   });
 });
 
+describe.runIf(haveCgroup)('a container on the segment of the uplink', () => {
+  it('reaches services at its sockets, and is refused there, because nobody sees its packets', async () => {
+    const here = cluster.node(0);
+    const [ip, ip6] = ['10.96.64.1', 'fd00:96::64:1'];
+    await here.agent.apply(
+      documents({
+        apiVersion: 'sluice.dev/v1alpha1',
+        kind: 'Network',
+        metadata: { name: 'lan' },
+        spec: {
+          mode: 'macvlan',
+          parent: 'eth0',
+          ipv4: { cidr: '198.51.100.0/24', gateway: cluster.outside.ipv4 },
+          ipv6: { cidr: '2001:db8:100::/64', gateway: cluster.outside.ipv6 },
+        },
+      }),
+    );
+    const [one, two] = [51, 52].map((number) => ({
+      name: `mac${number}`,
+      netns: cluster.scratch.netns(`mac${number}`),
+      ipv4: `198.51.100.${number}`,
+      ipv6: `2001:db8:100::${number}`,
+      node: here.name,
+      ...(here.group === undefined ? {} : { group: here.group }),
+    })) as [Pod, Pod];
+    for (const { name, netns, ipv4, ipv6 } of [one, two])
+      await here.agent.apply(
+        documents({
+          apiVersion: 'sluice.dev/v1alpha1',
+          kind: 'Container',
+          metadata: { name },
+          spec: { netns: { name: netns }, networks: [{ name: 'lan', ipv4, ipv6 }] },
+        }),
+      );
+    await cluster.serve(one, 'one', [80]);
+    const ports = [
+      { name: 't', port: 80, nodePort: 30_640 },
+      { name: 'u', port: 80, protocol: 'UDP', nodePort: 30_640 },
+    ];
+    await cluster.apply(
+      service('lan', {
+        type: 'NodePort',
+        clusterIPs: [ip, ip6],
+        ipFamilyPolicy: 'RequireDualStack',
+        ports,
+      }),
+    );
+    const frontends = [
+      [ip, 80],
+      [ip6, 80],
+      [here.ipv4, 30_640],
+      [here.ipv6, 30_640],
+    ] as const;
+    const who = (from: Pod, kind: 'tcp' | 'udp' | 'send') =>
+      frontends.map(([address, port]) => cluster.who(from, kind, address, port));
+    for (const kind of ['tcp', 'udp', 'send'] as const)
+      expect(who(two, kind)).toEqual(Array(4).fill('refused'));
+    for (const family of [4, 6] as const)
+      await cluster.apply(
+        slice('lan', [{ pod: one }], {
+          family,
+          ports: ports.map(({ name, protocol = 'TCP' }) => ({ name, port: 80, protocol })),
+        }),
+      );
+    for (const from of [one, two])
+      for (const kind of ['tcp', 'udp', 'send'] as const)
+        expect(who(from, kind)).toEqual(Array(4).fill('one'));
+    // A port that the service does not have.
+    for (const address of [ip, ip6])
+      for (const kind of ['tcp', 'udp'] as const)
+        expect(cluster.who(two, kind, address, 81, { timeoutMs: 1000 })).toBe('refused');
+    // Its own loopback is not the node's.
+    await cluster.serve(two, 'two', [30_640]);
+    for (const address of ['0.0.0.0', '127.0.0.1', '::1', '::'])
+      expect(cluster.who(two, 'tcp', address, 30_640), address).toBe('two');
+    // By way of another node, also from outside.
+    for (const address of [cluster.node(1).ipv4, cluster.node(1).ipv6])
+      for (const kind of ['tcp', 'udp'] as const)
+        expect(outside(address, 30_640, kind), `${kind} ${address}`).toBe('one');
+    await cluster.drop({ services: ['lan'], slices: ['lan-4', 'lan-6'] });
+  });
+});
+
 describe('the zone of a node', () => {
   const node = (name: string, address: string, zone?: string) => ({
     apiVersion: 'v1',
