@@ -72,7 +72,7 @@ export const RTNLGRP = {
   IPV6_ROUTE: 11,
 } as const;
 
-export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, NOARP: 0x80 } as const;
+export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, NOARP: 0x80, LOWER_UP: 0x10000 } as const;
 
 export const IFLA = {
   ADDRESS: 1,

@@ -90,6 +90,7 @@ describe('link messages', () => {
       mtu: 1400,
       up: true,
       running: true,
+      carrier: true,
       operational: true,
       loopback: false,
       alias: 'sluice:x',

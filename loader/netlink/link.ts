@@ -30,8 +30,10 @@ export interface Link {
   readonly mtu: number;
   /** Administratively up. */
   readonly up: boolean;
-  /** Up and with a carrier. */
+  /** Up and with a carrier, as the kernel's operational state has it, which comes a little after the carrier. */
   readonly running: boolean;
+  /** Its lower layer is up: for a veth device, the other end. */
+  readonly carrier: boolean;
   /**
    * Its operational state is "up". After its carrier came, the kernel drops all that is sent over a device until it has
    * switched its queue on, which is later; it does that at once for a device that is asked for (since 6.8).
@@ -253,6 +255,7 @@ export function decodeLink(buffer: Buffer, start: number, end: number): Link {
     mtu,
     up: (flags & IFF.UP) !== 0,
     running: (flags & IFF.RUNNING) !== 0,
+    carrier: (flags & IFF.LOWER_UP) !== 0,
     operational,
     loopback: (flags & IFF.LOOPBACK) !== 0,
     ...(master === undefined ? {} : { master }),

@@ -6,6 +6,8 @@ import type { Expected } from './result.js';
 export interface Inspected {
   readonly mac: string;
   readonly up: boolean;
+  /** The other end is up. */
+  readonly carrier: boolean;
   /** Addresses with prefix length, canonical. */
   readonly addresses: readonly string[];
   /** Routes of the whole namespace, `default` written as 0.0.0.0/0 and ::/0. */
@@ -16,6 +18,7 @@ export interface Inspected {
 export function checkInside(ifname: string, expected: Expected, found: Inspected | undefined): void {
   if (found === undefined) throw failed(`the container has no interface ${ifname}`);
   if (!found.up) throw failed(`interface ${ifname} is down`);
+  if (!found.carrier) throw failed(`interface ${ifname} has no carrier: its end on the host is down or gone`);
   if (expected.mac !== undefined && expected.mac.toLowerCase() !== found.mac)
     throw failed(`interface ${ifname} has the MAC address ${found.mac}, not ${expected.mac}`);
   for (const address of expected.addresses) {

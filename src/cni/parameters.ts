@@ -1,4 +1,4 @@
-import { badDeviceName } from '../../policy/schema/names.js';
+import { badDeviceName, badLabelValue, badQualifiedName } from '../../policy/schema/names.js';
 import { CniError } from './errors.js';
 
 export const COMMANDS = ['ADD', 'DEL', 'CHECK', 'GC', 'STATUS'] as const;
@@ -30,6 +30,8 @@ export interface CniArgs {
 }
 
 const CONTAINER_ID = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+/** Runtimes that are not of Kubernetes have namespaces of their own, with capitals and the like. */
+const NAMESPACE = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,252}$/;
 const KNOWN_ARGS: ReadonlySet<string> = new Set([
   'IgnoreUnknown',
   'K8S_POD_NAME',
@@ -99,6 +101,12 @@ function readArgs(given: string): CniArgs {
   const value = (name: string): string | undefined => pairs.get(name) || undefined;
   const podName = value('K8S_POD_NAME');
   const podNamespace = value('K8S_POD_NAMESPACE');
+  if (podNamespace !== undefined && !NAMESPACE.test(podNamespace))
+    throw bad(
+      'CNI_ARGS K8S_POD_NAMESPACE',
+      podNamespace,
+      'letters, digits, "_", "." and "-", first a letter or digit',
+    );
   const podUid = value('K8S_POD_UID');
   const ip = value('IP');
   const mac = value('MAC');
@@ -117,7 +125,10 @@ function readLabels(given: string): Record<string, string> {
   for (const part of given.split(',').filter((entry) => entry !== '')) {
     const at = part.indexOf('=');
     if (at <= 0) throw bad('CNI_ARGS', `SLUICE_LABELS=${given}`, 'KEY=VALUE parts, separated by ","');
-    labels[part.slice(0, at)] = part.slice(at + 1);
+    const [key, value] = [part.slice(0, at), part.slice(at + 1)];
+    const rule = badQualifiedName(key) ?? badLabelValue(value);
+    if (rule !== undefined) throw bad('CNI_ARGS', `SLUICE_LABELS=${given}`, rule);
+    labels[key] = value;
   }
   return labels;
 }

@@ -154,14 +154,16 @@ export class CniService {
         return { status: 0, text: passed(), delivered: () => answers.answered(key, true) };
       }
       const present = this.#attachment(key);
-      if (present !== undefined) {
+      const stale = this.#stale(netns, ifname);
+      if (present !== undefined && !stale.includes(present)) {
         if (answers.has(key)) {
           const { network } = present;
           throw CniError.of('SLU5120', { container: containerId, device: ifname, network });
         }
         // Made, but its result did not arrive: this is the second try.
-        await this.#remove([present]);
+        stale.push(present);
       }
+      await this.#remove(stale);
       const parameters = { ...call.parameters, netns };
       const attachment =
         foreign === undefined
@@ -184,6 +186,15 @@ export class CniService {
         },
       };
     });
+  }
+
+  /** Attachments of an interface whose namespace went without DEL: another one has its path, or none. */
+  #stale(netns: string, ifname: string): Attachment[] {
+    const found = [...this.#attachments.values()].filter(
+      (attachment) => attachment.netns === netns && attachment.ifname === ifname,
+    );
+    if (found.length === 0 || this.#parts.namespaces.inspect(netns, ifname) !== undefined) return [];
+    return found.filter((attachment) => this.#attachment(keyText(attachment)) !== undefined);
   }
 
   #foreign(conf: NetConf, ifname: string, netns: string): Foreign | undefined {

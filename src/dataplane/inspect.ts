@@ -7,6 +7,7 @@ import type { HostSide } from '../../policy/model/resources.js';
 export interface InspectedDevice {
   readonly mac: string;
   readonly up: boolean;
+  readonly carrier: boolean;
   /** With prefix length. */
   readonly addresses: readonly string[];
   readonly routes: readonly { readonly destination: string; readonly gateway?: string }[];
@@ -18,7 +19,8 @@ export function inspectDevice(path: string, device: string): InspectedDevice | u
     const link = rtnl.link(device);
     if (link === undefined) return undefined;
     const addresses = rtnl.addresses(link.index).map(({ address, prefix }) => `${address}/${prefix}`);
-    return { mac: link.mac ?? '', up: link.up, addresses, routes: routesIn(rtnl) };
+    const { mac, up, carrier } = link;
+    return { mac, up, carrier, addresses, routes: routesIn(rtnl) };
   });
 }
 

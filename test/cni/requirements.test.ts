@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -1022,6 +1023,47 @@ describe('all together', () => {
       expect([status, addressOf(json)]).toEqual([0, '10.140.0.2']);
       expect(await runList('CHECK', chain, { ...call, prevResult: json })).toMatchObject({ status: 0 });
       expect(await runList('DEL', chain, { ...call, prevResult: json })).toMatchObject({ status: 0 });
+    }));
+
+  it('ADD begins anew where another namespace has the path of one that went without DEL', () =>
+    withSandbox(async (sandbox) => {
+      const name = sandbox.netns.replace(/^.*\//, '');
+      for (const id of [`${sandbox.id}-a`, `${sandbox.id}-b`, `${sandbox.id}-b`]) {
+        const answer = await bed.call('ADD', conf(), { ...sandbox, id });
+        expect(answer).toMatchObject({ status: 0 });
+        expect(bed.inside(sandbox.netns, 'ip -4 -o address show dev eth0')).toContain(addressOf(answer.json));
+        execFileSync('sh', ['-c', `ip netns del ${name} && ip netns add ${name}`]);
+      }
+      expect(await bed.call('DEL', conf(), { ...sandbox, id: `${sandbox.id}-a` })).toMatchObject({
+        status: 0,
+      });
+      expect(await bed.call('DEL', conf(), { ...sandbox, id: `${sandbox.id}-b` })).toMatchObject({
+        status: 0,
+      });
+      expect(await leases()).not.toContain(sandbox.id);
+    }));
+
+  it('CHECK finds that the end on the host is down', () =>
+    added(conf(), async (prevResult, sandbox) => {
+      const device = typed(prevResult).interfaces[0]?.name ?? '';
+      inside(bed.world.host, `ip link set ${device} down`);
+      failure(await bed.call('CHECK', conf({ prevResult }), sandbox), 103, /no carrier/);
+      inside(bed.world.host, `ip link set ${device} up`);
+      expect(await bed.call('CHECK', conf({ prevResult }), sandbox)).toMatchObject({ status: 0 });
+    }));
+
+  it('CNI_ARGS has namespaces and labels that there can be', () =>
+    withSandbox(async (sandbox) => {
+      const call = (args: string) => {
+        const environment = { CNI_COMMAND: 'ADD', CNI_CONTAINERID: sandbox.id, CNI_IFNAME: 'eth0' };
+        const more = { CNI_NETNS: sandbox.netns, CNI_PATH: bed.binDir, CNI_ARGS: args };
+        return runPlugin(bed.plugin, { ...environment, ...more }, JSON.stringify(conf()));
+      };
+      for (const args of ['K8S_POD_NAMESPACE=a/b', 'K8S_POD_NAMESPACE=../x', 'K8S_POD_NAMESPACE=a b'])
+        failure(await call(`${args};K8S_POD_NAME=p`), 4, /K8S_POD_NAMESPACE/);
+      for (const args of ['SLUICE_LABELS=app=a b', 'SLUICE_LABELS=a/b/c=d'])
+        failure(await call(args), 4, /SLUICE_LABELS/);
+      expect(await leases()).not.toContain(sandbox.id);
     }));
 
   it('gives the default routes that are listed, and no others', () =>
