@@ -40,6 +40,12 @@ static __always_inline bool owner_of(struct bpf_sock_addr *ctx, struct socket_ow
 	return true;
 }
 
+/* Whether node ports are served on the loopback addresses of this host. */
+static __always_inline bool node_loopback(const struct socket_owner *o, const struct ip_addr *addr)
+{
+	return o->host && (cfg_node_loopback & (addr_is_v4(addr) ? 1 : 2));
+}
+
 /* Whether a process of this host listens on the node port itself. */
 static __always_inline bool host_listens(struct bpf_sock_addr *ctx, const struct ip_addr *addr, __be16 port)
 {
@@ -132,7 +138,7 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	svc = service_find(&k, addr, *port, proto, false);
 	if (!svc) {
 		if (is_loopback(addr)) {
-			node = o->host;
+			node = node_loopback(o, addr);
 		} else {
 			info = bpf_map_lookup_elem(&addrs, addr);
 			node = info &&
@@ -148,8 +154,10 @@ static __always_inline int to_service(struct bpf_sock_addr *ctx, const struct so
 	least = svc->flags & SVC_LEAST;
 	if ((svc->flags & SVC_NODEPORT) && o->host && host_listens(ctx, addr, *port))
 		return SOCKET_AS_IS;
-	if ((svc->flags & SVC_NODEPORT) && !o->host && (unable == SOCKET_AS_IS || !(addr->w[0] | addr->w[3])))
+	if ((svc->flags & SVC_NODEPORT) && !o->host && unable == SOCKET_AS_IS)
 		return SOCKET_AS_IS; /* whether the host listens on it is seen per packet */
+	if ((svc->flags & SVC_NODEPORT) && !(addr->w[0] | addr->w[3]) && !node_loopback(o, addr))
+		return SOCKET_AS_IS; /* 0.0.0.0 and :: are the socket's own loopback */
 	if (!o->host)
 		client = addr_is_v4(addr) ? o->netns.addr4 : o->netns.addr6;
 	if (o->host ? (svc->flags & (SVC_RANGES | SVC_HOST_ALLOWED)) == SVC_RANGES

@@ -14,6 +14,7 @@ const volatile __u32 cfg_half_limit = 8192;
 const volatile __u32 cfg_dry_run = 0; /* 1: decide and report to trace_map, change nothing */
 const volatile __u64 cfg_netns_cookie = 0; /* sockets of other namespaces are left alone */
 const volatile __u32 cfg_foreign = 0; /* 1: interfaces that other CNI plugins made may be taken in */
+const volatile __u32 cfg_node_loopback = 3; /* node ports on loopback addresses: 1 IPv4, 2 IPv6 */
 const volatile __u64 cfg_layout = 0; /* hash of the generated layout, for the loader */
 
 /* Lifetimes in seconds. */

@@ -13,6 +13,7 @@ import {
 } from '../../loader/ffi/libc.js';
 import { readSysctl } from '../../loader/sysctl.js';
 import type { AgentConfig } from '../config.js';
+import { loopbackNodePorts } from './node-port-addresses.js';
 
 const AF_INET = 2;
 /** Rates that Linux can be built with; a measured one is rounded to the nearest. */
@@ -34,6 +35,7 @@ export function nodeConstants(config: AgentConfig): Partial<Record<NodeConstant,
     cfg_netns_cookie: netnsCookie(),
     cfg_layout: BigInt(`0x${LAYOUT_HASH}`),
     cfg_foreign: config.cniSocket === '' ? 0 : 1,
+    cfg_node_loopback: loopbackNodePorts(config.nodePortAddresses),
     cfg_csum6_flags: atLeast(release(), 6, 16) ? BPF_F_IPV6 : 0,
     cfg_set_retval: atLeast(release(), 5, 18) ? 1 : 0,
   };

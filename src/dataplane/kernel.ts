@@ -3,7 +3,6 @@ import { MAPS } from '../../loader/abi/gen/types.gen.js';
 import type { TcMethod } from '../../loader/link.js';
 import { LinkRemover } from '../../loader/netlink/remover.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
-import { cidrContains, parseAddress, parseCidr } from '../../policy/address.js';
 import type { AgentConfig } from '../config.js';
 import { nodeNameOf } from '../services/node-context.js';
 import { AddressTable } from './address-table.js';
@@ -18,6 +17,7 @@ import { Hooks } from './hooks.js';
 import { HostAddresses } from './host-addresses.js';
 import { HostDevices } from './host-devices.js';
 import { NodeState } from './node.js';
+import { nodePortFilter } from './node-port-addresses.js';
 import { NodeRoutes } from './node-routes.js';
 import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
@@ -197,11 +197,4 @@ function preparedPins(config: AgentConfig): Pins {
   const pins = new Pins(config.pinPath);
   pins.prepare();
   return pins;
-}
-
-/** On which addresses of the host node ports are served. */
-function nodePortFilter(setting: AgentConfig['nodePortAddresses']): (address: string) => boolean {
-  if (setting === 'all') return () => true;
-  const cidrs = setting.map((text) => parseCidr(text));
-  return (address) => cidrs.some((cidr) => cidrContains(cidr, parseAddress(address)));
 }

@@ -1,5 +1,5 @@
 import { createServer, type Server } from 'node:http';
-import { isIPv6 } from 'node:net';
+import { isIPv6, type Socket } from 'node:net';
 import { SluiceError } from '../../policy/errors.js';
 import type { IpFamily } from '../../policy/model/service.js';
 import type { Logger } from '../log.js';
@@ -20,14 +20,17 @@ export interface HealthCheck {
  */
 export class HealthPorts {
   readonly #log: Logger;
+  readonly #serves: (address: string) => boolean;
   readonly #servers = new Map<
     string,
     { readonly port: number; readonly server: Server; check: HealthCheck }
   >();
   readonly problems = new Map<string, SluiceError>();
 
-  constructor(log: Logger) {
+  /** `serves`: whether node ports are served on an address of the host. */
+  constructor(log: Logger, serves: (address: string) => boolean) {
     this.#log = log;
+    this.#serves = serves;
   }
 
   /** Sets or (undefined) closes the port of a service. */
@@ -51,7 +54,7 @@ export class HealthPorts {
   #open(key: string, check: HealthCheck): void {
     const server = createServer(({ socket }, response) => {
       const { namespace, name, endpoints } = this.#servers.get(key)?.check ?? check;
-      const asked = isIPv6(socket.localAddress?.replace(/^::ffff:/, '') ?? '') ? 6 : 4;
+      const asked = isIPv6(addressOf(socket)) ? 6 : 4;
       const count = endpoints.get(asked) ?? Math.max(0, ...endpoints.values());
       const body = { service: { namespace, name }, localEndpoints: count, serviceProxyHealthy: true };
       const text = `${JSON.stringify(body)}\n`;
@@ -63,6 +66,9 @@ export class HealthPorts {
       });
       response.end(text);
     });
+    server.on('connection', (socket) => {
+      if (!this.#serves(addressOf(socket))) socket.resetAndDestroy();
+    });
     server.on('error', (error) => {
       const problem = SluiceError.of('SLU3602', { port: check.port, service: key, reason: error.message });
       this.problems.set(key, problem);
@@ -73,4 +79,9 @@ export class HealthPorts {
     server.unref();
     this.#servers.set(key, { port: check.port, server, check });
   }
+}
+
+/** The address of this host that was asked. */
+function addressOf(socket: Socket): string {
+  return socket.localAddress?.replace(/^::ffff:/, '') ?? '::';
 }

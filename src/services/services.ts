@@ -5,6 +5,7 @@ import type { ServiceChange, ServiceCompiler } from '../../policy/services/compi
 import type { NodeContext, ServiceDelta, ServiceInput, Workload } from '../../policy/services/types.js';
 import type { AgentConfig } from '../config.js';
 import type { Kernel } from '../dataplane/kernel.js';
+import { nodePortFilter } from '../dataplane/node-port-addresses.js';
 import type { Rollback } from '../dataplane/rollback.js';
 import type { SocketNetns } from '../dataplane/socket-netns.js';
 import type { StaleSockets } from '../dataplane/stale-sockets.js';
@@ -80,7 +81,7 @@ export class Services {
     this.#log = parts.log;
     this.#exclusive = parts.exclusive;
     this.#netns = parts.netns;
-    this.#health = new HealthPorts(parts.log);
+    this.#health = new HealthPorts(parts.log, nodePortFilter(parts.config.nodePortAddresses));
     this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler, (address) =>
       parts.kernel.addresses.isHost(address),
     );

@@ -2176,6 +2176,7 @@ export type NodeConstant =
   | 'cfg_hz'
   | 'cfg_layout'
   | 'cfg_netns_cookie'
+  | 'cfg_node_loopback'
   | 'cfg_set_retval'
   | 'cfg_snat_max'
   | 'cfg_snat_min'

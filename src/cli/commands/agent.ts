@@ -59,7 +59,7 @@ export function agentCommand(context: CliContext): Command {
             '  zone: ""                             # for endpoints near by; else the label of the Node\n' +
             '  serviceCidrs: [10.96.0.0/12, fd00:96::/112]\n' +
             '  nodePorts: {min: 30000, max: 32767}\n' +
-            '  nodePortAddresses: all               # or a list of CIDRs\n' +
+            '  nodePortAddresses: all               # or a list of CIDRs; 127.0.0.1 and ::1 too\n' +
             '  serviceEntries: 65536\n' +
             '  backendEntries: 65536\n' +
             '  failsafePorts: {inbound: [22/TCP], outbound: [22/TCP]} # no HostPolicy closes them\n' +
