@@ -54,6 +54,9 @@ export const ERRORS = {
   SLU1315:
     '{address} is an IPv{family} address, and the container has none: join a network with an IPv{family} range',
 
+  SLU1316:
+    '{cidr} has {address}, which is an address of this host ({device}): containers would take what is outside; take another range',
+
   // 14xx: policies and the resources that they are tested with
   // SLU1401 was: Node and Pod are for policy tests alone
   // SLU1402 was: domain names as peers are not supported

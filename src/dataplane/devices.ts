@@ -14,6 +14,7 @@ export const LOOPBACK = 1;
 const LATER_MS = 1000;
 const LOOK_MS = 0.2;
 const ETIMEDOUT = 110;
+const IPV6_MIN_MTU = 1280;
 const CLOCK = new Int32Array(new SharedArrayBuffer(4));
 
 /** A device that exists: `ifindex` on the side where the programs are, `inside` in the container's namespace. */
@@ -43,12 +44,17 @@ export function makeDevice(
       mac,
       mtu,
       ifindex,
-      noIpv6LinkLocal: true,
+      ...quiet(mtu),
     });
     return { ifindex: made.ifindex, inside: made.ifindex };
   }
   const made = host.createVeth(vethOf(spec, ifindex, netns));
   return { ifindex: made.ifindex, inside: made.peerIfindex };
+}
+
+/** No link-local address. Below the smallest MTU of IPv6 (RFC 8200) a device has nothing of IPv6 that could be set. */
+export function quiet(mtu: number): { readonly noIpv6LinkLocal?: true } {
+  return mtu < IPV6_MIN_MTU ? {} : { noIpv6LinkLocal: true };
 }
 
 /** The pair of devices of an attachment that is not in mode macvlan. */
@@ -60,7 +66,7 @@ export function vethOf(spec: AttachmentSpec, ifindex: number, netns: Netns): New
     mac: spec.hostMac,
     mtu,
     alias: spec.alias,
-    noIpv6LinkLocal: true,
+    ...quiet(mtu),
     queues: 1, // nothing of ours uses more, and more take longer to make
     keepGroup: true, // see configureHost
     peer: { name: spec.handover ?? device, netns, mac, mtu },
@@ -122,7 +128,7 @@ export function awaitLater(operation: string, isDone: () => boolean): void {
 function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): void {
   rtnl.batch(() => {
     rtnl.setLink(LOOPBACK, { up: true });
-    rtnl.setLink(inside, { noIpv6LinkLocal: true, up: true });
+    rtnl.setLink(inside, { ...quiet(spec.mtu), up: true });
     for (const family of families(spec)) {
       const routed = spec.mode === 'routed';
       const bits = family.address.includes(':') ? 128 : 32;

@@ -1,13 +1,15 @@
 import { join } from 'node:path';
 import { findClsact } from '../../loader/clsact.js';
 import { isAbsent, NetlinkError } from '../../loader/netlink/errors.js';
+import type { Link } from '../../loader/netlink/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
 import { readSysctl, writeSysctl } from '../../loader/sysctl.js';
+import { type Cidr, cidrContains, parseAddress } from '../../policy/address.js';
 import type { NetworkResource } from '../../policy/model/resources.js';
 import { stableMac, stableName } from '../ipam/mac.js';
 import { aliasOf } from '../state/desired.js';
 import { readJson, removeFile, writeJson } from '../state/files.js';
-import { LOOPBACK } from './devices.js';
+import { LOOPBACK, quiet } from './devices.js';
 
 /** What was changed on the host and has to be undone by `down`. Written before the change is made. */
 interface HostState {
@@ -17,6 +19,13 @@ interface HostState {
   readonly sysctls: Readonly<Record<string, string>>;
   /** Uplinks with a clsact filter of ours (links are pinned instead), by index. */
   readonly filters: readonly number[];
+}
+
+/** An address of the host, canonical. */
+export interface HostAddress {
+  readonly address: string;
+  readonly ifindex: number;
+  readonly device: string;
 }
 
 const EMPTY: HostState = { gateways: [], sysctls: {}, filters: [] };
@@ -53,15 +62,25 @@ export class HostDevices {
     this.#rtnl.addAddress(LOOPBACK, { address, prefix, noDad: true, replace: true });
   }
 
+  /** The addresses of the host in a range that were not put there for networks. */
+  foreignAddresses(range: Cidr): readonly HostAddress[] {
+    const inside = this.#rtnl.addresses().filter(({ address }) => cidrContains(range, parseAddress(address)));
+    return inside.flatMap(({ address, ifindex }) => {
+      if (ifindex === LOOPBACK && this.#state.gateways.includes(address)) return [];
+      const link = this.#rtnl.link(ifindex);
+      return this.#isOurs(link) ? [] : [{ address, ifindex, device: link?.name ?? `index ${ifindex}` }];
+    });
+  }
+
   /** Whether the host has the address on a device that is not ours (a bridge of a network may be about to go). */
   #isHosts(address: string): boolean {
-    const ours = `sluice:${this.#instance}:`;
     return this.#rtnl
       .addresses()
-      .some(
-        (present) =>
-          present.address === address && this.#rtnl.link(present.ifindex)?.alias?.startsWith(ours) !== true,
-      );
+      .some((present) => present.address === address && !this.#isOurs(this.#rtnl.link(present.ifindex)));
+  }
+
+  #isOurs(link: Pick<Link, 'alias'> | undefined): boolean {
+    return link?.alias?.startsWith(`sluice:${this.#instance}:`) === true;
   }
 
   /** Takes a gateway address away again, if it was put there by `addGateway`. */
@@ -88,7 +107,7 @@ export class HostDevices {
     const present = this.#rtnl.link(name);
     const mac = stableMac(this.#instance, network.name, 'bridge');
     const ifindex =
-      present?.index ?? this.#rtnl.createBridge({ name, mac, mtu, alias, noIpv6LinkLocal: true }).ifindex;
+      present?.index ?? this.#rtnl.createBridge({ name, mac, mtu, alias, ...quiet(mtu) }).ifindex;
     if (present?.mtu !== undefined && present.mtu !== mtu) this.#rtnl.setLink(ifindex, { mtu });
     this.#rtnl.setLink(ifindex, { up: true });
     const wanted = [network.ipv4, network.ipv6].flatMap((range) =>

@@ -1,11 +1,13 @@
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/netns.js';
+import { parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NamespaceRef, NetworkResource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import { displayName } from '../state/keys.js';
 import { type Attachments, netnsText } from './attachments.js';
+import type { HostDevices } from './host-devices.js';
 import type { Wanted } from './plan.js';
 
 /** What the device of an attachment will be made in, found out before anything is touched. */
@@ -93,6 +95,35 @@ export function checkParent(rtnl: Rtnetlink, network: NetworkResource): void {
   const { file, line, fields } = network.origin;
   const place = { file, line: fields?.['spec.parent'] ?? line, field: 'spec.parent' };
   throw SluiceError.of('SLU4302', { device: network.parent, network: network.name }, place);
+}
+
+/**
+ * Throws SLU1316 if a range that the network did not have has an address of the host: its containers would get that
+ * address, or those of the host's neighbours. A gateway may be one that the host has, but on no uplink.
+ */
+export function checkRanges(
+  host: Pick<HostDevices, 'foreignAddresses'>,
+  uplinks: ReadonlySet<number>,
+  before: NetworkResource | undefined,
+  after: NetworkResource,
+): void {
+  if (after.mode !== 'routed' && after.mode !== 'bridge') return;
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const range = after[family];
+    if (range === undefined || before?.[family]?.cidr === range.cidr) continue;
+    const found = host
+      .foreignAddresses(parseCidr(range.cidr))
+      .find(({ address, ifindex }) => address !== range.gateway || uplinks.has(ifindex));
+    if (found === undefined) continue;
+    const field = `spec.${family}.cidr`;
+    const { file, line, fields } = after.origin;
+    const { address, device } = found;
+    throw SluiceError.of(
+      'SLU1316',
+      { cidr: range.cidr, address, device },
+      { file, line: fields?.[field] ?? line, field },
+    );
+  }
 }
 
 /** Opens the namespace in which the container's side of a device is made. */

@@ -21,7 +21,14 @@ import { type Plan, planContainers, type Wanted } from './plan.js';
 import { PolicyInputs } from './policy-inputs.js';
 import { fits } from './policy-maps.js';
 import { PolicySwitch } from './policy-switch.js';
-import { checkParent, closePlaces, devicesOf, openContainerNetns, preflight } from './preflight.js';
+import {
+  checkParent,
+  checkRanges,
+  closePlaces,
+  devicesOf,
+  openContainerNetns,
+  preflight,
+} from './preflight.js';
 import { asError, NoRollback, Rollback } from './rollback.js';
 
 /** A change of definitions, or containers to look at again. */
@@ -169,8 +176,7 @@ export class Reconciler {
     const change = this.#leases.begin();
     undo.push(() => change.undo());
     const networkEdits = this.#networkEdits(request.edits);
-    if (!request.lenient)
-      for (const { after } of networkEdits) if (after !== undefined) checkParent(this.#kernel.rtnl, after);
+    if (!request.lenient) this.#checkNetworks(networkEdits);
     for (const { after } of networkEdits) if (after !== undefined) change.defineNetwork(after);
     const containers = this.#touched(request, networkEdits);
     const plan = planContainers(
@@ -365,6 +371,17 @@ export class Reconciler {
       }
     }
     return prepared;
+  }
+
+  /** Throws for a network that this host can't have. */
+  #checkNetworks(edits: readonly NetworkEdit[]): void {
+    const { rtnl, host, uplinks } = this.#kernel;
+    const indexes = new Set(uplinks.devices.map(({ ifindex }) => ifindex));
+    for (const { before, after } of edits) {
+      if (after === undefined) continue;
+      checkParent(rtnl, after);
+      checkRanges(host, indexes, before, after);
+    }
   }
 
   #checkCapacity(prepared: readonly Prepared[]): void {

@@ -27,6 +27,7 @@ const NAMESPACE_LABEL = 'sluice.dev/namespace';
 const PROTOCOLS: Readonly<Record<number, PortProtocol>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
 /** Host ports that are given out where Docker leaves the choice (`-P`, `-p 80`). */
 const DYNAMIC_PORTS = { min: 49153, max: 60999 } as const;
+const IPV6_MIN_MTU = 1280;
 /** Milliseconds between the looks for what Docker has forgotten, after a start. */
 const RECONCILE_MS = 5000;
 /** Milliseconds that Docker has before its files are looked at: it answers nobody while it starts. */
@@ -267,6 +268,11 @@ export class DockerDriver {
     if (options.network === undefined) {
       const name = `docker-${id.slice(0, 12)}`;
       const { mode, mtu, masquerade } = options;
+      if (ranges.ipv6 !== undefined && mtu !== undefined && mtu < IPV6_MIN_MTU)
+        throw SluiceError.of('SLU5203', {
+          option: 'mtu',
+          reason: `must be at least ${IPV6_MIN_MTU} for IPv6 (RFC 8200), not ${mtu}`,
+        });
       const spec = {
         mode,
         masquerade,

@@ -83,6 +83,12 @@ const CASES: readonly (readonly [string, string | Buffer, RegExp])[] = [
     /gateway|10\.90\.0\.0/,
   ],
   ['overlapping CIDR', net('{ipv4: {cidr: 10.63.0.128/25}}'), /overlap/],
+  ['the range of the uplink', net('{ipv4: {cidr: 198.51.100.0/24}}'), /4: .*198\.51\.100\.1.*uplink0/],
+  [
+    'a range around the uplink, with another gateway',
+    net('{ipv6: {cidr: 2001:db8::/32, gateway: 2001:db8::99}}'),
+    /4: .*2001:db8:100::1.*uplink0/,
+  ],
   ['MTU too small', net('{ipv4: {cidr: 10.90.0.0/24}, mtu: 10}'), /mtu/],
   ['MTU is a word', net('{ipv4: {cidr: 10.90.0.0/24}, mtu: big}'), /mtu/],
   ['masquerade is a word', net('{ipv4: {cidr: 10.90.0.0/24}, masquerade: perhaps}'), /masquerade/],

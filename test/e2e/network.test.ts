@@ -290,6 +290,22 @@ describe('macvlan', () => {
   });
 });
 
+describe('MTU', () => {
+  it.each(['routed', 'bridge', 'macvlan'])('may be as small as IPv4 allows (%s)', async (mode) => {
+    const [a] = containers('a') as [string];
+    const spec = {
+      mode,
+      mtu: 576,
+      ...(mode === 'macvlan' ? { parent: 'uplink0' } : {}),
+      ipv4: { cidr: '10.75.0.0/24' },
+    };
+    const net = { apiVersion: 'sluice.dev/v1alpha1', kind: 'Network', metadata: { name: 'small' }, spec };
+    await world.agent.apply(documents(net, container({ name: 'a', netns: a, networks: ['small'] })));
+    expect(inside(a, 'ip -o link show eth0')).toContain('mtu 576');
+    if (mode !== 'macvlan') expect(ping(a, '10.75.0.1', '-s 1400')).toContain('1 received');
+  });
+});
+
 describe('none and host', () => {
   it('leave the container without a device, and without its own namespace', async () => {
     const [a] = containers('a') as [string];
