@@ -5,6 +5,7 @@ import type { Attachments } from './attachments.js';
 import { hostPortEntries } from './hostport-entries.js';
 import type { NodeState } from './node.js';
 import { fits } from './policy-maps.js';
+import type { ReservedPorts } from './reserved-ports.js';
 import type { Rollback } from './rollback.js';
 import type { SyncedMap } from './synced-map.js';
 
@@ -13,13 +14,24 @@ export class HostPorts {
   readonly #map: SyncedMap<HostportKey, Hostport>;
   readonly #attachments: Attachments;
   readonly #keys = new Map<string, readonly HostportKey[]>();
+  readonly #reserved: Pick<ReservedPorts, 'matters' | 'keep'>;
+  /** How many entries have a port that is to be reserved. */
+  readonly #counts = new Map<number, number>();
+  /** At first: an earlier agent may have reserved some. */
+  #unsettled = true;
 
   readonly #node: NodeState;
 
-  constructor(map: SyncedMap<HostportKey, Hostport>, node: NodeState, attachments: Attachments) {
+  constructor(
+    map: SyncedMap<HostportKey, Hostport>,
+    node: NodeState,
+    attachments: Attachments,
+    reserved: Pick<ReservedPorts, 'matters' | 'keep'>,
+  ) {
     this.#map = map;
     this.#node = node;
     this.#attachments = attachments;
+    this.#reserved = reserved;
   }
 
   get size(): number {
@@ -67,6 +79,13 @@ export class HostPorts {
     return changed;
   }
 
+  /** After a change, when it is in force: the host's own connections get other ports than these. */
+  settle(): void {
+    if (!this.#unsettled) return;
+    this.#unsettled = false;
+    this.#reserved.keep(new Set(this.#counts.keys()));
+  }
+
   #entriesFor(container: ContainerResource): (readonly [HostportKey, Hostport])[] {
     if (container.hostPorts.length === 0) return [];
     for (const entry of container.networks) {
@@ -89,8 +108,20 @@ export class HostPorts {
   }
 
   #put(name: string, keys: readonly HostportKey[] | undefined): void {
+    this.#count(keys ?? [], 1);
+    this.#count(this.#keys.get(name) ?? [], -1);
     if (keys === undefined || keys.length === 0) this.#keys.delete(name);
     else this.#keys.set(name, keys);
+  }
+
+  #count(keys: readonly HostportKey[], by: number): void {
+    for (const { port } of keys) {
+      if (!this.#reserved.matters(port)) continue;
+      const count = (this.#counts.get(port) ?? 0) + by;
+      if (count === 0) this.#counts.delete(port);
+      else this.#counts.set(port, count);
+      this.#unsettled = true;
+    }
   }
 }
 

@@ -23,6 +23,7 @@ import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
 import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
 import { type Loaded, loadPrograms, loadProgramsLater } from './programs.js';
+import { ReservedPorts } from './reserved-ports.js';
 import { SyncedMap } from './synced-map.js';
 import { Uplinks } from './uplinks.js';
 
@@ -46,6 +47,7 @@ export class Kernel {
   readonly classes: SyncedMap<number, number>;
   readonly policy: PolicyMaps;
   readonly uplinks: Uplinks;
+  readonly reservedPorts: ReservedPorts;
   readonly overlay: Overlay;
   /** Present: what pods send to other nodes is encrypted. */
   readonly encryption: Encryption | undefined;
@@ -66,6 +68,7 @@ export class Kernel {
     this.node = new NodeState(maps.node_map);
     this.hooks = new Hooks(programs, this.pins, hookMethod(config.hooks));
     this.host = new HostDevices(this.rtnl, config.instance, config.stateDir);
+    this.reservedPorts = new ReservedPorts(config.stateDir);
     this.endpoints = new SyncedMap(arrayTable(maps.endpoints, EMPTY_ENDPOINT), MAPS.endpoints);
     this.networks = new SyncedMap(arrayTable(maps.networks, EMPTY_NETWORK), MAPS.networks);
     this.hostports = new SyncedMap(maps.hostports, MAPS.hostports);

@@ -99,7 +99,8 @@ export class Reconciler {
     this.#services = parts.services;
     this.#host = parts.host;
     this.#switch = new PolicySwitch(parts.kernel);
-    this.#hostPorts = new HostPorts(parts.kernel.hostports, parts.kernel.node, parts.kernel.attachments);
+    const { hostports, node, attachments, reservedPorts } = parts.kernel;
+    this.#hostPorts = new HostPorts(hostports, node, attachments, reservedPorts);
     this.#networks = new NetworkSetup(parts.kernel);
     this.#devices = new DeviceChanges({
       kernel: parts.kernel,
@@ -419,6 +420,7 @@ export class Reconciler {
     if (done.later === undefined) errors.push(...attachments.remove(going));
     else done.later(attachments.removeLater(going));
     if (plan.remove.length > 0) this.#kernel.node.nextEpoch();
+    attempt(() => this.#hostPorts.settle());
     attempt(() => done.services.commit());
     attempt(() => done.nodes.commit());
     attempt(() => done.host.commit());

@@ -18,6 +18,7 @@ import { Expedite } from './expedite.js';
 import { HostDevices } from './host-devices.js';
 import { NODE_ROUTE_PROTOCOL, removeNodeRoute } from './node-routes.js';
 import { Pins } from './pins.js';
+import { RESERVED_FILE, ReservedPorts } from './reserved-ports.js';
 import { asError } from './rollback.js';
 
 /** Files and folders of the agent below the state folder; others are not touched. */
@@ -28,6 +29,7 @@ const STATE = [
   'cni',
   'services.journal',
   'services.journal.tmp',
+  RESERVED_FILE,
   'folder.json',
   'history',
   'flows',
@@ -71,6 +73,7 @@ export async function removeEverything(config: AgentConfig, log: Logger): Promis
       const [error] = new HostDevices(rtnl, config.instance, config.stateDir).restore();
       if (error !== undefined) throw asError(error);
     });
+    attempt('ports of the host', () => new ReservedPorts(config.stateDir).release());
     attempt('host policies', () => removeHostFirewall(config));
     attempt('programs', () => {
       for (const name of pins.list('links')) detach(join(config.pinPath, 'links', name));

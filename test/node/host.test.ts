@@ -64,6 +64,32 @@ describe('a change of the host is followed', () => {
   });
 });
 
+describe('published ports', () => {
+  it('are none that connections of the host get, and in the end what it was', async () => {
+    world = new World('slports');
+    const a = world.container('a');
+    const setting = 'net.ipv4.ip_local_reserved_ports';
+    const reserved = (): string => inside(world.host, `sysctl -n ${setting}`).trim();
+    const publish = (...ports: readonly number[]): Promise<unknown> => {
+      const hostPorts = ports.map((hostPort) => ({ hostPort, containerPort: 80 }));
+      const object = container({ name: 'a', netns: a, networks: ['net'], hostPorts });
+      return world.agent.apply(documents(network('net', 84), object));
+    };
+    inside(world.host, `sysctl -qw ${setting}=8080,50100`);
+    await world.agent.start(world.scratch);
+    await publish(80, 50000, 50001, 50100);
+    expect(reserved()).toBe('8080,50000-50001,50100');
+    await world.agent.kill();
+    inside(world.host, `sysctl -qw ${setting}=8080,50000-50001,50100,50200`);
+    await world.agent.start(world.scratch);
+    expect(reserved()).toBe('8080,50000-50001,50100,50200');
+    await publish(50001);
+    expect(reserved()).toBe('8080,50001,50100,50200');
+    await world.agent.down();
+    expect(reserved()).toBe('8080,50100,50200');
+  });
+});
+
 describe('down', () => {
   const setUp = async (): Promise<ReturnType<typeof hostState>> => {
     world = new World('sldown');

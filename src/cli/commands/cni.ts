@@ -213,7 +213,9 @@ async function waitUntilReady(socket: string, config: object, seconds: number): 
       const { status, text } = await askAgent(socket, { environment, input, timeLeft: 5000 });
       if (status === 0) return;
       const { msg } = JSON.parse(text) as { readonly msg: string };
-      problem = SluiceError.of('SLU5122', { reason: msg });
+      problem = SluiceError.of('SLU5122', {
+        reason: msg.replace(SluiceError.of('SLU5122', { reason: '' }).message, ''),
+      });
     } catch {
       problem = SluiceError.of('SLU5104', { seconds });
     }
