@@ -260,7 +260,7 @@ export class ServiceCompiler {
     const assigned = this.#sources.service(key);
     const ours = assigned !== undefined && isOurs(assigned) ? assigned : undefined;
     const left = states.filter((state) => {
-      const index = ours === undefined ? -1 : indexOf(ours, state);
+      const index = ours?.service.families.includes(state.family) === true ? indexOf(ours, state) : -1;
       const wanted = ours === undefined || index < 0 ? [] : frontendsOf(ours, index, state.family);
       if (wanted.length === 0) {
         this.#removePort(state, draft);

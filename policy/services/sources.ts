@@ -132,7 +132,7 @@ export class EndpointSources {
   }
 }
 
-/** The same endpoint may be in two slices for a moment: the better state counts. */
+/** The same endpoint may be in two slices for a moment: the better state counts, and that it is on this node. */
 function distinct(targets: Target[]): Target[] {
   if (targets.length < 2 || areFewAndDifferent(targets)) return targets;
   const best = new Map<string, Target>();
@@ -158,8 +158,8 @@ function areFewAndDifferent(targets: readonly Target[]): boolean {
   );
 }
 
-function rank({ endpoint }: Target): number {
-  return endpoint.ready ? 2 : endpoint.serving ? 1 : 0;
+function rank({ endpoint, local }: Target): number {
+  return (endpoint.ready ? 4 : endpoint.serving ? 2 : 0) + (local ? 1 : 0);
 }
 
 function selectorPair({ service }: AssignedService): string | undefined {

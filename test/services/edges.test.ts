@@ -136,6 +136,34 @@ describe('addresses and node ports', () => {
     await cluster.drop({ services: ['none'], slices: ['none-4'] });
   });
 
+  it('of a family that a service has no more are not served any more', async () => {
+    const ips = ['10.96.61.6', 'fd00:96::61:6'];
+    const define = (...families: number[]) =>
+      cluster.apply(
+        service('fam', {
+          type: 'NodePort',
+          clusterIPs: ips.slice(0, families.length),
+          ipFamilies: families.map((family) => `IPv${family}`),
+          ipFamilyPolicy: families.length > 1 ? 'RequireDualStack' : 'SingleStack',
+          ports: [{ port: 80, nodePort: 30_621 }],
+        }),
+      );
+    const { ipv4, ipv6 } = cluster.node(0);
+    const who = () =>
+      [client, perPacket(client), cluster.outside].map((from) =>
+        [ipv4, ipv6].map((address) => cluster.who(from, 'tcp', address, 30_621)),
+      );
+    await define(4, 6);
+    for (const family of [4, 6] as const) await cluster.apply(slice('fam', [{ pod: a }], { family }));
+    expect(who()).toEqual(Array(3).fill(['a', 'a']));
+    await define(4);
+    expect(who()).toEqual(Array(3).fill(['a', 'refused']));
+    expect(cluster.who(client, 'tcp', ips[1] ?? '', 80)).not.toBe('a');
+    await define(4, 6);
+    expect(who()).toEqual(Array(3).fill(['a', 'a']));
+    await cluster.drop({ services: ['fam'], slices: ['fam-4', 'fam-6'] });
+  });
+
   it('take no port from a process of the host where an external address is one of the host', async () => {
     const node = cluster.node(0);
     const address = node.ipv4;
