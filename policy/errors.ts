@@ -227,6 +227,7 @@ export const ERRORS = {
   SLU5213: 'there is no {what} {id}',
   SLU5214: 'more than one IPv{family} range: a network has one of each family',
   SLU5215: 'range {cidr} has no gateway: name one with --gateway',
+  SLU5216: 'host port {port} is in use by a process of this host: choose another',
 
   // 53xx: name service (src/dns)
   SLU5301:

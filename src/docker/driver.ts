@@ -7,6 +7,7 @@ import { runtimeContainer, runtimeNetwork } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
 import type { DockerApi, DockerContainerInfo, DockerNetworkInfo } from './api.js';
 import { containerInFiles, DEFAULT_ROOT } from './files.js';
+import { hostSockets, isHosts } from './host-sockets.js';
 import { type NetworkOptions, parseNetworkOptions } from './options.js';
 import {
   type CreateEndpoint,
@@ -447,19 +448,28 @@ export class DockerDriver {
             : [],
         ),
     );
+    const sockets = hostSockets();
+    const gateways = new Set(
+      this.#parts.runtime.networks().flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway ?? '', ipv6?.gateway ?? '']),
+    );
     return bindings.flatMap(({ Proto, Port, HostIP, HostPort, HostPortEnd }) => {
       // Docker publishes on "::" too, whether the container has an IPv6 address or not.
       if (HostIP !== '' && (HostIP.includes(':') ? endpoint.ipv6 : endpoint.ipv4) === undefined) return [];
       const protocol = PROTOCOLS[Proto];
       if (protocol === undefined)
         throw SluiceError.of('SLU5202', { reason: `protocol ${Proto} has no ports` });
+      const bound = HostIP === '' ? {} : { address: addressText(HostIP) };
+      const isTaken = (port: number): boolean =>
+        taken.has(`${protocol} ${port}`) || isHosts(sockets, { protocol, port, ...bound }, gateways);
       const first = HostPort === 0 ? DYNAMIC_PORTS.min : HostPort;
       const last = HostPort === 0 ? DYNAMIC_PORTS.max : Math.max(HostPort, HostPortEnd);
       let hostPort = first;
-      while (hostPort < last && taken.has(`${protocol} ${hostPort}`)) hostPort++;
+      while (hostPort < last && isTaken(hostPort)) hostPort++;
+      if (isHosts(sockets, { protocol, port: hostPort, ...bound }, gateways))
+        throw SluiceError.of('SLU5216', { port: `${hostPort}/${protocol}` });
       taken.add(`${protocol} ${hostPort}`);
       const port = { protocol, hostPort, containerPort: Port };
-      return [HostIP === '' ? port : { ...port, hostAddress: addressText(HostIP) }];
+      return [bound.address === undefined ? port : { ...port, hostAddress: bound.address }];
     });
   }
 }

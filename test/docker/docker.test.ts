@@ -135,6 +135,14 @@ describe('Docker', () => {
     expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/pub/);
     docker.docker('rm', '-f', 'pub');
     expect(await world.probe(world.outside, HOST.v4, 8080)).not.toBe('open');
+    // What a process of the host has stays its own.
+    const server = await world.traffic(world.host, 'tcp-server', '0.0.0.0', 8085, 60);
+    const refused = docker.try('run', '--rm', '--network', 'one', '-p', '8085:80', IMAGE, 'true');
+    expect(refused.stderr).toMatch(/host port 8085\/TCP is in use by a process of this host/);
+    run('range', 'one', '-p', '8085-8086:80');
+    expect(await world.probe(world.outside, HOST.v4, 8086)).toBe('open');
+    docker.docker('rm', '-f', 'range');
+    await server.stop();
   });
 
   it('connects and disconnects a second network of a running container, with ranges of Docker itself', () => {
