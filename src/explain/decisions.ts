@@ -129,7 +129,8 @@ export class Decisions {
 
   #fromWorld(question: Question): Decision {
     const { from, to } = question;
-    if (to.kind === 'world') throw SluiceError.of('SLU1703', { from: from.address, to: to.address });
+    if (to.kind === 'world' && !this.#isService(question))
+      throw SluiceError.of('SLU1703', { from: from.address, to: to.address });
     if (to.kind === 'container' && isL2(to.live)) return this.#intoL2(question, to.live, []);
     const [uplink] = this.#kernel.uplinks.devices;
     if (uplink === undefined) throw SluiceError.of('SLU1705', {});
@@ -184,6 +185,16 @@ export class Decisions {
         return { to: this.#ends.atAddress(formatAddress(found.addr)), port: found.port };
     }
     return undefined;
+  }
+
+  /** Whether a service has the address: an external one, or a cluster address that somebody routes to this node. */
+  #isService({ to, protocol, port, family }: Question): boolean {
+    const { services } = this.#kernel.loaded.maps;
+    const addr = parseAddress(to.address);
+    if (protocol === 'ICMP') return false;
+    const proto = protocolNumber(protocol, family);
+    // A cluster address as such has an entry with port and protocol 0.
+    return (services.get({ addr, port, proto }) ?? services.get({ addr, port: 0, proto: 0 })) !== undefined;
   }
 
   #receiver({ to }: Question, { flow }: Trace): End {

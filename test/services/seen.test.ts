@@ -73,6 +73,34 @@ describe('explain', () => {
     });
     await cluster.drop({ services: ['web'] });
   });
+
+  it('shows it for what comes from outside to an external address, a load balancer or a cluster address', async () => {
+    const { agent } = cluster.node(0);
+    const addresses = ['10.96.60.9', '203.0.113.92', '203.0.113.93'];
+    const define = (spec: object) =>
+      cluster.apply(
+        service(
+          'web',
+          { ...web, type: 'LoadBalancer', clusterIP: addresses[0], externalIPs: [addresses[1]], ...spec },
+          {},
+          { loadBalancer: { ingress: [{ ip: addresses[2] }] } },
+        ),
+      );
+    const ask = (to: string, port = 80) =>
+      agent.explain({ from: cluster.outside.ipv4, to, protocol: 'TCP', port: String(port) });
+    await define({});
+    for (const address of addresses)
+      expect(await ask(address), address).toMatchObject({
+        verdict: 'allow',
+        translation: { service: 'default/web', destination: a.ipv4, destinationPort: 80 },
+        sides: [{ direction: 'ingress', verdict: 'allow' }],
+      });
+    expect(await ask('10.96.60.9', 81)).toMatchObject({ verdict: 'deny', reason: 'service_port' });
+    await expect(ask('203.0.113.92', 81)).rejects.toThrow(/no packet passes Sluice/);
+    await define({ loadBalancerSourceRanges: ['192.0.2.0/24'] });
+    expect(await ask('203.0.113.93')).toMatchObject({ verdict: 'deny', reason: 'service_source' });
+    await cluster.drop({ services: ['web'] });
+  });
 });
 
 describe('conflicts', () => {
