@@ -24,7 +24,7 @@ import {
   SERVER,
 } from './lib/service-rules.js';
 import { type BenchService, ENDPOINTS, SERVICE_PORT, serviceWorld } from './lib/service-world.js';
-import { interleave, median } from './lib/stats.js';
+import { interleave, median, medianRatio } from './lib/stats.js';
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 11);
 const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.2);
@@ -202,12 +202,12 @@ async function main(scratch: Scratch): Promise<void> {
   if (disturbed > 0)
     console.log(`something else was running during ${disturbed} of ${runs.length * ROUNDS} measurements`);
 
-  const value = (name: string, size: number, mode: 'rr' | 'crr', key: keyof Figures): number => {
+  const values = (name: string, size: number, mode: 'rr' | 'crr', key: keyof Figures): number[] => {
     for (const [of, all] of results) {
       if (of.mode === mode && of.subject.name === name && of.subject.size === size)
-        return median(all.map((figures) => figures[key]));
+        return all.map((figures) => figures[key]);
     }
-    return Number.NaN;
+    return [];
   };
   const text = (size: number): string => `${size.toLocaleString('en-US')} service${size === 1 ? '' : 's'}`;
   const [smallest, largest] = [Math.min(...SIZES), Math.max(...SIZES)];
@@ -289,35 +289,37 @@ async function main(scratch: Scratch): Promise<void> {
     { name: 'request/response p50', unit: 'us', mode: 'rr', key: 'p50_us', better: 'lower' },
   ] as const;
   for (const { name, unit, mode, key, better } of LOAD_ONLY ? [] : traffic) {
-    const at = (of: string, size: number): number => value(of, size, mode, key);
+    const at = (of: string, size: number): number[] => values(of, size, mode, key);
     const bound = (limit: number): Target =>
       better === 'higher' ? { op: '>=', value: limit } : { op: '<=', value: 1 / limit };
+    const row = (size: number, peers: Readonly<Record<string, number[]>>) => {
+      const ours = at('sluice', size);
+      const ratios = Object.values(peers).map((theirs) => medianRatio(ours, theirs));
+      return {
+        unit,
+        better,
+        ours: median(ours),
+        peers: Object.fromEntries(Object.entries(peers).map(([peer, theirs]) => [peer, median(theirs)])),
+        ratio: better === 'higher' ? Math.min(...ratios) : Math.max(...ratios),
+      } as const;
+    };
     for (const size of SIZES) {
-      const peers = rules.filter((made) => made.size === size).map((made) => made.name);
-      if (peers.length > 0)
+      const shapes = rules.filter((made) => made.size === size).map((made) => made.name);
+      if (shapes.length > 0)
         measurements.push({
           name: `${name}, ${text(size)}`,
-          unit,
-          better,
-          ours: at('sluice', size),
-          peers: Object.fromEntries(peers.map((peer) => [peer, at(peer, size)])),
+          ...row(size, Object.fromEntries(shapes.map((shape) => [shape, at(shape, size)]))),
           target: { op: better === 'higher' ? '>' : '<', value: 1 },
         });
       measurements.push({
         name: `${name}, ${text(size)}, beside no service`,
-        unit,
-        better,
-        ours: at('sluice', size),
-        peers: { direct: at('direct', size) },
+        ...row(size, { direct: at('direct', size) }),
         ...(better === 'higher' ? { target: bound(DIRECT) } : {}),
       });
     }
     measurements.push({
       name: `${name}, ${text(largest)} beside ${text(smallest)}`,
-      unit,
-      better,
-      ours: at('sluice', largest),
-      peers: { [text(smallest)]: at('sluice', smallest) },
+      ...row(largest, { [text(smallest)]: at('sluice', smallest) }),
       target: bound(SCALE),
     });
   }
@@ -327,6 +329,7 @@ async function main(scratch: Scratch): Promise<void> {
     mode,
     figures,
   }));
+  console.log('ratio of traffic: median of the ratios of the rounds');
   report('services', measurements, { disturbed, rounds, changes: agents.map((agent) => agent.changeTimes) });
 }
 

@@ -20,6 +20,11 @@ const PER_CPU: ReadonlySet<number> = new Set([
   BpfMapType.LruPercpuHash,
 ]);
 
+/** Takes the entries of a map. */
+export interface Rows<K, V> {
+  put(key: K, value: V): void;
+}
+
 let cpus = 0;
 /** Possible CPUs: how many values an entry of a per-CPU map has. */
 export function possibleCpus(): number {
@@ -165,31 +170,30 @@ export class BpfMap<K, V> {
 
   /** Writes many entries. On an error those before the failing one are written. */
   setBatch(entries: readonly (readonly [K, V])[]): void {
-    this.setEach(entries.length, entries);
+    this.setEach(entries.length, (rows) => {
+      for (const [key, value] of entries) rows.put(key, value);
+    });
   }
 
-  /** As `setBatch`, for so many entries; they are taken one by one, so one object may stand for all of them. */
-  setEach(total: number, entries: Iterable<readonly [K, V]>): void {
-    const size = this.#value.length;
+  /** As `setBatch`, for at most `total` entries, which are copied one by one: one object may stand for all of them. */
+  setEach(total: number, write: (rows: Rows<K, V>) => void): void {
+    const keySize = this.info.keySize;
+    const valueSize = this.#value.length;
     const room = Math.min(total, BATCH_ENTRIES);
-    const [keys, values] = [ownBuffer(room * this.info.keySize), ownBuffer(room * size)];
-    const next = entries[Symbol.iterator]();
-    for (let start = 0; start < total; start += room) {
-      const count = Math.min(room, total - start);
-      for (let i = 0; i < count; i++) {
-        const [key, value] = next.next().value as readonly [K, V];
-        this.#keyCodec.encode(key, keys, i * this.info.keySize);
-        this.#encodeValue(value, values, i * size);
-      }
-      const error = updateBatch(this.fd, {
-        keys,
-        values,
-        count,
-        keySize: this.info.keySize,
-        valueSize: size,
-      });
+    const [keys, values] = [ownBuffer(room * keySize), ownBuffer(room * valueSize)];
+    let count = 0;
+    const flush = (): void => {
+      const error = updateBatch(this.fd, { keys, values, count, keySize, valueSize });
       if (error !== 0) throw this.#error('update', error);
-    }
+      count = 0;
+    };
+    const put = (key: K, value: V): void => {
+      this.#keyCodec.encode(key, keys, count * keySize);
+      this.#encodeValue(value, values, count * valueSize);
+      if (++count === room) flush();
+    };
+    write({ put });
+    if (count > 0) flush();
   }
 
   /** Removes many entries. Returns how many there were. */

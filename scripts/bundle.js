@@ -47,7 +47,9 @@ if (target === undefined) {
 const { folder, entries, whole } = target;
 const ours = new Set(entries.map((name) => `${name}.ts`));
 /** Packages that become part of dist/, without what is not used of them. */
-const INCLUDED = new Set(whole ? [] : ['zod', 'yaml', 'prom-client', 'commander', 'ip-address']);
+const INCLUDED = new Set(
+  whole ? [] : ['zod', 'yaml', 'prom-client', '@opentelemetry/api', 'commander', 'ip-address'],
+);
 const bundle = await rolldown({
   cwd: ROOT,
   logLevel: 'warn',

@@ -16,7 +16,7 @@ import {
   KUBERNETES_DEFAULTS,
 } from './config.js';
 import { reasonOf } from './http/api.js';
-import { parseHostPort } from './metrics/server.js';
+import { parseHostPort } from './metrics/host-port.js';
 
 /** Longest path of a Unix socket, bytes (sun_path without its final zero; unix(7)). */
 const MAX_SOCKET_PATH = 107;

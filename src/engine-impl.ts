@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { compareErrors, SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
 import { parseSources } from '../policy/schema/parse.js';
@@ -10,6 +9,7 @@ import { Adoption } from './dataplane/adopt.js';
 import { type EncryptionStatus, requireWireguard } from './dataplane/encryption.js';
 import { Kernel } from './dataplane/kernel.js';
 import { Pins } from './dataplane/pins.js';
+import type { Loading } from './dataplane/programs.js';
 import { removeEverything } from './dataplane/remove.js';
 import type { NameFeed } from './dns/feed.js';
 import type { Domains } from './domains/domains.js';
@@ -30,14 +30,13 @@ import { assemble, type Opened, openDisk, type Parts, servicesAhead } from './en
 import { statusOf } from './engine-status.js';
 import { fault } from './faults.js';
 import type { ClusterObjects } from './kubernetes/cluster-objects.js';
+import { beginLoading } from './loading.js';
 import type { Logger } from './log.js';
-import { releaseMemory } from './memory.js';
-import { checkEncryption } from './nodes/encryption.js';
+import { releaseMemorySoon } from './memory.js';
 import type { OwnContainers } from './nodes/own-containers.js';
 import { ownAddresses } from './nodes/reach.js';
 import type { RuntimeObjects } from './runtime/objects.js';
 import { serviceFigures } from './services/figures.js';
-import { checkExternalMode } from './services/node-context.js';
 import { checkEdits, DefinitionReader, usableDefinitions } from './state/definitions.js';
 import { errorLine, internalError } from './state/error-lines.js';
 import type { ResourceKey } from './state/keys.js';
@@ -50,8 +49,6 @@ const PICKUP_MS = 300_000;
 
 /** Changes of so many objects leave much garbage. */
 const LARGE_CHANGE = 1000;
-/** The memory of a large change is given back when no other one has followed for this time. */
-const RELEASE_MS = 50;
 
 /** Between two programs of the dry run. */
 const WARM_MS = 100;
@@ -59,19 +56,12 @@ const WARM_MS = 100;
 type AppliedListener = Parameters<Engine['onApplied']>[0];
 
 /**
- * Loads or adopts the programs, on another thread. Nothing is attached, and what is attached stays as it is. Throws
- * SluiceError, at once or later, when that cannot be done.
+ * The kernel with programs that are being loaded on another thread. Nothing is attached, and what is attached stays as it
+ * is. Throws SluiceError, at once or later, when that cannot be done.
  */
-export function openKernel(config: AgentConfig): Promise<Kernel> {
-  checkEncryption(config);
-  checkExternalMode(config);
+export function openKernel(config: AgentConfig, loading?: Loading): Promise<Kernel> {
   requireWireguard(config);
-  try {
-    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw SluiceError.of('SLU2504', { path: config.stateDir, reason: (error as Error).message });
-  }
-  const opening = Kernel.openLater(config);
+  const opening = Kernel.take(config, loading ?? beginLoading(config));
   opening.catch(() => undefined); // until it is waited for
   return opening;
 }
@@ -122,7 +112,6 @@ class AgentEngine implements RuntimeEngine {
   #queue: Promise<unknown> = Promise.resolve();
   #problems: readonly SluiceError[] = [];
   #lastApply: Status['lastApply'];
-  #releasing: NodeJS.Timeout | undefined;
   #warming: NodeJS.Timeout | undefined;
   #ready = false;
   #closed = false;
@@ -311,7 +300,6 @@ class AgentEngine implements RuntimeEngine {
     const { kernel, changes, folder, watcher, telemetry, flowLog, differ, leases, dryRun, host } =
       this.#parts;
     for (const timer of this.#timers) clearInterval(timer);
-    clearTimeout(this.#releasing);
     clearTimeout(this.#warming);
     changes.close();
     await this.#queue.catch(() => undefined);
@@ -410,7 +398,7 @@ class AgentEngine implements RuntimeEngine {
       this.#parts.folder.write(sources, this.#log);
       if (proposal.edits.length >= LARGE_CHANGE)
         void this.#parts.folder.written().then(() => {
-          if (!this.#closed) this.#release();
+          if (!this.#closed) releaseMemorySoon();
         });
       this.#problems = [];
     }
@@ -467,7 +455,7 @@ class AgentEngine implements RuntimeEngine {
     await this.names.changed(edits);
     await this.domains.changed(edits);
     this.#parts.audit.refresh(false);
-    if (edits.length >= LARGE_CHANGE) this.#release();
+    if (edits.length >= LARGE_CHANGE) releaseMemorySoon();
     return () => pending.removed();
   }
 
@@ -481,11 +469,6 @@ class AgentEngine implements RuntimeEngine {
         if (!this.#closed && this.#parts.dryRun.warm()) this.#warmDryRun();
       }).catch((err: unknown) => this.#log.error({ err }, 'loading a program of the dry run failed'));
     }, WARM_MS).unref();
-  }
-
-  #release(): void {
-    clearTimeout(this.#releasing);
-    this.#releasing = setTimeout(releaseMemory, RELEASE_MS).unref();
   }
 
   #endPickup(): void {

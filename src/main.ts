@@ -1,35 +1,33 @@
 /**
- * The agent process: everything is constructed and wired here. The order matters: first what can
- * refuse without having touched anything, then the engine (which adopts what an earlier agent left
- * in the kernel), then the definitions, and the API last, so that who reaches it finds all in force.
+ * The agent process: everything is constructed and wired here. The order matters: first the engine
+ * (which adopts what an earlier agent left in the kernel), then the definitions, and the API last,
+ * so that who reaches it finds all in force.
  */
 import { basename, join } from 'node:path';
-import { tryFlock } from '../loader/ffi/libc.js';
 import { SluiceError } from '../policy/errors.js';
 import type { Resource } from '../policy/model/resources.js';
-import { type AgentOptions, loadConfig, withOptions, withUsableCgroup } from './agent-config.js';
-import { EXIT, type ExitCode } from './cli/io.js';
+import { withUsableCgroup } from './agent-config.js';
+import { EXIT } from './cli/io.js';
 import { Answers } from './cni/answered.js';
 import { installBinary, installList, listText, PLUGIN, pluginPath } from './cni/install.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
+import type { Loading } from './dataplane/programs.js';
 import type { DnsService } from './dns/service.js';
 import { compileEagerly } from './eager-code.js';
 import type { ApplyResult, Engine, RuntimeEngine, SourceText } from './engine.js';
 import type { Member } from './etcd/member.js';
 import { ApiServer } from './http/server.js';
-import { checkSocketFree } from './http/socket.js';
 import { Journal } from './ipam/journal.js';
 import type { Cluster } from './kubernetes/cluster.js';
-import { InstanceLock } from './lock.js';
 import { createLogger, type Logger } from './log.js';
 import { settleHeap } from './memory.js';
 import type { Check, Health } from './metrics/health.js';
 import { Metrics } from './metrics/metrics.js';
 import { MetricsServer } from './metrics/server.js';
 import { EncryptionMetrics } from './nodes/metrics.js';
-import { preflight, warnAboutMachine } from './preflight.js';
+import { warnAboutMachine } from './preflight.js';
 import { nodeNameOf } from './services/node-context.js';
 import { DefinitionsFolder } from './sources/folder.js';
 import { errorLine } from './state/error-lines.js';
@@ -37,41 +35,31 @@ import { stopSignal } from './stop-signal.js';
 import { notifyManager } from './systemd.js';
 import { version } from './version.js';
 
-/** Milliseconds after which a process that should have ended by itself is ended. */
-const EXIT_GRACE = 500;
-
 /**
- * `sluice agent`: runs until a signal or `sluice down`. Throws SluiceError or RefusedError when it
- * cannot start.
+ * Runs an agent that has its lock until it is told to stop. `loading`: programs that are being loaded already. `removed`:
+ * everything was (`sluice down`); `bye` says so in the log.
  */
-export async function runAgent(options: AgentOptions): Promise<ExitCode> {
-  const config = withOptions(loadConfig(options.config), options);
-  preflight(config.pinPath);
-  const lock = InstanceLock.acquire(config, tryFlock);
+export async function runParts(
+  config: AgentConfig,
+  loading: Loading | undefined,
+): Promise<{ readonly removed: boolean; readonly bye: () => void }> {
   const log = createLogger(config.logLevel);
-  let removed = false;
-  try {
-    await checkSocketFree(config.socket);
-    if (config.cniSocket !== '') await checkSocketFree(config.cniSocket);
-    exitOnBug(log);
-    warnAboutMachine(log);
-    removed = await serve(withUsableCgroup(config, log), log);
-  } finally {
-    if (removed) lock.remove();
-    else lock.release();
-  }
-  log.info(removed ? 'everything is removed' : 'stopped; networks and policies stay in force');
-  setTimeout(() => process.exit(EXIT.ok), EXIT_GRACE).unref();
-  return EXIT.ok;
+  exitOnBug(log);
+  warnAboutMachine(log);
+  const removed = await serve(withUsableCgroup(config, log), loading, log);
+  const bye = removed ? 'everything is removed' : 'stopped; networks and policies stay in force';
+  return { removed, bye: () => log.info(bye) };
 }
 
 /** Runs the parts until it is told to stop; true if everything was removed (`sluice down`). */
-async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
+async function serve(config: AgentConfig, loading: Loading | undefined, log: Logger): Promise<boolean> {
   const stop = stopSignal(log);
   const closers: (() => Promise<void>)[] = [];
   let engine: Engine | undefined;
   let ready = false;
   let removed = false;
+  let abandoned = loading;
+  closers.push(async () => abandoned?.abandon());
   try {
     const metrics = new Metrics(() => engine?.snapshot(), version());
     let cluster: Cluster | undefined;
@@ -91,7 +79,8 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
     log.info({ version: version(), node: process.version, config }, 'starting');
 
     const { createEngine, openKernel } = await import('./engine-impl.js');
-    let opening: ReturnType<typeof openKernel> | undefined;
+    let opening = loading && openKernel(config, loading);
+    abandoned = undefined;
     closers.push(async () => (await opening)?.close());
     let members: readonly Resource[] = [];
     if (config.kubernetes !== undefined) {
@@ -121,9 +110,9 @@ async function serve(config: AgentConfig, log: Logger): Promise<boolean> {
       config.definitions === ''
         ? undefined
         : definitionsFolder(config.definitions, (sources) => applied(sources), metrics, log);
-    const loading = opening;
+    const kernel = opening;
     opening = undefined; // it is the engine's to close
-    const running = await createEngine(config, log, members, folder && (() => folder.readAhead()), loading);
+    const running = await createEngine(config, log, members, folder && (() => folder.readAhead()), kernel);
     applied = (sources) => running.replaceFolder(sources);
     const count = members.length;
     members = [];

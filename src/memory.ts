@@ -7,8 +7,10 @@ import { collectGarbage } from './garbage.js';
 const GROWTH_PERCENT = 30;
 /** With fewer objects there is not much to be had, and it is no hurry. */
 const MANY_OBJECTS = 10_000;
-/** After the start of a small agent. */
+/** Before memory is given back, so much time without another large change has to pass, milliseconds. */
 const LATER_MS = 50;
+
+let releasing: NodeJS.Timeout | undefined;
 
 /**
  * Collects garbage now and gives memory back to the system. A large change leaves much of it, and the collector would
@@ -19,10 +21,16 @@ export function releaseMemory(): void {
   trimHeap();
 }
 
+/** The same soon, and once for all who ask until then. */
+export function releaseMemorySoon(): void {
+  clearTimeout(releasing);
+  releasing = setTimeout(releaseMemory, LATER_MS).unref();
+}
+
 /** After the start: gives back what only the start needed, and keeps a large heap close to what is in use. */
 export function settleHeap(objects: number): void {
   if (objects < MANY_OBJECTS) {
-    setTimeout(releaseMemory, LATER_MS).unref();
+    releaseMemorySoon();
     return;
   }
   setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);

@@ -77,10 +77,20 @@ function at(base: string, offset: number): string {
   return offset === 0 ? base : `${base} + ${offset}`;
 }
 
+/** Up to so many bytes of padding are written one by one: a call of Buffer.fill costs as much as the rest of an entry. */
+const PLAIN_PADDING = 8;
+
 function encodeText(struct: Struct, field: Field, used: Set<string>): string {
   const value = `value.${camel(field.name)}`;
   const where = at('offset', field.offset);
-  if (isPadding(field.name)) return `into.fill(0, ${where}, offset + ${field.offset + field.size});`;
+  if (isPadding(field.name)) {
+    if (field.size > PLAIN_PADDING) return `into.fill(0, ${where}, offset + ${field.offset + field.size});`;
+    const bytes = Array.from(
+      { length: field.size },
+      (_, i) => `into[${at('offset', field.offset + i)}] = 0;`,
+    );
+    return bytes.join('\n    ');
+  }
   switch (field.type.kind) {
     case 'scalar':
       return `into.write${BUFFER_METHOD[field.type.name]}(${value}, ${where});`;

@@ -44,7 +44,7 @@ describe('readLayout', () => {
     const text = emitTypes(layout, ['x.bpf.o']);
     expect(text).toContain('readonly words: readonly number[];');
     expect(text).not.toContain('pad0:');
-    expect(text).toContain('into.fill(0, offset + 14, offset + 16);');
+    expect(text).toContain('into[offset + 14] = 0;\n    into[offset + 15] = 0;');
     expect(text).toContain("putArray(value.words, u32Codec, into, offset + 16, 2, 'outer.words');");
   });
 

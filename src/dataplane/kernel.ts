@@ -22,7 +22,7 @@ import { NodeRoutes } from './node-routes.js';
 import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
 import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
-import { type Loaded, loadPrograms, loadProgramsLater } from './programs.js';
+import { closeLoaded, type Loaded, type Loading, loadPrograms } from './programs.js';
 import { ReservedPorts } from './reserved-ports.js';
 import { SyncedMap } from './synced-map.js';
 import { Uplinks } from './uplinks.js';
@@ -118,14 +118,14 @@ export class Kernel {
 
   /** Loads or adopts the programs. Throws SluiceError (33xx), BpfError, NetlinkError. */
   static open(config: AgentConfig): Kernel {
-    const pins = preparedPins(config);
+    const pins = new Pins(config.pinPath);
+    pins.prepare();
     return new Kernel(config, pins, loadPrograms(config, pins));
   }
 
-  /** The same; while programs are loaded on another thread, the caller may do what needs no libbpf. */
-  static async openLater(config: AgentConfig): Promise<Kernel> {
-    const pins = preparedPins(config);
-    return new Kernel(config, pins, await loadProgramsLater(config, pins));
+  /** The same with programs that are being loaded. */
+  static async take(config: AgentConfig, loading: Loading): Promise<Kernel> {
+    return new Kernel(config, new Pins(config.pinPath), await loading.take());
   }
 
   get method(): TcMethod {
@@ -178,8 +178,7 @@ export class Kernel {
     this.expedite.close();
     this.encryption?.close();
     this.rtnl.close();
-    for (const map of Object.values(this.loaded.maps)) map.close();
-    for (const program of this.loaded.programs.values()) program.close();
+    closeLoaded(this.loaded);
   }
 
   #numbers(...tables: readonly { leftOver(): Iterable<{ readonly identity: number }> }[]): NumbersInUse {
@@ -194,10 +193,4 @@ export class Kernel {
     }
     return top;
   }
-}
-
-function preparedPins(config: AgentConfig): Pins {
-  const pins = new Pins(config.pinPath);
-  pins.prepare();
-  return pins;
 }

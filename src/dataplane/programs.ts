@@ -35,6 +35,14 @@ export interface Loaded {
   commit(): void;
 }
 
+/** Programs on their way into the kernel. Nothing is pinned, and nothing that was pinned goes, before they are taken. */
+export interface Loading {
+  /** Waits for them. Throws SLU3303. */
+  take(): Promise<Loaded>;
+  /** Waits until nothing is on its way any more, and lets go of what there is. */
+  abandon(): Promise<void>;
+}
+
 /**
  * Opens what is pinned if it is exactly what this version with these settings would load; otherwise
  * loads the object against the pinned maps (those with the same shape; the others are made new).
@@ -46,23 +54,42 @@ export function loadPrograms(config: AgentConfig, pins: Pins): Loaded {
 }
 
 /** The same with the verifier at work on another thread: the caller can do what needs no libbpf. */
-export async function loadProgramsLater(config: AgentConfig, pins: Pins): Promise<Loaded> {
+export function loadProgramsLater(config: AgentConfig, pins: Pins): Loading {
   const plan = planLoading(config, pins);
-  if ('maps' in plan) return plan;
+  if ('maps' in plan) return { take: async () => plan, abandon: async () => closeLoaded(plan) };
   const prepared = refusable(() => prepareObject(plan));
-  try {
-    // Who was refused is asked again, in a way that tells why.
-    return (await prepared.object.loadLater()) ? refusable(() => takeObject(plan, prepared)) : loadNow(plan);
-  } finally {
-    prepared.object.close();
-  }
+  const { object } = prepared;
+  const loading = object.loadLater();
+  return {
+    async take() {
+      const isLoaded = await loading;
+      try {
+        // Who was refused is asked again, in a way that tells why.
+        return isLoaded ? refusable(() => takeObject(plan, prepared)) : loadNow(plan);
+      } finally {
+        object.close();
+      }
+    },
+    async abandon() {
+      await loading;
+      object.close();
+    },
+  };
 }
 
-interface Loading {
+/** Closes descriptors; the kernel goes on as it is. */
+export function closeLoaded({ maps, programs }: Loaded): void {
+  for (const map of Object.values(maps)) map.close();
+  for (const program of programs.values()) program.close();
+}
+
+interface Plan {
   readonly path: string;
   /** Programs that are not loaded. */
   readonly without: readonly string[];
   readonly pins: Pins;
+  /** Whether pinned maps may be taken over. */
+  readonly reusable: boolean;
   readonly constants: ReturnType<typeof nodeConstants>;
   readonly sizes: ReturnType<typeof mapSizes>;
   /** Writes down what is loaded. */
@@ -88,7 +115,7 @@ export function unusedPrograms({
 }
 
 /** What is pinned and can be adopted, or what has to be loaded. */
-function planLoading(config: AgentConfig, pins: Pins): Loaded | Loading {
+function planLoading(config: AgentConfig, pins: Pins): Loaded | Plan {
   const path = objectPath();
   if (!existsSync(path)) throw SluiceError.of('SLU3302', { path });
   const constants = nodeConstants(config);
@@ -111,11 +138,11 @@ function planLoading(config: AgentConfig, pins: Pins): Loaded | Loading {
     const adopted = adoptPinned(pins);
     if (adopted !== undefined) return adopted;
   }
-  if (present?.layout !== wanted.layout) for (const name of pins.list('maps')) pins.remove(pins.map(name));
-  return { path, pins, constants, sizes, without, remember: () => writeJson(statePath, wanted) };
+  const reusable = present?.layout === wanted.layout;
+  return { path, pins, reusable, constants, sizes, without, remember: () => writeJson(statePath, wanted) };
 }
 
-function loadNow(plan: Loading): Loaded {
+function loadNow(plan: Plan): Loaded {
   return refusable(() => {
     const prepared = prepareObject(plan);
     try {
@@ -156,22 +183,26 @@ interface Prepared {
   readonly reused: ReadonlySet<string>;
 }
 
-function prepareObject({ path, constants, sizes, without, pins }: Loading): Prepared {
+function prepareObject({ path, constants, sizes, without, pins, reusable }: Plan): Prepared {
   const object = BpfObject.open(path);
   try {
     object.setRodata(constants);
     for (const name of without) object.setAutoload(name, false);
     for (const [name, entries] of Object.entries(sizes)) object.setMaxEntries(name, entries);
-    return { object, reused: new Set(object.mapNames.filter((name) => reuse(object, name, pins))) };
+    const names = reusable ? object.mapNames : [];
+    return { object, reused: new Set(names.filter((name) => reuse(object, name, pins))) };
   } catch (error) {
     object.close();
     throw error;
   }
 }
 
-function takeObject({ pins, without, remember }: Loading, { object, reused }: Prepared): Loaded {
+function takeObject({ pins, without, reusable, remember }: Plan, { object, reused }: Prepared): Loaded {
+  if (!reusable) for (const name of pins.list('maps')) pins.remove(pins.map(name));
   for (const name of object.mapNames) {
-    if (!reused.has(name)) object.pinMap(name, pins.map(name));
+    if (reused.has(name)) continue;
+    pins.remove(pins.map(name)); // one of another shape
+    object.pinMap(name, pins.map(name));
   }
   const names = object.programNames.filter((name) => !without.includes(name));
   const programs = new Map(names.map((name) => [name, object.program(name)]));
@@ -192,13 +223,12 @@ function takeObject({ pins, without, remember }: Loading, { object, reused }: Pr
   return { programs, maps, adopted: reused.has('flows'), fresh: true, commit };
 }
 
-/** Uses the pinned map if it has the shape that is wanted; one of another shape is replaced. */
+/** Uses the pinned map if it has the shape that is wanted. */
 function reuse(object: BpfObject, name: string, pins: Pins): boolean {
   try {
     return object.reuseMap(name, pins.map(name));
   } catch (error) {
     if (!(error instanceof BpfError)) throw error;
-    pins.remove(pins.map(name));
     return false;
   }
 }

@@ -1,6 +1,6 @@
 import { Direction } from '../../loader/abi/gen/types.gen.js';
 import type { AgentConfig } from '../config.js';
-import { parseHostPort } from '../metrics/server.js';
+import { parseHostPort } from '../metrics/host-port.js';
 import type { HostMaps } from './maps.js';
 
 const PROTOCOLS: Readonly<Record<string, number>> = { TCP: 6, UDP: 17 };

@@ -4,8 +4,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { MemoryEngine } from '../../test/cli/memory-engine.js';
 import { createLogger } from '../log.js';
 import type { Check, Health } from './health.js';
+import { parseHostPort } from './host-port.js';
 import { Metrics } from './metrics.js';
-import { MetricsServer, parseHostPort } from './server.js';
+import { MetricsServer } from './server.js';
 
 const log = createLogger('error');
 const open: MetricsServer[] = [];

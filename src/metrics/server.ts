@@ -4,15 +4,8 @@ import { SluiceError } from '../../policy/errors.js';
 import { reasonOf } from '../http/api.js';
 import type { Logger } from '../log.js';
 import { type Check, checkLines, type Health } from './health.js';
+import { parseHostPort } from './host-port.js';
 import type { Metrics } from './metrics.js';
-
-/** `host:port` or `[v6]:port`; undefined if it is neither. */
-export function parseHostPort(text: string): { readonly host: string; readonly port: number } | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  return host === undefined || port > 65535 ? undefined : { host, port };
-}
 
 /** Serves /metrics, /healthz, /readyz and /livez. It listens before the engine exists, so a taken port is known first. */
 export class MetricsServer {

@@ -1,4 +1,5 @@
-import type { Service, ServiceKey } from '../../loader/abi/gen/types.gen.js';
+import type { Member, MemberKey, Service, ServiceKey } from '../../loader/abi/gen/types.gen.js';
+import type { Rows } from '../../loader/map.js';
 import { parseAddress } from '../../policy/address.js';
 import type { PreviousServices } from '../../policy/services/compiler.js';
 import type {
@@ -55,17 +56,20 @@ export class ServiceMaps {
       const load = { sockets: 0, use: this.#use };
       maps.backend_loads.setBatch(delta.loads.map((number) => [number, load]));
     }
-    if (delta.backends.length > 0) maps.backends.setEach(delta.backends.length, backendRows(delta));
+    if (delta.backends.length > 0)
+      maps.backends.setEach(delta.backends.length, (rows) => putBackends(delta, rows));
     if (delta.slots.length > 0) {
       const total = delta.slots.reduce((sum, { backends }) => sum + backends.length, 0);
-      maps.service_slots.setEach(total, slotRows(delta));
+      maps.service_slots.setEach(total, (rows) => putSlots(delta, rows));
     }
-    if (delta.members.length > 0) maps.service_members.setEach(delta.members.length, memberRows(delta));
+    if (delta.members.length > 0)
+      maps.service_members.setEach(delta.members.length, (rows) => putMembers(delta, rows));
     for (const { service, addr, prefixLength } of delta.ranges)
       maps.service_ranges.set({ prefixlen: 32 + prefixLength, service, addr }, 1);
     if (delta.counters.length > 0)
       maps.service_counters.setBatch(delta.counters.map((number) => [number, NOTHING_COUNTED]));
-    if (delta.frontends.size > 0) maps.services.setEach(delta.frontends.size, frontendRows(delta));
+    if (delta.frontends.size > 0)
+      maps.services.setEach(delta.frontends.size, (rows) => putFrontends(delta, rows));
     if (delta.gone.members.length > 0) maps.service_members.deleteBatch(delta.gone.members.map(memberKey));
     this.#nextGeneration(); // XDP keeps what it read for a while, in its generation
     if (this.#stale.size > 0)
@@ -101,48 +105,37 @@ export class ServiceMaps {
 
 // One object for all rows of a map: 40,000 backends would be as many objects that live for a moment.
 
-function* backendRows({ backends }: ServiceDelta): Generator<readonly [number, ServiceKey]> {
+function putBackends({ backends }: ServiceDelta, rows: Rows<number, ServiceKey>): void {
   const row = { addr: new Uint8Array(16), port: 0, proto: 0 };
-  const entry: [number, ServiceKey] = [0, row];
-  for (const [number, text] of backends) {
-    entry[0] = number;
-    read(text, row);
-    yield entry;
+  for (const entry of backends) {
+    read(entry[1], row);
+    rows.put(entry[0], row);
   }
 }
 
-function* slotRows({ slots }: ServiceDelta): Generator<readonly [number, number]> {
-  const entry: [number, number] = [0, 0];
-  for (const { first, backends } of slots) {
-    for (let i = 0; i < backends.length; i++) {
-      entry[0] = first + i;
-      entry[1] = backends[i] ?? 0;
-      yield entry;
-    }
-  }
+function putSlots({ slots }: ServiceDelta, rows: Rows<number, number>): void {
+  for (const { first, backends } of slots)
+    for (let i = 0; i < backends.length; i++) rows.put(first + i, backends[i] ?? 0);
 }
 
-function* memberRows({ members }: ServiceDelta) {
+function putMembers({ members }: ServiceDelta, rows: Rows<MemberKey, Member>): void {
   const key = { service: 0, addr: new Uint8Array(16), port: 0, proto: 0 };
   const row = { backend: 0, flags: 0 };
-  const entry = [key, row] as const;
   for (const { service, text, backend, flags } of members) {
     key.service = service;
     read(text, key);
     row.backend = backend;
     row.flags = flags;
-    yield entry;
+    rows.put(key, row);
   }
 }
 
-function* frontendRows({ frontends }: ServiceDelta): Generator<readonly [ServiceKey, Service]> {
+function putFrontends({ frontends }: ServiceDelta, rows: Rows<ServiceKey, Service>): void {
   const key = { addr: new Uint8Array(16), port: 0, proto: 0 };
-  const entry: [ServiceKey, Service] = [key, undefined as unknown as Service];
-  for (const [text, row] of frontends) {
+  frontends.forEach((row, text) => {
     read(text, key);
-    entry[1] = row;
-    yield entry;
-  }
+    rows.put(key, row);
+  });
 }
 
 interface Key {

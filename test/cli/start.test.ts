@@ -96,6 +96,9 @@ describe('an agent that cannot start', () => {
       expect(refused(agent())).toBe(
         'sluice: the metrics address 127.0.0.1:9644 is in use: stop the other process or set metricsAddress (SLU2105)',
       );
+      // Programs were on their way into the kernel already.
+      for (const path of ['state', 'bpf/pins/maps', 'bpf/pins/progs'])
+        expect(existsSync(join(place.root, path))).toBe(false);
     } finally {
       owner.kill();
     }

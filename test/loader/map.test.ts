@@ -110,6 +110,19 @@ describe('single operations', () => {
     });
   });
 
+  it('writes as many entries as there are when more were announced, and copies each', () => {
+    withMap('hash_map', u32Codec, u64Codec, (map) => {
+      map.setEach(5000, (rows) => {
+        for (let i = 0; i < 1500; i++) rows.put(i, BigInt(i * 7));
+      });
+      expect(new Map(map.entries())).toEqual(
+        new Map(Array.from({ length: 1500 }, (_, i) => [i, BigInt(i * 7)])),
+      );
+      map.setEach(0, () => undefined);
+      expect(map.count()).toBe(1500);
+    });
+  });
+
   it('shares the memory of an array with the programs', () => {
     withMap('array_map', u32Codec, u64Codec, (map) => {
       const memory = map.mmap();

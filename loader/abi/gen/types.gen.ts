@@ -96,7 +96,7 @@ export const backendCodec: Codec<Backend> = {
     putBytes(value.addr, into, offset, 16, 'backend.addr');
     into.writeUInt16BE(value.port, offset + 16);
     into.writeUInt8(value.proto, offset + 18);
-    into.fill(0, offset + 19, offset + 20);
+    into[offset + 19] = 0;
   },
   decode(from, offset) {
     return {
@@ -245,7 +245,12 @@ export const endpointCodec: Codec<Endpoint> = {
     into.writeUInt16LE(value.mtu, offset + 28);
     putBytes(value.mac, into, offset + 30, 6, 'endpoint.mac');
     putBytes(value.hostMac, into, offset + 36, 6, 'endpoint.host_mac');
-    into.fill(0, offset + 42, offset + 48);
+    into[offset + 42] = 0;
+    into[offset + 43] = 0;
+    into[offset + 44] = 0;
+    into[offset + 45] = 0;
+    into[offset + 46] = 0;
+    into[offset + 47] = 0;
     putBytes(value.addr4, into, offset + 48, 16, 'endpoint.addr4');
     putBytes(value.addr6, into, offset + 64, 16, 'endpoint.addr6');
   },
@@ -295,7 +300,12 @@ export const eventCodec: Codec<Event> = {
     into.writeUInt8(value.reason, offset + 71);
     into.writeUInt8(value.direction, offset + 72);
     into.writeUInt8(value.tcpFlags, offset + 73);
-    into.fill(0, offset + 74, offset + 80);
+    into[offset + 74] = 0;
+    into[offset + 75] = 0;
+    into[offset + 76] = 0;
+    into[offset + 77] = 0;
+    into[offset + 78] = 0;
+    into[offset + 79] = 0;
   },
   decode(from, offset) {
     return {
@@ -377,7 +387,9 @@ export const flowCodec: Codec<Flow> = {
     into.writeUInt32LE(value.srcIdentity, offset + 132);
     into.writeUInt32LE(value.dstIdentity, offset + 136);
     into.writeUInt8(value.reason, offset + 140);
-    into.fill(0, offset + 141, offset + 144);
+    into[offset + 141] = 0;
+    into[offset + 142] = 0;
+    into[offset + 143] = 0;
     into.writeBigUInt64LE(value.created, offset + 144);
   },
   decode(from, offset) {
@@ -433,7 +445,9 @@ export const flowKeyCodec: Codec<FlowKey> = {
     into.writeUInt16BE(value.dport, offset + 34);
     into.writeUInt32LE(value.ifindex, offset + 36);
     into.writeUInt8(value.proto, offset + 40);
-    into.fill(0, offset + 41, offset + 44);
+    into[offset + 41] = 0;
+    into[offset + 42] = 0;
+    into[offset + 43] = 0;
   },
   decode(from, offset) {
     return {
@@ -511,7 +525,7 @@ export const flowLogKeyCodec: Codec<FlowLogKey> = {
     into.writeUInt8(value.direction, offset + 52);
     into.writeUInt8(value.slot, offset + 53);
     into.writeUInt8(value.audit, offset + 54);
-    into.fill(0, offset + 55, offset + 56);
+    into[offset + 55] = 0;
   },
   decode(from, offset) {
     return {
@@ -586,7 +600,9 @@ export const fragKeyCodec: Codec<FragKey> = {
     into.writeUInt32LE(value.id, offset + 32);
     into.writeUInt32LE(value.ifindex, offset + 36);
     into.writeUInt8(value.proto, offset + 40);
-    into.fill(0, offset + 41, offset + 44);
+    into[offset + 41] = 0;
+    into[offset + 42] = 0;
+    into[offset + 43] = 0;
   },
   decode(from, offset) {
     return {
@@ -742,7 +758,8 @@ export const hostFlowCodec: Codec<HostFlow> = {
     into.writeUInt8(value.verdict, offset + 19);
     into.writeUInt8(value.flags, offset + 20);
     into.writeUInt8(value.reason, offset + 21);
-    into.fill(0, offset + 22, offset + 24);
+    into[offset + 22] = 0;
+    into[offset + 23] = 0;
     putArray(value.packets, u64Codec, into, offset + 24, 2, 'host_flow.packets');
     putArray(value.bytes, u64Codec, into, offset + 40, 2, 'host_flow.bytes');
     into.writeBigUInt64LE(value.created, offset + 56);
@@ -783,7 +800,7 @@ export const hostFlowKeyCodec: Codec<HostFlowKey> = {
     into.writeUInt16BE(value.remotePort, offset + 34);
     into.writeUInt16LE(value.scope, offset + 36);
     into.writeUInt8(value.proto, offset + 38);
-    into.fill(0, offset + 39, offset + 40);
+    into[offset + 39] = 0;
   },
   decode(from, offset) {
     return {
@@ -870,7 +887,10 @@ export const hostRuleCodec: Codec<HostRule> = {
   size: 56,
   encode(value, into, offset) {
     into.writeUInt32LE(value.flags, offset);
-    into.fill(0, offset + 4, offset + 8);
+    into[offset + 4] = 0;
+    into[offset + 5] = 0;
+    into[offset + 6] = 0;
+    into[offset + 7] = 0;
     rateLimitCodec.encode(value.packets, into, offset + 8);
     rateLimitCodec.encode(value.connections, into, offset + 32);
   },
@@ -909,7 +929,8 @@ export const hostStateCodec: Codec<HostState> = {
     into.writeUInt32LE(value.audit, offset + 32);
     putBytes(value.lengths4, into, offset + 36, 33, 'host_state.lengths4');
     putBytes(value.lengths6, into, offset + 69, 129, 'host_state.lengths6');
-    into.fill(0, offset + 198, offset + 200);
+    into[offset + 198] = 0;
+    into[offset + 199] = 0;
   },
   decode(from, offset) {
     return {
@@ -958,7 +979,8 @@ export const hostportCodec: Codec<Hostport> = {
     putBytes(value.addr, into, offset, 16, 'hostport.addr');
     into.writeUInt32LE(value.ifindex, offset + 16);
     into.writeUInt16BE(value.port, offset + 20);
-    into.fill(0, offset + 22, offset + 24);
+    into[offset + 22] = 0;
+    into[offset + 23] = 0;
   },
   decode(from, offset) {
     return {
@@ -981,7 +1003,7 @@ export const hostportKeyCodec: Codec<HostportKey> = {
     putBytes(value.addr, into, offset, 16, 'hostport_key.addr');
     into.writeUInt16BE(value.port, offset + 16);
     into.writeUInt8(value.proto, offset + 18);
-    into.fill(0, offset + 19, offset + 20);
+    into[offset + 19] = 0;
   },
   decode(from, offset) {
     return {
@@ -1140,7 +1162,7 @@ export const memberKeyCodec: Codec<MemberKey> = {
     putBytes(value.addr, into, offset + 4, 16, 'member_key.addr');
     into.writeUInt16BE(value.port, offset + 20);
     into.writeUInt8(value.proto, offset + 22);
-    into.fill(0, offset + 23, offset + 24);
+    into[offset + 23] = 0;
   },
   decode(from, offset) {
     return {
@@ -1162,7 +1184,7 @@ export const nameServerCodec: Codec<NameServer> = {
   encode(value, into, offset) {
     into.writeUInt16BE(value.port, offset);
     into.writeUInt8(value.local, offset + 2);
-    into.fill(0, offset + 3, offset + 4);
+    into[offset + 3] = 0;
   },
   decode(from, offset) {
     return {
@@ -1182,7 +1204,8 @@ export const nameServerKeyCodec: Codec<NameServerKey> = {
   encode(value, into, offset) {
     putBytes(value.addr, into, offset, 16, 'name_server_key.addr');
     into.writeUInt16BE(value.port, offset + 16);
-    into.fill(0, offset + 18, offset + 20);
+    into[offset + 18] = 0;
+    into[offset + 19] = 0;
   },
   decode(from, offset) {
     return {
@@ -1202,7 +1225,10 @@ export const networkCodec: Codec<Network> = {
   size: 40,
   encode(value, into, offset) {
     into.writeUInt32LE(value.flags, offset);
-    into.fill(0, offset + 4, offset + 8);
+    into[offset + 4] = 0;
+    into[offset + 5] = 0;
+    into[offset + 6] = 0;
+    into[offset + 7] = 0;
     putBytes(value.gateway4, into, offset + 8, 16, 'network.gateway4');
     putBytes(value.gateway6, into, offset + 24, 16, 'network.gateway6');
   },
@@ -1272,7 +1298,9 @@ export const policyPeerCodec: Codec<PolicyPeer> = {
     into.writeUInt32LE(value.profile, offset);
     into.writeUInt32LE(value.rule, offset + 4);
     into.writeUInt8(value.verdict, offset + 8);
-    into.fill(0, offset + 9, offset + 12);
+    into[offset + 9] = 0;
+    into[offset + 10] = 0;
+    into[offset + 11] = 0;
   },
   decode(from, offset) {
     return {
@@ -1312,7 +1340,9 @@ export const policyPortCodec: Codec<PolicyPort> = {
   encode(value, into, offset) {
     into.writeUInt32LE(value.rule, offset);
     into.writeUInt8(value.verdict, offset + 4);
-    into.fill(0, offset + 5, offset + 8);
+    into[offset + 5] = 0;
+    into[offset + 6] = 0;
+    into[offset + 7] = 0;
   },
   decode(from, offset) {
     return {
@@ -1335,7 +1365,7 @@ export const policyPortKeyCodec: Codec<PolicyPortKey> = {
     into.writeUInt32LE(value.prefixlen, offset);
     into.writeUInt32LE(value.profile, offset + 4);
     into.writeUInt8(value.proto, offset + 8);
-    into.fill(0, offset + 9, offset + 10);
+    into[offset + 9] = 0;
     into.writeUInt16BE(value.port, offset + 10);
   },
   decode(from, offset) {
@@ -1469,7 +1499,7 @@ export const serviceKeyCodec: Codec<ServiceKey> = {
     putBytes(value.addr, into, offset, 16, 'service_key.addr');
     into.writeUInt16BE(value.port, offset + 16);
     into.writeUInt8(value.proto, offset + 18);
-    into.fill(0, offset + 19, offset + 20);
+    into[offset + 19] = 0;
   },
   decode(from, offset) {
     return {
@@ -1518,7 +1548,10 @@ export const socketKeyCodec: Codec<SocketKey> = {
     into.writeUInt16BE(value.port, offset + 24);
     into.writeUInt8(value.direction, offset + 26);
     into.writeUInt8(value.proto, offset + 27);
-    into.fill(0, offset + 28, offset + 32);
+    into[offset + 28] = 0;
+    into[offset + 29] = 0;
+    into[offset + 30] = 0;
+    into[offset + 31] = 0;
   },
   decode(from, offset) {
     return {
@@ -1587,7 +1620,8 @@ export const socketOriginCodec: Codec<SocketOrigin> = {
   encode(value, into, offset) {
     putBytes(value.addr, into, offset, 16, 'socket_origin.addr');
     into.writeUInt16BE(value.port, offset + 16);
-    into.fill(0, offset + 18, offset + 20);
+    into[offset + 18] = 0;
+    into[offset + 19] = 0;
     into.writeUInt32LE(value.service, offset + 20);
     into.writeBigUInt64LE(value.netns, offset + 24);
   },
@@ -1616,7 +1650,10 @@ export const traceCodec: Codec<Trace> = {
   size: 224,
   encode(value, into, offset) {
     flowKeyCodec.encode(value.key, into, offset);
-    into.fill(0, offset + 44, offset + 48);
+    into[offset + 44] = 0;
+    into[offset + 45] = 0;
+    into[offset + 46] = 0;
+    into[offset + 47] = 0;
     flowCodec.encode(value.flow, into, offset + 48);
     into.writeUInt32LE(value.reason, offset + 200);
     into.writeUInt32LE(value.rule, offset + 204);
@@ -1651,7 +1688,12 @@ export const uplinkCodec: Codec<Uplink> = {
     putBytes(value.snat4, into, offset, 16, 'uplink.snat4');
     putBytes(value.snat6, into, offset + 16, 16, 'uplink.snat6');
     into.writeUInt16LE(value.mtu, offset + 32);
-    into.fill(0, offset + 34, offset + 40);
+    into[offset + 34] = 0;
+    into[offset + 35] = 0;
+    into[offset + 36] = 0;
+    into[offset + 37] = 0;
+    into[offset + 38] = 0;
+    into[offset + 39] = 0;
   },
   decode(from, offset) {
     return {

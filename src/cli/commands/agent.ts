@@ -105,7 +105,7 @@ export function agentCommand(context: CliContext): Command {
     )
     .action(
       context.action<AgentOptions>(async (options) => {
-        const { runAgent } = await import('../../main.js');
+        const { runAgent } = await import('../../start.js');
         return runAgent(options);
       }),
     );
