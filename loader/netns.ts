@@ -42,8 +42,8 @@ export class Netns {
 
   /** True if it is the namespace that this process is in. */
   isCurrent(): boolean {
-    const stat = statSync(CURRENT, { bigint: true });
-    return stat.ino === this.inode && stat.dev === this.device;
+    const current = stack.at(-1) ?? statOf(CURRENT);
+    return this.sameAs(current);
   }
 
   /** Closes the descriptor; closing twice does nothing. */
@@ -52,6 +52,11 @@ export class Netns {
     this.#open = false;
     closeSync(this.fd);
   }
+}
+
+function statOf(path: string): { readonly inode: bigint; readonly device: bigint } {
+  const { ino, dev } = statSync(path, { bigint: true });
+  return { inode: ino, device: dev };
 }
 
 /** Path of a reference's namespace file. */

@@ -10,6 +10,7 @@ const file = process.env.SLUICE_FAULT ?? '';
 export const FAULT_STEPS = {
   add: [
     'add:begin',
+    'device:begun',
     'lease:committed',
     'policy:applied',
     'device:made',

@@ -44,6 +44,7 @@ const ifreq = Buffer.from(new ArrayBuffer(IFREQ.size));
 export class NetlinkSocket {
   readonly fd: number;
   #open = true;
+  #cookie: bigint | undefined;
 
   private constructor(fd: number) {
     this.fd = fd;
@@ -121,7 +122,8 @@ export class NetlinkSocket {
 
   /** Number of the namespace of the socket, as BPF programs see it; never reused. */
   netnsCookie(): bigint {
-    return getsockopt(this.fd, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE(0);
+    this.#cookie ??= getsockopt(this.fd, SOL_SOCKET, SO_NETNS_COOKIE, 8).readBigUInt64LE(0);
+    return this.#cookie;
   }
 
   close(): void {

@@ -35,6 +35,8 @@ export class AddressTable {
   readonly #learned = new Map<string, true>();
   readonly #host = new Map<string, number>(); // address -> how many reasons it is the host's
 
+  #hostVersion = 0;
+
   readonly #servesNodePorts: (address: string) => boolean;
 
   /** `servesNodePorts`: whether node ports are served on an address of the host. */
@@ -66,6 +68,11 @@ export class AddressTable {
 
   isHost(address: string): boolean {
     return this.#host.has(address);
+  }
+
+  /** Another number whenever the addresses of the host may have changed. */
+  get hostVersion(): number {
+    return this.#hostVersion;
   }
 
   /** Addresses of the host, as text. */
@@ -115,12 +122,21 @@ export class AddressTable {
 
   /** The address is the host's for one more reason (a device, a gateway). */
   addHost(address: string): () => void {
-    return this.#change(address, this.#host, (this.#host.get(address) ?? 0) + 1);
+    return this.#changeHost(address, (this.#host.get(address) ?? 0) + 1);
   }
 
   removeHost(address: string): () => void {
     const count = (this.#host.get(address) ?? 0) - 1;
-    return this.#change(address, this.#host, count > 0 ? count : undefined);
+    return this.#changeHost(address, count > 0 ? count : undefined);
+  }
+
+  #changeHost(address: string, count: number | undefined): () => void {
+    this.#hostVersion++;
+    const undo = this.#change(address, this.#host, count);
+    return () => {
+      this.#hostVersion++;
+      undo();
+    };
   }
 
   #change<V>(address: string, store: Map<string, V>, value: V | undefined): () => void {

@@ -12,7 +12,7 @@ import type { LaterDevice } from './later-device.js';
 import type { NetworkSetup } from './network-setup.js';
 import type { Wanted } from './plan.js';
 import type { PolicySwitch } from './policy-switch.js';
-import { openContainerNetns, openDeviceNetns, type Place } from './preflight.js';
+import { nameTaken, openContainerNetns, openDeviceNetns, type Place } from './preflight.js';
 import { asError, type Rollback } from './rollback.js';
 
 /** An attachment that passed the checks, and where its device will be. */
@@ -144,6 +144,8 @@ export class DeviceChanges {
           return ifindex !== lease.ifindex;
         } catch (error) {
           const collides = takenIndex(error) && (rtnl.link(ifindex) !== undefined || spec.mode === 'macvlan');
+          if (!collides && takenIndex(error) && place.open?.inside.hasLink(spec.device) === true)
+            throw nameTaken({ spec, container });
           if (!collides || tries >= INDEX_TRIES) throw error;
           ifindex = change.newIndex(container.origin);
           change.amend({ ...lease, ifindex });

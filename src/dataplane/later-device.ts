@@ -3,6 +3,11 @@ import type { LaterVeth } from '../../loader/netlink/links.js';
 import { awaitLater, type MadeDevice } from './devices.js';
 
 const EPROTO = 71;
+/**
+ * So long the end is looked for before the thread goes to sleep: waking it takes longer than what is left, as a rule, and
+ * much longer in a virtual machine.
+ */
+const LOOK_MS = 0.2;
 
 /** A container's device that the kernel makes on another thread while the change goes on. */
 export class LaterDevice {
@@ -34,7 +39,7 @@ export class LaterDevice {
 
   /** Resolves when the kernel is done. Never rejects. */
   async settle(): Promise<void> {
-    if (this.ready) return;
+    for (const end = performance.now() + LOOK_MS; performance.now() < end; ) if (this.ready) return;
     try {
       await this.#later.settled;
     } catch (error) {

@@ -4,7 +4,7 @@ import { currentNetns, type Netns, netnsPath, openNetns } from '../../loader/net
 import { parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NamespaceRef, NetworkResource } from '../../policy/model/resources.js';
-import type { AttachmentSpec } from '../state/desired.js';
+import { type AttachmentSpec, isJudged } from '../state/desired.js';
 import { displayName } from '../state/keys.js';
 import { type Attachments, netnsText } from './attachments.js';
 import type { HostDevices } from './host-devices.js';
@@ -17,26 +17,50 @@ export interface Place {
   /** Index of a macvlan's parent. */
   readonly parent?: number;
   /** Open until `closePlaces`: entering a namespace once is enough where few devices are made. */
-  readonly open?: { readonly netns: Netns; readonly inside: Rtnetlink };
+  readonly open?: OpenPlace;
+}
+
+/** A namespace that stays open, with a socket in it from when it is needed. */
+export class OpenPlace {
+  readonly netns: Netns;
+  #inside: Rtnetlink | undefined;
+
+  constructor(netns: Netns, inside?: Rtnetlink) {
+    this.netns = netns;
+    this.#inside = inside;
+  }
+
+  get inside(): Rtnetlink {
+    this.#inside ??= Rtnetlink.open(this.netns);
+    return this.#inside;
+  }
+
+  /** Has ready what will be asked for when the device is there. Throws NetlinkError. */
+  enter(): void {
+    this.inside.netnsCookie();
+  }
+
+  close(): void {
+    this.#inside?.close();
+    this.netns.close();
+  }
 }
 
 /** Closes what places keep open; closing twice does nothing. */
 export function closePlaces(places: Iterable<{ readonly place: Place }>): void {
-  for (const { place } of places) {
-    place.open?.inside.close();
-    place.open?.netns.close();
-  }
+  for (const { place } of places) place.open?.close();
 }
 
 /**
  * Checks that an attachment can be made: the namespace is there and not the agent's own, its device name is
- * free or will be (`leaving`), a macvlan's parent exists. With `keep` the namespace stays open. Throws SluiceError 43xx.
+ * free or will be (`leaving`), a macvlan's parent exists. With `keep` the namespace stays open; with `unnamed` whether
+ * the name is free is left to the kernel, which is asked for the device at once. Throws SluiceError 43xx.
  */
 export function preflight(
   rtnl: Rtnetlink,
   wanted: Wanted,
   leaving: ReadonlySet<string>,
-  keep: boolean,
+  { keep, unnamed = false }: { readonly keep: boolean; readonly unnamed?: boolean },
 ): Place {
   const { spec, container } = wanted;
   const netns = openDeviceNetns(spec, container);
@@ -54,9 +78,13 @@ export function preflight(
         container.origin,
       );
     }
+    if (keep && unnamed && !isJudged(spec.mode)) {
+      kept = true;
+      return { netns: netnsText(netns), open: new OpenPlace(netns) };
+    }
     inside = Rtnetlink.open(netns);
     if (!leaving.has(deviceKey(netnsText(netns), spec.device)) && inside.hasLink(spec.device)) {
-      throw SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
+      throw nameTaken(wanted);
     }
     let place: Place = { netns: netnsText(netns) };
     if (spec.mode === 'macvlan') {
@@ -68,13 +96,18 @@ export function preflight(
       place = { ...place, parent: parent.index };
     }
     kept = keep;
-    return keep ? { ...place, open: { netns, inside } } : place;
+    return keep ? { ...place, open: new OpenPlace(netns, inside) } : place;
   } finally {
     if (!kept) {
       inside?.close();
       netns.close();
     }
   }
+}
+
+/** The container has a device of that name. */
+export function nameTaken({ spec, container }: Pick<Wanted, 'spec' | 'container'>): SluiceError {
+  return SluiceError.of('SLU4306', { device: spec.device, container: spec.container }, container.origin);
 }
 
 /** Identifies a device inside a namespace. */

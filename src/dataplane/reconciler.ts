@@ -195,17 +195,20 @@ export class Reconciler {
     );
     request.adopt?.(plan, change);
     this.#setProblems(containers, plan.failed);
-    const prepared = this.#preflight(plan, containers.keys(), request.lenient, change);
+    // Nothing is in the way of the device of a container that comes alone.
+    const { create, replace, remove } = plan;
+    const alone =
+      !request.lenient && create.length === 1 && replace.length + remove.length + networkEdits.length === 0;
+    const prepared = this.#preflight(plan, containers.keys(), request.lenient, change, alone);
     undo.push(() => closePlaces(prepared));
     this.#checkCapacity(prepared);
-    change.commit();
-    fault('lease:committed');
     const [only] = prepared;
     // The kernel takes as long for a device as what follows, up to where the device is needed.
-    const alone =
-      prepared.length === 1 && plan.replace.length + plan.remove.length + networkEdits.length === 0;
-    const begun =
-      alone && only !== undefined && !request.lenient ? this.#devices.begin(only, undo) : undefined;
+    const begun = alone && only !== undefined ? this.#devices.begin(only, undo) : undefined;
+    if (begun !== undefined) fault('device:begun');
+    change.commit();
+    fault('lease:committed');
+    if (begun !== undefined) only?.place.open?.enter();
 
     const delta = this.#policies.update(
       request.edits,
@@ -238,7 +241,6 @@ export class Reconciler {
       failed.push(spec.id);
     };
     await this.#devices.create(prepared, change, undo, request.lenient ? onFailure : undefined, begun);
-    closePlaces(prepared);
     const named = new Map([...containers.keys()].map((key) => [nameOf(key), this.#container(key)]));
     const portsChanged = this.#hostPorts.update(named, undo);
     fault('ports:written');
@@ -259,8 +261,9 @@ export class Reconciler {
     }
     services.leave();
     fault('epoch:next');
-    return (later) =>
-      this.#commit({
+    return (later) => {
+      setImmediate(() => closePlaces(prepared)); // after the answer
+      return this.#commit({
         plan,
         early,
         delta,
@@ -272,6 +275,7 @@ export class Reconciler {
         host,
         ...(request.removeLater === true ? { later } : {}),
       });
+    };
   }
 
   /** After a restart, when the maps are complete: programs of this version on the devices that were there. */
@@ -342,7 +346,13 @@ export class Reconciler {
     for (const [key, error] of failed) this.problems.set(key, error);
   }
 
-  #preflight(plan: Plan, keys: Iterable<ResourceKey>, lenient: boolean, change: LeaseChange): Prepared[] {
+  #preflight(
+    plan: Plan,
+    keys: Iterable<ResourceKey>,
+    lenient: boolean,
+    change: LeaseChange,
+    unnamed: boolean,
+  ): Prepared[] {
     const prepared: Prepared[] = [];
     const going = [...plan.remove, ...plan.replace.map(({ spec }) => spec.id)];
     const leaving = devicesOf(this.#kernel.attachments, going);
@@ -359,7 +369,10 @@ export class Reconciler {
     const all = [...plan.replace, ...plan.create];
     for (const wanted of all) {
       try {
-        const place = preflight(this.#kernel.rtnl, wanted, leaving, all.length <= KEEP_OPEN);
+        const place = preflight(this.#kernel.rtnl, wanted, leaving, {
+          keep: all.length <= KEEP_OPEN,
+          unnamed,
+        });
         const lease = { ...wanted.lease, netns: place.netns, netnsPath: netnsPath(wanted.spec.netns) };
         if (JSON.stringify(lease) !== JSON.stringify(wanted.lease)) change.amend(lease);
         prepared.push({ wanted: { ...wanted, lease }, place });

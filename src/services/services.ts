@@ -1,6 +1,6 @@
 import { formatAddress, isUnset } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
-import type { ContainerResource } from '../../policy/model/resources.js';
+import type { ContainerResource, Resource } from '../../policy/model/resources.js';
 import type { ServiceChange, ServiceCompiler } from '../../policy/services/compiler.js';
 import type { NodeContext, ServiceDelta, ServiceInput, Workload } from '../../policy/services/types.js';
 import type { AgentConfig } from '../config.js';
@@ -121,10 +121,10 @@ export class Services {
       }
     }
     const comes = edits.flatMap(({ after }) => (after?.kind === 'Service' ? [after] : []));
-    const taken = takenAddresses(
-      this.#objects,
-      new Set(comes.length === 0 ? [] : this.#kernel.addresses.hostAddresses()),
-    );
+    const taken =
+      comes.length === 0
+        ? () => undefined
+        : takenAddresses(this.#objects, new Set(this.#kernel.addresses.hostAddresses()));
     const ahead = this.#ahead?.isIn(edits) === true ? this.#ahead : undefined;
     undo.push(this.#assignments.vacate(comes));
     for (const service of comes.sort((a, b) => explicitness(b) - explicitness(a))) {
@@ -278,9 +278,15 @@ export class Services {
   }
 
   #node(): NodeContext {
+    const { addresses } = this.#kernel;
     const own = this.#objects.get(`Node ${this.#name}`);
+    const present = this.#nodeContext;
+    if (present !== undefined && this.#nodeObject === own && this.#nodeVersion === addresses.hostVersion)
+      return present;
+    this.#nodeObject = own;
+    this.#nodeVersion = addresses.hostVersion;
     const labels = own?.kind === 'Node' ? own.labels : {};
-    const node = nodeContext(this.#config, [...this.#kernel.addresses.hostAddresses()], labels);
+    const node = nodeContext(this.#config, [...addresses.hostAddresses()], labels);
     const text = JSON.stringify(node);
     if (this.#nodeText !== text) {
       this.#nodeText = text;
@@ -290,6 +296,9 @@ export class Services {
   }
 
   #nodeText = '';
+  /** What the context was made from. */
+  #nodeObject: Resource | undefined;
+  #nodeVersion = 0;
   #nodeContext: NodeContext | undefined;
 
   #workloads(

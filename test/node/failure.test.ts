@@ -84,6 +84,8 @@ describe('an agent', () => {
     const before = mapEntries(world);
     sh(`ip -n ${netns(1)} link add eth0 type veth peer name x`);
     await expect(world.agent.apply(documents(...four(2, 1)))).rejects.toThrow(/eth0 already exists/);
+    // Of one that comes alone the kernel says it, which has been asked for the device by then.
+    await expect(world.agent.apply(documents(...four(1)))).rejects.toThrow(/eth0 already exists/);
     const gone = container({ name: 'gone', netns: 'no-such-namespace', networks: ['net'] });
     await expect(world.agent.apply(documents(...four(2), gone))).rejects.toThrow(
       /no-such-namespace does not exist/,
