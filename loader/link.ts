@@ -42,6 +42,17 @@ const TCX: Readonly<Record<Hook, number>> = { ingress: 46, egress: 47 };
 /** Without a program to be relative to: before all (kernel: include/uapi/linux/bpf.h). */
 const BPF_F_BEFORE = 1 << 3;
 
+/** Options of links of TC programs: the same memory for all, as C has to be told of each. */
+const LAST = linkOptions(0);
+const FIRST = linkOptions(BPF_F_BEFORE);
+
+function linkOptions(flags: number): Buffer {
+  const opts = Buffer.from(new ArrayBuffer(BpfLinkCreateOpts.size));
+  opts.writeBigUInt64LE(BigInt(opts.length), BpfLinkCreateOpts.sz);
+  opts.writeUInt32LE(flags, BpfLinkCreateOpts.flags);
+  return opts;
+}
+
 /** XDP_FLAGS_DRV_MODE and XDP_FLAGS_SKB_MODE (linux/if_link.h). */
 const XDP_FLAGS: Readonly<Record<XdpMode, number>> = { native: 4, generic: 2 };
 
@@ -124,10 +135,7 @@ export function attach(
 ): Attachment {
   if (method === 'clsact') return attachClsact(program, ifindex, hook, place);
   const what = `TCX link of ${program.name} on device ${ifindex} ${hook}`;
-  const opts = Buffer.alloc(BpfLinkCreateOpts.size);
-  opts.writeBigUInt64LE(BigInt(BpfLinkCreateOpts.size), BpfLinkCreateOpts.sz);
-  opts.writeUInt32LE(place === 'first' ? BPF_F_BEFORE : 0, BpfLinkCreateOpts.flags);
-  const fd = libbpf().bpf_link_create(program.fd, ifindex, TCX[hook], opts);
+  const fd = libbpf().bpf_link_create(program.fd, ifindex, TCX[hook], place === 'first' ? FIRST : LAST);
   if (fd < 0) throw new BpfError(`create ${what}`, -fd);
   return new BpfLink('tcx', fd, what);
 }
@@ -138,9 +146,7 @@ export function attach(
  */
 export function attachXdp(program: BpfProgram, ifindex: number, mode: XdpMode): BpfLink {
   const what = `${mode} XDP link of ${program.name} on device ${ifindex}`;
-  const opts = Buffer.from(new ArrayBuffer(BpfLinkCreateOpts.size));
-  opts.writeBigUInt64LE(BigInt(opts.length), BpfLinkCreateOpts.sz);
-  opts.writeUInt32LE(XDP_FLAGS[mode], BpfLinkCreateOpts.flags);
+  const opts = linkOptions(XDP_FLAGS[mode]);
   const fd = libbpf().bpf_link_create(program.fd, ifindex, BpfAttachType.Xdp, opts);
   if (fd < 0) throw new BpfError(`create ${what}`, -fd);
   return new BpfLink('xdp', fd, what);

@@ -190,22 +190,22 @@ export function recv(fd: number, into: Uint8Array, flags = 0): number {
   }
 }
 
+/** Values of options: memory that C gets the first time has to be registered. */
+const optionValue = Buffer.from(new ArrayBuffer(256));
+const optionInt = optionValue.subarray(0, 4);
+
 /** setsockopt(2) with an int or raw bytes. */
 export function setsockopt(fd: number, level: number, option: number, value: number | Uint8Array): void {
-  let bytes: Uint8Array;
-  if (typeof value === 'number') {
-    bytes = Buffer.alloc(4);
-    (bytes as Buffer).writeInt32LE(value, 0);
-  } else bytes = value;
+  if (typeof value === 'number') optionInt.writeInt32LE(value, 0);
+  const bytes = typeof value === 'number' ? optionInt : value;
   checked(`setsockopt ${level}/${option}`, () => c().setsockopt(fd, level, option, bytes, bytes.length));
 }
 
-/** getsockopt(2). Returns the option's bytes, at most `size`. */
+/** getsockopt(2). Returns a copy of the option's bytes, at most `size` (and 256). */
 export function getsockopt(fd: number, level: number, option: number, size: number): Buffer {
-  const value = Buffer.alloc(size);
-  sockLength.writeUInt32LE(size, 0);
-  checked(`getsockopt ${level}/${option}`, () => c().getsockopt(fd, level, option, value, sockLength));
-  return value.subarray(0, sockLength.readUInt32LE(0));
+  sockLength.writeUInt32LE(Math.min(size, optionValue.length), 0);
+  checked(`getsockopt ${level}/${option}`, () => c().getsockopt(fd, level, option, optionValue, sockLength));
+  return Buffer.from(optionValue.subarray(0, sockLength.readUInt32LE(0)));
 }
 
 /**

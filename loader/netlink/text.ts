@@ -6,13 +6,15 @@ import { NetlinkError } from './errors.js';
 export type Family = 4 | 6;
 
 const EINVAL = 22;
+const DOT = 0x2e;
+const ZERO = 0x30;
 
 /**
  * Bytes of an IP address, 4 or 16, network order. Throws NetlinkError EINVAL in the name of `operation` for
  * anything else (a zone such as %eth0 included).
  */
 export function ipBytes(operation: string, text: string): Uint8Array {
-  if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number);
+  if (isIPv4(text)) return v4Bytes(text);
   if (!isIPv6(text) || text.includes('%')) {
     throw new NetlinkError(operation, EINVAL, `${JSON.stringify(text)} is not an IP address`);
   }
@@ -22,6 +24,17 @@ export function ipBytes(operation: string, text: string): Uint8Array {
   const after = tail === undefined ? [] : groups(tail);
   bytes.set(before, 0);
   bytes.set(after, 16 - after.length);
+  return bytes;
+}
+
+function v4Bytes(text: string): Uint8Array {
+  const bytes = new Uint8Array(4);
+  let at = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === DOT) at++;
+    else bytes[at] = (bytes[at] ?? 0) * 10 + code - ZERO;
+  }
   return bytes;
 }
 
@@ -66,7 +79,9 @@ export function macBytes(operation: string, text: string): Uint8Array {
   if (!MAC.test(text)) {
     throw new NetlinkError(operation, EINVAL, `${JSON.stringify(text)} is not a MAC address`);
   }
-  return Uint8Array.from(text.split(':'), (part) => Number.parseInt(part, 16));
+  const bytes = new Uint8Array(6);
+  for (let i = 0; i < 6; i++) bytes[i] = Number.parseInt(text.slice(3 * i, 3 * i + 2), 16);
+  return bytes;
 }
 
 /** Text of a hardware address of any length, lower case with colons. */

@@ -9,9 +9,8 @@ export function stableMac(
   attachment: string,
   side: 'container' | 'host' | 'bridge',
 ): string {
-  const digest = hash('sha256', `${instance}\0${attachment}\0${side}`, 'buffer');
-  const bytes = [0x02, ...digest.subarray(0, 5)];
-  return bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+  const digits = hash('sha256', `${instance}\0${attachment}\0${side}`, 'hex');
+  return `02:${[0, 2, 4, 6, 8].map((at) => digits.slice(at, at + 2)).join(':')}`;
 }
 
 /** `prefix` + 8 hexadecimal digits that follow from the names: device names of at most 15 characters. */

@@ -78,6 +78,7 @@ describe('Podman', () => {
 
   it('publishes ports', async () => {
     run('pub', 'one', '-p', '8080:80', '-p', '127.0.0.1:8081:80');
+    await until('its server listens', async () => get('pub', '127.0.0.1') === 'pub');
     expect(await bed.world.probe(bed.world.outside, HOST.v4, 8080)).toBe('open');
     expect(await bed.world.probe(bed.world.outside, HOST.v4, 8081)).not.toBe('open');
     expect(get('client', HOST.v4, 8080)).toBe('pub');
