@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { formatAddress } from '../address.js';
 import type { EndpointSliceResource, IpFamily, ServiceResource, SliceEndpoint } from '../model/service.js';
 import { inputKey, ServiceCompiler } from './compiler.js';
+import { ServiceFlag } from './flags.js';
 import type {
   AssignedService,
   FrontendRow,
@@ -46,13 +47,14 @@ class Maps {
       .map(([text, row]) => {
         const own = (key: string): boolean => key.startsWith(`${row.number} `);
         const rest = (key: string): string => key.slice(key.indexOf(' '));
+        const outside = list(row.firstExternal, row.countExternal);
         const members = [...this.#members].filter(([key]) => own(key));
         return JSON.stringify([
           text,
           row.flags,
           row.affinity,
           list(row.firstInternal, row.countInternal),
-          list(row.firstExternal, row.countExternal),
+          row.flags & ServiceFlag.Maglev ? distinct(outside) : outside,
           list(row.firstLocal, row.countLocal),
           members.map(([key, one]) => `${rest(key)} ${this.#backends.get(one.backend)} ${one.flags}`).sort(),
           [...this.#ranges].filter(own).map(rest).sort(),
@@ -60,6 +62,11 @@ class Maps {
       })
       .sort();
   }
+}
+
+/** A Maglev table keeps its size while that is good: it depends on what came before. */
+function distinct(backends: readonly string[]): string[] {
+  return [...new Set(backends)].sort();
 }
 
 function rangeText({ service, addr, prefixLength }: ServiceDelta['ranges'][number]): string {

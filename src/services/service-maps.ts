@@ -21,6 +21,7 @@ export class ServiceMaps {
   /** Frontends of an earlier agent that nobody has set again. */
   readonly #stale = new Map<string, ServiceKey>();
   readonly #staleMembers = new Map<string, Parameters<KernelMaps['service_members']['delete']>[0]>();
+  readonly #staleRanges = new Map<string, RangeEntry>();
   /** See struct backend_load; not one that an earlier agent is likely to have had. */
   #use = Date.now() >>> 0;
 
@@ -39,6 +40,7 @@ export class ServiceMaps {
     }
     const members = [...this.#maps.service_members.entries()];
     for (const [key] of members) this.#staleMembers.set(`${key.service} ${keyText(key)}`, key);
+    for (const [key] of this.#maps.service_ranges.entries()) this.#staleRanges.set(rangeText(key), key);
     return { frontends, members };
   }
 
@@ -64,8 +66,11 @@ export class ServiceMaps {
     }
     if (delta.members.length > 0)
       maps.service_members.setEach(delta.members.length, (rows) => putMembers(delta, rows));
-    for (const { service, addr, prefixLength } of delta.ranges)
-      maps.service_ranges.set({ prefixlen: 32 + prefixLength, service, addr }, 1);
+    for (const range of delta.ranges) {
+      const key = rangeEntry(range);
+      maps.service_ranges.set(key, 1);
+      if (this.#staleRanges.size > 0) this.#staleRanges.delete(rangeText(key));
+    }
     if (delta.counters.length > 0)
       maps.service_counters.setBatch(delta.counters.map((number) => [number, NOTHING_COUNTED]));
     if (delta.frontends.size > 0)
@@ -82,8 +87,7 @@ export class ServiceMaps {
   /** Removes what is gone. */
   remove({ gone, total }: ServiceDelta): void {
     if (gone.frontends.size > 0) this.#maps.services.deleteBatch([...gone.frontends].map(keyOf));
-    for (const { service, addr, prefixLength } of gone.ranges)
-      this.#maps.service_ranges.delete({ prefixlen: 32 + prefixLength, service, addr });
+    for (const range of gone.ranges) this.#maps.service_ranges.delete(rangeEntry(range));
     if (this.#stale.size === 0) Atomics.store(this.#state, 0, total);
     if (gone.frontends.size + gone.ranges.length > 0) this.#nextGeneration();
   }
@@ -92,8 +96,10 @@ export class ServiceMaps {
   sweep(total: number): void {
     if (this.#stale.size > 0) this.#maps.services.deleteBatch([...this.#stale.values()]);
     if (this.#staleMembers.size > 0) this.#maps.service_members.deleteBatch([...this.#staleMembers.values()]);
+    for (const key of this.#staleRanges.values()) this.#maps.service_ranges.delete(key);
     this.#stale.clear();
     this.#staleMembers.clear();
+    this.#staleRanges.clear();
     Atomics.store(this.#state, 0, total);
     this.#nextGeneration();
   }
@@ -101,6 +107,16 @@ export class ServiceMaps {
   #nextGeneration(): void {
     Atomics.add(this.#state, 1, 1);
   }
+}
+
+type RangeEntry = Parameters<KernelMaps['service_ranges']['delete']>[0];
+
+function rangeEntry({ service, addr, prefixLength }: ServiceDelta['ranges'][number]): RangeEntry {
+  return { prefixlen: 32 + prefixLength, service, addr };
+}
+
+function rangeText({ prefixlen, service, addr }: RangeEntry): string {
+  return `${service} ${Buffer.from(addr).toString('hex')} ${prefixlen}`;
 }
 
 // One object for all rows of a map: 40,000 backends would be as many objects that live for a moment.

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import { documents } from '../e2e/world.js';
@@ -371,5 +374,42 @@ describe('the zone of a node', () => {
     expect(asked()).toEqual(['a b', 'a b']);
     here.agent.cli('delete', 'node', here.name);
     await cluster.drop({ services: ['zoned'], slices: ['zoned-4'] });
+  });
+});
+
+describe('source ranges', () => {
+  it('that changed while no agent ran do not admit anybody any more', async () => {
+    const definitions = mkdtempSync(join(tmpdir(), 'sluice-edges-'));
+    const alone = new Cluster('sledr', 1, [{ definitions }]);
+    try {
+      const [vip, network] = ['203.0.113.95', '203.0.113.0'];
+      alone.scratch.folder(definitions);
+      const define = (ranges: readonly string[]): void => {
+        const spec = { type: 'LoadBalancer', clusterIP: '10.96.65.1', selector: { app: 'web' } };
+        const status = { loadBalancer: { ingress: [{ ip: vip }] } };
+        const text = documents(service('lb', { ...spec, loadBalancerSourceRanges: ranges }, {}, status));
+        writeFileSync(join(definitions, 'lb.yaml'), text);
+      };
+      define([`${network}/24`]);
+      await alone.start();
+      const node = alone.node(0);
+      const server = await alone.pod(node, 'server', [80], { app: 'web' });
+      const [one, two] = [await alone.pod(node, 'one', []), await alone.pod(node, 'two', [])];
+      const who = (): string[] => [one, two].map((from) => alone.who(perPacket(from), 'tcp', vip, 80));
+      expect(who()).toEqual(['timeout', 'timeout']);
+      for (const [ranges, expected] of [
+        [[`${one.ipv4}/32`], [server.name, 'timeout']],
+        [[`${two.ipv4}/32`], ['timeout', server.name]],
+      ] as const) {
+        await node.agent.kill();
+        // As after a kill before the disk had what the kernel has.
+        rmSync(join(node.agent.folder, 'state', 'folder.json'));
+        define(ranges);
+        await node.agent.start(alone.scratch);
+        expect(who()).toEqual(expected);
+      }
+    } finally {
+      alone.close();
+    }
   });
 });
