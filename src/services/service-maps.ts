@@ -1,7 +1,8 @@
 import type { Member, MemberKey, Service, ServiceKey } from '../../loader/abi/gen/types.gen.js';
 import type { Rows } from '../../loader/map.js';
-import { parseAddress } from '../../policy/address.js';
+import { formatAddress, parseAddress } from '../../policy/address.js';
 import type { PreviousServices } from '../../policy/services/compiler.js';
+import { endpointText } from '../../policy/services/frontends.js';
 import type {
   EndpointText,
   FrontendKey,
@@ -92,8 +93,14 @@ export class ServiceMaps {
     if (gone.frontends.size + gone.ranges.length > 0) this.#nextGeneration();
   }
 
-  /** Removes what an earlier agent left and nobody wants. */
-  sweep(total: number): void {
+  /** Removes what an earlier agent left and nobody wants. Returns the backends that ports of services have no more. */
+  sweep(total: number): GoneMember[] {
+    const gone = [...this.#staleMembers.values()].map(
+      ({ service, addr, port, proto }): GoneMember => ({
+        service,
+        text: endpointText(formatAddress(addr), port, proto),
+      }),
+    );
     if (this.#stale.size > 0) this.#maps.services.deleteBatch([...this.#stale.values()]);
     if (this.#staleMembers.size > 0) this.#maps.service_members.deleteBatch([...this.#staleMembers.values()]);
     for (const key of this.#staleRanges.values()) this.#maps.service_ranges.delete(key);
@@ -102,6 +109,7 @@ export class ServiceMaps {
     this.#staleRanges.clear();
     Atomics.store(this.#state, 0, total);
     this.#nextGeneration();
+    return gone;
   }
 
   #nextGeneration(): void {

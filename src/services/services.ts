@@ -2,7 +2,13 @@ import { formatAddress, isUnset } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, Resource } from '../../policy/model/resources.js';
 import type { ServiceChange, ServiceCompiler } from '../../policy/services/compiler.js';
-import type { NodeContext, ServiceDelta, ServiceInput, Workload } from '../../policy/services/types.js';
+import type {
+  GoneMember,
+  NodeContext,
+  ServiceDelta,
+  ServiceInput,
+  Workload,
+} from '../../policy/services/types.js';
 import type { AgentConfig } from '../config.js';
 import type { Kernel } from '../dataplane/kernel.js';
 import { nodePortFilter } from '../dataplane/node-port-addresses.js';
@@ -155,10 +161,7 @@ export class Services {
     undo.push(() => this.#takeBack(inverse));
     return {
       mustReevaluate: ahead !== undefined || delta.mustReevaluate,
-      leave: () => {
-        const gone = delta.gone.members.filter(({ text }) => text.endsWith(UDP));
-        if (gone.length > 0) this.#stale.leave(gone);
-      },
+      leave: () => this.#leave(delta.gone.members),
       commit: () => this.#commit(delta, services, edits),
     };
   }
@@ -197,10 +200,14 @@ export class Services {
     }
   }
 
-  /** After the first full sync: what an earlier agent left and nobody wants goes. */
+  /** After the first full sync: what an earlier agent left and nobody wants goes, also for flows that are open. */
   sweep(): void {
     this.#compiler.release();
-    this.#maps.sweep(this.#compiler.size);
+    const gone = this.#maps.sweep(this.#compiler.size);
+    if (gone.length > 0) {
+      this.#kernel.node.nextEpoch();
+      this.#leave(gone);
+    }
     this.#assignments.sweep();
     this.#netns.sweep();
   }
@@ -209,6 +216,12 @@ export class Services {
     this.#closed = true;
     this.#health.close();
     this.#assignments.close();
+  }
+
+  /** Ends the sockets of UDP backends that are gone. */
+  #leave(members: readonly GoneMember[]): void {
+    const gone = members.filter(({ text }) => text.endsWith(UDP));
+    if (gone.length > 0) this.#stale.leave(gone);
   }
 
   #takeBack(inverse: ServiceChange): void {

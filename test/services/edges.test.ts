@@ -377,39 +377,59 @@ describe('the zone of a node', () => {
   });
 });
 
-describe('source ranges', () => {
-  it('that changed while no agent ran do not admit anybody any more', async () => {
-    const definitions = mkdtempSync(join(tmpdir(), 'sluice-edges-'));
-    const alone = new Cluster('sledr', 1, [{ definitions }]);
-    try {
-      const [vip, network] = ['203.0.113.95', '203.0.113.0'];
-      alone.scratch.folder(definitions);
-      const define = (ranges: readonly string[]): void => {
-        const spec = { type: 'LoadBalancer', clusterIP: '10.96.65.1', selector: { app: 'web' } };
-        const status = { loadBalancer: { ingress: [{ ip: vip }] } };
-        const text = documents(service('lb', { ...spec, loadBalancerSourceRanges: ranges }, {}, status));
-        writeFileSync(join(definitions, 'lb.yaml'), text);
-      };
-      define([`${network}/24`]);
-      await alone.start();
-      const node = alone.node(0);
-      const server = await alone.pod(node, 'server', [80], { app: 'web' });
-      const [one, two] = [await alone.pod(node, 'one', []), await alone.pod(node, 'two', [])];
-      const who = (): string[] => [one, two].map((from) => alone.who(perPacket(from), 'tcp', vip, 80));
-      expect(who()).toEqual(['timeout', 'timeout']);
-      for (const [ranges, expected] of [
-        [[`${one.ipv4}/32`], [server.name, 'timeout']],
-        [[`${two.ipv4}/32`], ['timeout', server.name]],
-      ] as const) {
-        await node.agent.kill();
-        // As after a kill before the disk had what the kernel has.
-        rmSync(join(node.agent.folder, 'state', 'folder.json'));
-        define(ranges);
-        await node.agent.start(alone.scratch);
-        expect(who()).toEqual(expected);
-      }
-    } finally {
-      alone.close();
+describe('what changed while no agent ran, and the disk does not know of', () => {
+  const [vip, ip] = ['203.0.113.95', '10.96.65.1'];
+  let folder: string;
+  let alone: Cluster;
+  let one: Pod;
+  let two: Pod;
+  const define = (spec: object, ...slices: readonly object[]): void => {
+    const lb = { type: 'LoadBalancer', clusterIP: ip, ports: UDP, ...spec };
+    const status = { loadBalancer: { ingress: [{ ip: vip }] } };
+    writeFileSync(join(folder, 'lb.yaml'), documents(service('lb', lb, {}, status), ...slices));
+  };
+  const backend = (pod: Pod): object => slice('lb', [{ pod }], { ports: UDP });
+  /** A kill before the disk has what the kernel has. */
+  const away = async (change: () => void): Promise<void> => {
+    const { agent } = alone.node(0);
+    await agent.kill();
+    rmSync(join(agent.folder, 'state', 'folder.json'));
+    change();
+    await agent.start(alone.scratch);
+  };
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'sluice-edges-'));
+    alone = new Cluster('sledr', 1, [{ definitions: folder }]);
+    alone.scratch.folder(folder);
+    define({});
+    await alone.start();
+    one = await alone.pod(alone.node(0), 'one', [80]);
+    two = await alone.pod(alone.node(0), 'two', [80]);
+  });
+  afterAll(() => alone.close());
+
+  it('source ranges admit nobody that they do not admit now', async () => {
+    const who = () => [one, two].map((from) => alone.who(perPacket(from), 'udp', vip, 80));
+    for (const [pod, expected] of [
+      [one, ['one', 'timeout']],
+      [two, ['timeout', 'one']],
+    ] as const) {
+      const ranges = { loadBalancerSourceRanges: [`${pod.ipv4}/32`] };
+      await away(() => define(ranges, backend(one)));
+      expect(who()).toEqual(expected);
     }
+  });
+
+  it('UDP leaves a backend that is none any more', async () => {
+    await away(() => define({}, backend(one)));
+    const open = [two, perPacket(two)].map((place, i) =>
+      alone.begin(place, 'stream', ip, '80', '3000', '20', String(20_800 + i)),
+    );
+    const last = () => open.map(({ lines }) => lines.at(-1)?.split(' ')[0]);
+    await expect.poll(last, { timeout: 5000 }).toEqual(open.map(() => 'one'));
+    await away(() => define({}, backend(two)));
+    await expect.poll(last, { timeout: 5000 }).toEqual(open.map(() => 'two'));
+    for (const { stop } of open) stop();
   });
 });
