@@ -12,6 +12,7 @@ import { verifierSummaryText } from './verifier-log.js';
 
 /** The kernel writes the verifier's log here when a program is rejected; untouched memory costs nothing. */
 const LOG_SIZE = 16 << 20;
+const NOTHING = Buffer.alloc(0);
 const EPERM = 1;
 const NOT_PERMITTED = 'loading programs needs root (CAP_BPF and CAP_NET_ADMIN)';
 const EINVAL = 22;
@@ -26,7 +27,7 @@ export class BpfObject {
   #handle: bigint;
   #loaded = false;
   #btf: Btf | undefined;
-  readonly #log: Buffer;
+  #log: Buffer;
 
   private constructor(path: string, handle: bigint, log: Buffer) {
     this.path = path;
@@ -215,6 +216,9 @@ export class BpfObject {
   close(): void {
     if (this.#handle !== 0n) libbpf().bpf_object__close(this.#handle);
     this.#handle = 0n;
+    // Megabytes, which who still has the closed object would keep.
+    this.#btf = undefined;
+    this.#log = NOTHING;
   }
 
   #open(): bigint {
