@@ -9,6 +9,9 @@ const IPPROTO_UDP = 17;
 /** Connected UDP sockets are in this state (enum of linux/tcp_states.h). */
 const ESTABLISHED = 1 << 1;
 const ALL_STATES = 0xfff;
+const LISTENING = 1 << 10;
+/** Of UDP sockets: not connected. */
+const CLOSED = 1 << 7;
 /** By their numbers in linux/tcp_states.h: established, two of a handshake, the other side has closed. */
 const OPEN_STATES: ReadonlySet<number> = new Set([1, 2, 3, 8]);
 const LISTEN = 10;
@@ -56,6 +59,30 @@ export class SockDiag extends Requests {
           SOCK_DIAG.BY_FAMILY,
           (message) => request(message, family, ALL_STATES, Buffer.alloc(SOCKID), protocol),
           (buffer, start, end) => decodeSocket(buffer, start, end, protocol),
+        ),
+      ),
+    );
+  }
+
+  /**
+   * Where sockets take what comes from anybody: TCP sockets that listen, UDP sockets that are not connected. The kernel
+   * looks at no others of TCP.
+   */
+  listeners(): { readonly protocol: number; readonly local: SocketEnd }[] {
+    return [IPPROTO_TCP, IPPROTO_UDP].flatMap((protocol) =>
+      [AF.INET, AF.INET6].flatMap((family) =>
+        this.dump(
+          'list sockets that take what comes',
+          SOCK_DIAG.BY_FAMILY,
+          (message) =>
+            request(
+              message,
+              family,
+              protocol === IPPROTO_TCP ? LISTENING : CLOSED,
+              Buffer.alloc(SOCKID),
+              protocol,
+            ),
+          (buffer, start) => ({ protocol, local: localEnd(buffer, start) }),
         ),
       ),
     );
@@ -136,12 +163,6 @@ function decodeSocket(buffer: Buffer, start: number, end: number, protocol: numb
   const state = buffer[start + 1] ?? 0;
   if (!OPEN_STATES.has(state) && state !== LISTEN) return undefined;
   const id = start + ID_OFFSET;
-  const address = (at: number): Uint8Array => {
-    if (buffer[start] === AF.INET6) return Uint8Array.prototype.slice.call(buffer, at, at + 16);
-    const mapped = new Uint8Array(16).fill(0xff, 10, 12);
-    mapped.set(buffer.subarray(at, at + 4), 12);
-    return mapped;
-  };
   let cgroup = 0n;
   forEachAttribute(buffer, start + MESSAGE, end, (type, at) => {
     if (type === INET_DIAG_CGROUP_ID) cgroup = buffer.readBigUInt64LE(at);
@@ -149,11 +170,23 @@ function decodeSocket(buffer: Buffer, start: number, end: number, protocol: numb
   return {
     protocol,
     state: state === LISTEN ? 'listen' : 'open',
-    local: { address: address(id + 4), port: buffer.readUInt16BE(id) },
-    remote: { address: address(id + 20), port: buffer.readUInt16BE(id + 2) },
+    local: localEnd(buffer, start),
+    remote: { address: addressAt(buffer, start, id + 20), port: buffer.readUInt16BE(id + 2) },
     user: buffer.readUInt32LE(start + UID),
     cgroup,
   };
+}
+
+function localEnd(buffer: Buffer, start: number): SocketEnd {
+  const id = start + ID_OFFSET;
+  return { address: addressAt(buffer, start, id + 4), port: buffer.readUInt16BE(id) };
+}
+
+function addressAt(buffer: Buffer, start: number, at: number): Uint8Array {
+  if (buffer[start] === AF.INET6) return Uint8Array.prototype.slice.call(buffer, at, at + 16);
+  const mapped = new Uint8Array(16).fill(0xff, 10, 12);
+  mapped.set(buffer.subarray(at, at + 4), 12);
+  return mapped;
 }
 
 function isMapped(address: Uint8Array): boolean {

@@ -1,3 +1,4 @@
+import type { SockDiag } from '../../loader/netlink/sock-diag.js';
 import { formatAddress, formatCidr, parseAddress, parseCidr, tryParseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerNetwork, HostPort, Labels, PortProtocol } from '../../policy/model/resources.js';
@@ -38,6 +39,7 @@ interface Parts {
   readonly runtime: Runtime;
   readonly state: DockerState;
   readonly api: DockerApi;
+  readonly sockets: Pick<SockDiag, 'listeners' | 'close'>;
   readonly log: Logger;
 }
 
@@ -78,6 +80,7 @@ export class DockerDriver {
   close(): void {
     clearTimeout(this.#timer);
     this.#parts.api.close();
+    this.#parts.sockets.close();
     this.#parts.state.close();
   }
 
@@ -448,7 +451,7 @@ export class DockerDriver {
             : [],
         ),
     );
-    const sockets = hostSockets();
+    const sockets = hostSockets(this.#parts.sockets);
     const gateways = new Set(
       this.#parts.runtime.networks().flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway ?? '', ipv6?.gateway ?? '']),
     );

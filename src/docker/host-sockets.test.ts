@@ -1,27 +1,34 @@
+import { createSocket } from 'node:dgram';
+import { createServer } from 'node:net';
 import { expect, it } from 'vitest';
-import { isHosts, socketsIn } from './host-sockets.js';
+import { SockDiag } from '../../loader/netlink/sock-diag.js';
+import { hostSockets, isHosts } from './host-sockets.js';
 
-it('reads sockets that take what comes', () => {
-  const text = [
-    '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode',
-    '   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1',
-    '   1: 0100007F:1F91 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 2 1',
-    '   2: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0',
-    '   3: B80D01200000000000000000010000FE:0051 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0',
-  ].join('\n');
-  expect(socketsIn(text, '0A')).toEqual([
-    ['127.0.0.1', 8080],
-    ['::', 80],
-    ['2001:db8::fe00:1', 81],
-  ]);
+it('finds sockets that take what comes, and no others', async () => {
+  const tcp = createServer();
+  const udp = createSocket('udp6');
+  const connected = createSocket('udp4');
+  await new Promise<void>((resolve) => tcp.listen(0, '127.0.0.9', resolve));
+  await new Promise<void>((resolve) => udp.bind(0, '::1', resolve));
+  await new Promise<void>((resolve) => connected.connect(9, '127.0.0.1', resolve));
+  const { port } = tcp.address() as { readonly port: number };
+  const diag = SockDiag.open();
+  const sockets = hostSockets(diag);
+  diag.close();
+  expect(sockets.get(`6 ${port}`)).toEqual(new Set(['127.0.0.9']));
+  expect(sockets.get(`17 ${udp.address().port}`)).toEqual(new Set(['::1']));
+  expect(sockets.get(`17 ${connected.address().port}`)).toBeUndefined();
+  tcp.close();
+  udp.close();
+  connected.close();
 });
 
 it('knows whose port would be taken', () => {
   const sockets = new Map([
-    ['TCP 80', new Set(['0.0.0.0'])],
-    ['UDP 53', new Set(['127.0.0.53', '10.1.0.1'])],
-    ['TCP 81', new Set(['::'])],
-    ['TCP 53', new Set(['10.1.0.1'])],
+    ['6 80', new Set(['0.0.0.0'])],
+    ['17 53', new Set(['127.0.0.53', '10.1.0.1'])],
+    ['6 81', new Set(['::'])],
+    ['6 53', new Set(['10.1.0.1'])],
   ]);
   const gateways = new Set(['10.1.0.1']);
   const taken = (protocol: 'TCP' | 'UDP', port: number, address?: string): boolean =>
