@@ -88,8 +88,9 @@ export class Services {
     this.#exclusive = parts.exclusive;
     this.#netns = parts.netns;
     this.#health = new HealthPorts(parts.log, nodePortFilter(parts.config.nodePortAddresses));
+    // Not by way of `parts`: who keeps those keeps what was worked out ahead.
     this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler, (address) =>
-      parts.kernel.addresses.isHost(address),
+      this.#kernel.addresses.isHost(address),
     );
     this.#stale = parts.stale;
   }
