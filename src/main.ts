@@ -295,12 +295,10 @@ async function startDocker(
   const { DockerDriver, DockerIpam, DockerServer, DockerState, DockerApi, ipamWorld } = await import(
     './docker/docker.js'
   );
-  const { SockDiag } = await import('../loader/netlink/sock-diag.js');
   const state = new DockerState(Journal.open(join(config.stateDir, 'runtime', 'docker')));
   if (state.damaged > 0) log.warn({ lines: state.damaged }, 'the journal for Docker was damaged; repaired');
   const api = new DockerApi(config.dockerApi);
-  const sockets = SockDiag.open();
-  const driver = new DockerDriver({ runtime: engine.runtime, state, api, sockets, log });
+  const driver = new DockerDriver({ runtime: engine.runtime, state, api, log });
   const name = basename(config.dockerPlugin, '.sock');
   const ofRange = (cidr: string) => api.networkOfRange(name, cidr);
   const ipam = new DockerIpam(state, ipamWorld(engine.runtime, config.instance, ofRange));

@@ -9,15 +9,20 @@ const IPPROTO_UDP = 17;
 /** Connected UDP sockets are in this state (enum of linux/tcp_states.h). */
 const ESTABLISHED = 1 << 1;
 const ALL_STATES = 0xfff;
-const LISTENING = 1 << 10;
-/** Of UDP sockets: not connected. */
-const CLOSED = 1 << 7;
 /** By their numbers in linux/tcp_states.h: established, two of a handshake, the other side has closed. */
 const OPEN_STATES: ReadonlySet<number> = new Set([1, 2, 3, 8]);
 const LISTEN = 10;
+/** A UDP socket that is not connected. */
+const CLOSE = 7;
+/** In which states a socket takes what comes from anybody. */
+const WAITING: ReadonlyMap<number, number> = new Map([
+  [IPPROTO_TCP, 1 << LISTEN],
+  [IPPROTO_UDP, 1 << CLOSE],
+]);
 /** struct inet_diag_msg: offset of the user, and size. */
 const UID = 64;
 const MESSAGE = 72;
+const INET_DIAG_SKV6ONLY = 11;
 const INET_DIAG_CGROUP_ID = 21;
 /** struct inet_diag_sockid: ports, addresses, device, cookie. */
 const SOCKID = 48;
@@ -43,6 +48,11 @@ export interface HostSocket {
   readonly cgroup: bigint;
 }
 
+/** Where a socket takes what comes from anybody: one of TCP that listens, or one of UDP that is not connected. */
+export interface Listener extends SocketEnd {
+  readonly protocol: number;
+}
+
 /** Sockets of a network namespace (NETLINK_SOCK_DIAG, linux/inet_diag.h). */
 export class SockDiag extends Requests {
   /** Opens it in a namespace; default: the one that the process is in. Throws NetlinkError. */
@@ -64,27 +74,25 @@ export class SockDiag extends Requests {
     );
   }
 
-  /**
-   * Where sockets take what comes from anybody: TCP sockets that listen, UDP sockets that are not connected. The kernel
-   * looks at no others of TCP.
-   */
-  listeners(): { readonly protocol: number; readonly local: SocketEnd }[] {
-    return [IPPROTO_TCP, IPPROTO_UDP].flatMap((protocol) =>
-      [AF.INET, AF.INET6].flatMap((family) =>
-        this.dump(
-          'list sockets that take what comes',
+  /** Those that take what comes. One at `::` that takes IPv4 too is there twice. */
+  listeners(): Listener[] {
+    return [...WAITING].flatMap(([protocol, states]) =>
+      [AF.INET, AF.INET6].flatMap((family) => {
+        const both: Listener[] = [];
+        const found = this.dump(
+          'list sockets that listen',
           SOCK_DIAG.BY_FAMILY,
-          (message) =>
-            request(
-              message,
-              family,
-              protocol === IPPROTO_TCP ? LISTENING : CLOSED,
-              Buffer.alloc(SOCKID),
-              protocol,
-            ),
-          (buffer, start) => ({ protocol, local: localEnd(buffer, start) }),
-        ),
-      ),
+          (message) => request(message, family, states, Buffer.alloc(SOCKID), protocol),
+          (buffer, start, end) => {
+            const id = start + ID_OFFSET;
+            const local = { address: addressAt(buffer, family, id + 4), port: buffer.readUInt16BE(id) };
+            if (family === AF.INET6 && isUnset(local.address) && !isIpv6Only(buffer, start, end))
+              both.push({ protocol, address: ANY_IPV4, port: local.port });
+            return { protocol, ...local };
+          },
+        );
+        return [...found, ...both];
+      }),
     );
   }
 
@@ -163,6 +171,7 @@ function decodeSocket(buffer: Buffer, start: number, end: number, protocol: numb
   const state = buffer[start + 1] ?? 0;
   if (!OPEN_STATES.has(state) && state !== LISTEN) return undefined;
   const id = start + ID_OFFSET;
+  const address = (at: number): Uint8Array => addressAt(buffer, buffer[start] ?? 0, at);
   let cgroup = 0n;
   forEachAttribute(buffer, start + MESSAGE, end, (type, at) => {
     if (type === INET_DIAG_CGROUP_ID) cgroup = buffer.readBigUInt64LE(at);
@@ -170,23 +179,32 @@ function decodeSocket(buffer: Buffer, start: number, end: number, protocol: numb
   return {
     protocol,
     state: state === LISTEN ? 'listen' : 'open',
-    local: localEnd(buffer, start),
-    remote: { address: addressAt(buffer, start, id + 20), port: buffer.readUInt16BE(id + 2) },
+    local: { address: address(id + 4), port: buffer.readUInt16BE(id) },
+    remote: { address: address(id + 20), port: buffer.readUInt16BE(id + 2) },
     user: buffer.readUInt32LE(start + UID),
     cgroup,
   };
 }
 
-function localEnd(buffer: Buffer, start: number): SocketEnd {
-  const id = start + ID_OFFSET;
-  return { address: addressAt(buffer, start, id + 4), port: buffer.readUInt16BE(id) };
-}
+const ANY_IPV4 = new Uint8Array(16).fill(0xff, 10, 12);
 
-function addressAt(buffer: Buffer, start: number, at: number): Uint8Array {
-  if (buffer[start] === AF.INET6) return Uint8Array.prototype.slice.call(buffer, at, at + 16);
-  const mapped = new Uint8Array(16).fill(0xff, 10, 12);
+function addressAt(buffer: Buffer, family: number, at: number): Uint8Array {
+  if (family === AF.INET6) return Uint8Array.prototype.slice.call(buffer, at, at + 16);
+  const mapped = ANY_IPV4.slice();
   mapped.set(buffer.subarray(at, at + 4), 12);
   return mapped;
+}
+
+function isIpv6Only(buffer: Buffer, start: number, end: number): boolean {
+  let only = false;
+  forEachAttribute(buffer, start + MESSAGE, end, (type, at) => {
+    if (type === INET_DIAG_SKV6ONLY) only = buffer[at] === 1;
+  });
+  return only;
+}
+
+function isUnset(address: Uint8Array): boolean {
+  return address.every((byte) => byte === 0);
 }
 
 function isMapped(address: Uint8Array): boolean {

@@ -1,14 +1,14 @@
-import type { SockDiag } from '../../loader/netlink/sock-diag.js';
 import { formatAddress, formatCidr, parseAddress, parseCidr, tryParseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerNetwork, HostPort, Labels, PortProtocol } from '../../policy/model/resources.js';
 import { badHostAddress, badRange } from '../../policy/schema/network.js';
+import { hostListeners } from '../dataplane/host-listeners.js';
 import type { Logger } from '../log.js';
 import { runtimeContainer, runtimeNetwork } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
 import type { DockerApi, DockerContainerInfo, DockerNetworkInfo } from './api.js';
 import { containerInFiles, DEFAULT_ROOT } from './files.js';
-import { hostSockets, isHosts } from './host-sockets.js';
+import { isHosts } from './host-sockets.js';
 import { type NetworkOptions, parseNetworkOptions } from './options.js';
 import {
   type CreateEndpoint,
@@ -39,7 +39,6 @@ interface Parts {
   readonly runtime: Runtime;
   readonly state: DockerState;
   readonly api: DockerApi;
-  readonly sockets: Pick<SockDiag, 'listeners' | 'close'>;
   readonly log: Logger;
 }
 
@@ -80,7 +79,6 @@ export class DockerDriver {
   close(): void {
     clearTimeout(this.#timer);
     this.#parts.api.close();
-    this.#parts.sockets.close();
     this.#parts.state.close();
   }
 
@@ -451,7 +449,7 @@ export class DockerDriver {
             : [],
         ),
     );
-    const sockets = hostSockets(this.#parts.sockets);
+    const listeners = hostListeners();
     const gateways = new Set(
       this.#parts.runtime.networks().flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway ?? '', ipv6?.gateway ?? '']),
     );
@@ -463,12 +461,12 @@ export class DockerDriver {
         throw SluiceError.of('SLU5202', { reason: `protocol ${Proto} has no ports` });
       const bound = HostIP === '' ? {} : { address: addressText(HostIP) };
       const isTaken = (port: number): boolean =>
-        taken.has(`${protocol} ${port}`) || isHosts(sockets, { protocol, port, ...bound }, gateways);
+        taken.has(`${protocol} ${port}`) || isHosts(listeners, { protocol, port, ...bound }, gateways);
       const first = HostPort === 0 ? DYNAMIC_PORTS.min : HostPort;
       const last = HostPort === 0 ? DYNAMIC_PORTS.max : Math.max(HostPort, HostPortEnd);
       let hostPort = first;
       while (hostPort < last && isTaken(hostPort)) hostPort++;
-      if (isHosts(sockets, { protocol, port: hostPort, ...bound }, gateways))
+      if (isHosts(listeners, { protocol, port: hostPort, ...bound }, gateways))
         throw SluiceError.of('SLU5216', { port: `${hostPort}/${protocol}` });
       taken.add(`${protocol} ${hostPort}`);
       const port = { protocol, hostPort, containerPort: Port };

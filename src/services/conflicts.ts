@@ -1,49 +1,21 @@
-import { readFileSync } from 'node:fs';
 import { cidrContains, parseAddress, parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
-import type { PortProtocol } from '../../policy/model/resources.js';
 import type { ServiceCompiler } from '../../policy/services/compiler.js';
 import type { AssignedService } from '../../policy/services/types.js';
+import { type HostListener, hostListeners } from '../dataplane/host-listeners.js';
 import type { ObjectSet } from '../state/objects.js';
 
-/** Files of the kernel with the sockets of this namespace, and the state in them of a socket that takes what comes. */
-const SOCKETS = [
-  ['TCP', 'tcp', '0A'],
-  ['TCP', 'tcp6', '0A'],
-  ['UDP', 'udp', '07'],
-  ['UDP', 'udp6', '07'],
-] as const;
 /** How long the list of sockets is taken as it is. */
 const LISTENERS_AGE_MS = 5000;
 
-/** 127.0.0.1 and the like in these files: 32 bit words in the order of the machine. */
-const LOOPBACK = /^([0-9A-F]{6}7F|0{16}FFFF0000[0-9A-F]{6}7F|0{24}01000000)$/;
-
-/** What sockets take that have a state in the text of /proc/net/tcp, udp and so on (proc(5)). */
-export function listeningPorts(protocol: PortProtocol, text: string, state: string): Listener[] {
-  const found: Listener[] = [];
-  for (const line of text.split('\n').slice(1)) {
-    const [, local = '', , its] = line.trim().split(/\s+/);
-    if (its !== state) continue;
-    const [address = '', port = ''] = local.split(':');
-    found.push({ port: `${protocol} ${Number.parseInt(port, 16)}`, loopback: LOOPBACK.test(address) });
-  }
-  return found;
-}
-
-export interface Listener {
-  /** `protocol port`. */
-  readonly port: string;
-  /** On a loopback address, and nowhere else. */
-  readonly loopback: boolean;
-}
+const LOOPBACK = ['127.0.0.0/8', '::1/128'].map((text) => parseCidr(text));
 
 /** Ports and addresses that a service shares with something else. Nothing is refused for these: who goes first is said. */
 export class ServiceConflicts {
   readonly #objects: ObjectSet;
   readonly #compiler: ServiceCompiler;
   readonly #isHost: (address: string) => boolean;
-  #listeners: { readonly at: number; readonly found: readonly Listener[] } | undefined;
+  #listeners: { readonly at: number; readonly found: readonly HostListener[] } | undefined;
 
   constructor(objects: ObjectSet, compiler: ServiceCompiler, isHost: (address: string) => boolean) {
     this.#objects = objects;
@@ -79,12 +51,12 @@ export class ServiceConflicts {
       if (!said.has(what)) problems.push(SluiceError.of('SLU1808', { what }).at(assigned.service.origin));
       said.add(what);
     };
-    for (const { port, loopback } of this.#listening()) {
-      const [protocol = '', number = ''] = port.split(' ');
-      const assigned = nodePorts.get(port);
-      if (assigned !== undefined) say(`node port ${number}/${protocol}`, assigned);
-      for (const [address, one] of loopback ? [] : (ownAddresses.get(port) ?? []))
-        say(`${address} port ${number}/${protocol}`, one);
+    for (const { protocol, address: listens, port } of this.#listening()) {
+      const key = `${protocol} ${port}`;
+      const assigned = nodePorts.get(key);
+      if (assigned !== undefined) say(`node port ${port}/${protocol}`, assigned);
+      for (const [address, one] of isLoopback(listens) ? [] : (ownAddresses.get(key) ?? []))
+        say(`${address} port ${port}/${protocol}`, one);
     }
     return problems;
   }
@@ -124,23 +96,19 @@ export class ServiceConflicts {
     return found;
   }
 
-  #listening(): readonly Listener[] {
+  #listening(): readonly HostListener[] {
     const now = performance.now();
     if (this.#listeners !== undefined && now - this.#listeners.at < LISTENERS_AGE_MS)
       return this.#listeners.found;
-    const found: Listener[] = [];
-    for (const [protocol, file, state] of SOCKETS) {
-      let text = '';
-      try {
-        text = readFileSync(`/proc/net/${file}`, 'utf8');
-      } catch {
-        continue; // a host without this family
-      }
-      found.push(...listeningPorts(protocol, text, state));
-    }
+    const found = hostListeners();
     this.#listeners = { at: now, found };
     return found;
   }
+}
+
+function isLoopback(address: string): boolean {
+  const bytes = parseAddress(address);
+  return LOOPBACK.some((range) => cidrContains(range, bytes));
 }
 
 /** Says who has an address that no service can have: this host, or a network. */

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -21,10 +21,16 @@ let world: World;
 let docker: Dockerd;
 let before: unknown;
 
-/** A container that says its name to who connects to port 80. */
+/** A container that says its name to who connects to port 80; it listens. */
 function run(name: string, network: string, ...more: readonly string[]): string {
   const where = ['--name', name, '--hostname', name, '--network', network, '--stop-timeout', '1'];
-  return docker.docker('run', '-d', ...where, ...more, IMAGE, 'nc', '-ll', '-p', '80', '-e', '/bin/hostname');
+  const server = ['nc', '-ll', '-p', '80', '-e', '/bin/hostname'];
+  const id = docker.docker('run', '-d', ...where, ...more, IMAGE, ...server);
+  const pid = docker.docker('inspect', '-f', '{{.State.Pid}}', name).trim();
+  const listens = (file: string): boolean =>
+    / 0*:0050 0*:0000 0A /.test(readFileSync(`/proc/${pid}/net/${file}`, 'utf8'));
+  expect(waitUntil(() => listens('tcp') || listens('tcp6'))).toBe(true);
+  return id;
 }
 
 /** Port 81 of an IPv4 address as /proc/net/tcp has it. */
