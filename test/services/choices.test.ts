@@ -233,7 +233,7 @@ describe.runIf(haveCgroup)('the host', () => {
         expect(answer).toMatchObject({ who: 'host', peer: '10.96.30.6 53' });
       }
     }
-    server.stop();
+    await server.stop();
     await cluster.drop({ services: ['hosts'], slices: ['hosts-4'] });
   });
 

@@ -188,20 +188,29 @@ export class Cluster {
     return pod;
   }
 
-  /** Starts a server there; it ends with the test, or by `stop`. */
-  serve(place: Place, name: string, ports: readonly number[]): Promise<{ readonly stop: () => void }> {
+  /** Starts a server there; it ends with the test, or by `stop`, which waits until its sockets are gone. */
+  serve(
+    place: Place,
+    name: string,
+    ports: readonly number[],
+  ): Promise<{ readonly stop: () => Promise<void> }> {
     return this.server(place, 'serve', name, ...ports.map(String));
   }
 
   /** Starts the tool as a server and waits until it says that it is ready. */
-  async server(place: Place, ...words: readonly string[]): Promise<{ readonly stop: () => void }> {
+  async server(place: Place, ...words: readonly string[]): Promise<{ readonly stop: () => Promise<void> }> {
     const child = spawn('nsenter', [`--net=${netnsPath(place.netns)}`, '--', tool(), ...words], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    const stop = (): void => {
+    const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const kill = (): void => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
     };
-    this.scratch.onClose(stop);
+    const stop = async (): Promise<void> => {
+      kill();
+      await ended;
+    };
+    this.scratch.onClose(kill);
     await new Promise<void>((resolve, reject) => {
       child.stdout.once('data', () => resolve());
       child.once('exit', () => reject(new Error(`the server ${words.join(' ')} ended`)));

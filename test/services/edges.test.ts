@@ -197,7 +197,7 @@ describe('addresses and node ports', () => {
     expect(cluster.who(client, 'tcp', other, 2223)).toBe('b');
     inside(node.netns, `ip address del ${other}/32 dev eth0`);
     await expect.poll(() => cluster.who(client, 'tcp', other, 2222)).toBe('b');
-    server.stop();
+    await server.stop();
     expect(who(2222)).toBe('b');
     await cluster.drop({ services: ['ex'], slices: ['ex-4'] });
   });

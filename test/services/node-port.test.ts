@@ -109,7 +109,7 @@ describe('node ports', () => {
     expect([outside(30081), outside(30081, 'udp')]).toEqual(['refused', 'refused']);
     const server = await cluster.serve(node, 'host', [30081]);
     expect(outside(30081)).toBe('host');
-    server.stop();
+    await server.stop();
   });
 
   it('TYPE-8 TYPE-10 are refused when they collide or are out of range', async () => {
@@ -152,7 +152,7 @@ describe('node ports', () => {
       // A UDP server that is not bound to an address answers a container from another one.
       if (kind === 'tcp') expect(cluster.who(client, kind, node.ipv4, 30099)).toBe('host');
     }
-    server.stop();
+    await server.stop();
     expect(cluster.who(cluster.outside, 'tcp', node.ipv4, 30099)).toBe('a');
     await cluster.drop({ services: ['np'], slices: ['np-4'] });
   });
@@ -403,7 +403,7 @@ describe('host processes that are reached from outside on their own node', () =>
       await cluster.drop({ services: ['other'], slices: ['hn-4'] });
       await done;
       expect(lines).toEqual(Array(30).fill('kept'));
-      server.stop();
+      await server.stop();
     }
   });
 
@@ -447,7 +447,7 @@ describe.runIf(haveCgroup)('host processes', () => {
       expect(cluster.who(from, 'tcp', '10.96.22.1', 80)).toBe('hostpod');
     for (const from of [cluster.node(1), remote, perPacket(remote)])
       expect(cluster.who(from, 'tcp', '10.96.22.1', 80)).toBe('refused');
-    server.stop();
+    await server.stop();
     await cluster.drop({ services: ['itp'], slices: ['itp-4'] });
   });
 
@@ -474,7 +474,7 @@ describe.runIf(haveCgroup)('host processes', () => {
     for (const from of [client, perPacket(client), remote, perPacket(remote)])
       expect(cluster.ask(from, 'tcp', '10.96.22.2', 80)[0]).toMatchObject({ who: 'hostpod' });
     expect(cluster.who(cluster.outside, 'tcp', cluster.node(1).ipv4, 30300)).toBe('hostpod');
-    server.stop();
+    await server.stop();
     await cluster.drop({ services: ['hp'], slices: ['hp-4'] });
   });
 

@@ -235,7 +235,7 @@ describe.each(MODES)('%s XDP', (mode) => {
         expect(cluster.who(cluster.outside, kind, address, 31_007, { count: 3 }), `${kind} ${address}`).toBe(
           'own',
         );
-    server.stop();
+    await server.stop();
   });
 
   it('passes large requests, in segments and in fragments', async () => {
