@@ -275,7 +275,7 @@ export function describePaths(title: string, { prefix, nodes, settings, mtu = 15
         await cluster.drop({ services: ['direct'], slices: ['direct-4', 'direct-6'] });
         await done;
         expect(lines).toEqual(Array(30).fill('kept'));
-        server.stop();
+        await server.stop();
       },
     );
 
