@@ -111,6 +111,9 @@ function parse(text: string): Parsed {
   return text.includes(':') ? parseV6(text) : parseV4(text);
 }
 
+/** Smallest MTU of a link that has IPv6, bytes (RFC 8200, 5). */
+export const IPV6_MIN_MTU = 1280;
+
 /** Reads an address; throws SLU1201 if it is none. */
 export function parseAddress(text: string): AddressBytes {
   const parsed = parse(text);

@@ -8,6 +8,7 @@ import {
   type Family,
   formatAddress,
   formatCidr,
+  IPV6_MIN_MTU,
   lastAddress,
   parseAddress,
   parseCidr,
@@ -134,8 +135,8 @@ export const networkSchema = mapping({
       refuse(ctx, `only a network of mode routed or bridge can be internal, not one of mode ${mode}`, [
         'internal',
       ]);
-    if (spec.ipv6 !== undefined && spec.mtu !== undefined && spec.mtu < 1280) {
-      refuse(ctx, `must be at least 1280 for IPv6 (RFC 8200), not ${spec.mtu}`, ['mtu']);
+    if (spec.ipv6 !== undefined && spec.mtu !== undefined && spec.mtu < IPV6_MIN_MTU) {
+      refuse(ctx, `must be at least ${IPV6_MIN_MTU} for IPv6 (RFC 8200), not ${spec.mtu}`, ['mtu']);
     }
   }),
 });

@@ -4,7 +4,7 @@ import { categorize } from './endpoints.js';
 import { ANY_ADDRESS, familyOfText } from './frontends.js';
 import type { EndpointSources } from './sources.js';
 import { indexOf, type PortState } from './state.js';
-import type { AssignedService, EndpointText, ListedBackend, ListedPort, NodeContext } from './types.js';
+import type { EndpointText, ListedBackend, ListedPort, NodeContext } from './types.js';
 
 interface Parts {
   readonly sources: EndpointSources;
@@ -115,10 +115,11 @@ export class ServiceView {
     const { sources, ports, node } = this.#parts;
     const addresses = new Map<IpFamily, Set<string>>();
     const assigned = sources.service(key);
-    for (const state of assigned === undefined ? [] : (ports.get(key) ?? [])) {
+    if (assigned === undefined) return new Map();
+    for (const state of ports.get(key) ?? []) {
       const found = addresses.get(state.family) ?? new Set();
       addresses.set(state.family, found);
-      const index = indexOf(assigned as AssignedService, state);
+      const index = indexOf(assigned, state);
       for (const { endpoint, local } of sources.targets(key, index, state.family, node()))
         if (local && endpoint.ready) found.add(endpoint.address);
     }

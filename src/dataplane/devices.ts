@@ -4,6 +4,7 @@ import type { NewVeth } from '../../loader/netlink/links.js';
 import { Rtnetlink } from '../../loader/netlink/route.js';
 import type { Netns } from '../../loader/netns.js';
 import { ensureSysctls } from '../../loader/sysctl.js';
+import { IPV6_MIN_MTU } from '../../policy/address.js';
 import type { AttachmentSpec, FamilySpec } from '../state/desired.js';
 
 /** Protocol number of the routes that Sluice makes (see docs/design.md). */
@@ -14,7 +15,6 @@ export const LOOPBACK = 1;
 const LATER_MS = 1000;
 const LOOK_MS = 0.2;
 const ETIMEDOUT = 110;
-const IPV6_MIN_MTU = 1280;
 const CLOCK = new Int32Array(new SharedArrayBuffer(4));
 
 /** A device that exists: `ifindex` on the side where the programs are, `inside` in the container's namespace. */

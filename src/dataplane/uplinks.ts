@@ -4,7 +4,7 @@ import type { XdpMode } from '../../loader/link.js';
 import type { Address } from '../../loader/netlink/address.js';
 import type { Link } from '../../loader/netlink/link.js';
 import type { Rtnetlink } from '../../loader/netlink/route.js';
-import { formatAddress, isUnset, parseAddress } from '../../policy/address.js';
+import { formatAddress, IPV6_MIN_MTU, isUnset, parseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { AgentConfig } from '../config.js';
 import { NO_ADDRESS } from './endpoints.js';
@@ -14,8 +14,6 @@ import type { SyncedMap } from './synced-map.js';
 
 /** MTU of containers when there is no uplink. */
 const DEFAULT_MTU = 1500;
-/** Containers' devices take an MTU of at least this with IPv6 (RFC 8200). */
-const MIN_MTU = 1280;
 const MAX_MTU = 65535;
 /** Bytes around a packet: IP, UDP, VXLAN, Ethernet (RFC 7348); IP, UDP and a message of type 4 with its tag. */
 const VXLAN_OVER_4 = 50;
@@ -79,7 +77,7 @@ export class Uplinks {
 
   /** MTU of containers whose network gives none: the smallest of the uplinks, less the headers of the overlay. */
   get mtu(): number {
-    return Math.max(MIN_MTU, this.outerMtu - this.#overhead());
+    return Math.max(IPV6_MIN_MTU, this.outerMtu - this.#overhead());
   }
 
   /** MTU of what the overlay's device sends. */

@@ -1,4 +1,11 @@
-import { formatAddress, formatCidr, parseAddress, parseCidr, tryParseAddress } from '../../policy/address.js';
+import {
+  formatAddress,
+  formatCidr,
+  IPV6_MIN_MTU,
+  parseAddress,
+  parseCidr,
+  tryParseAddress,
+} from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
 import type { ContainerNetwork, HostPort, Labels, PortProtocol } from '../../policy/model/resources.js';
 import { badHostAddress, badRange } from '../../policy/schema/network.js';
@@ -29,7 +36,6 @@ const NAMESPACE_LABEL = 'sluice.dev/namespace';
 const PROTOCOLS: Readonly<Record<number, PortProtocol>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' };
 /** Host ports that are given out where Docker leaves the choice (`-P`, `-p 80`). */
 const DYNAMIC_PORTS = { min: 49153, max: 60999 } as const;
-const IPV6_MIN_MTU = 1280;
 /** Milliseconds between the looks for what Docker has forgotten, after a start. */
 const RECONCILE_MS = 5000;
 /** Milliseconds that Docker has before its files are looked at: it answers nobody while it starts. */
