@@ -102,6 +102,16 @@ describe('long lists in YAML', () => {
     );
   });
 
+  it.each(['"\\u0041"', "'it''s'", '"a\\"b"'])(
+    'leave %s, which means something else, to the library',
+    (value) => {
+      const text = `spec:\n${`  - from: ${value}\n    port: 80\n`.repeat(30)}`;
+      expect(readYamlRuns({ file: 'f', text }).documents.map(described)).toEqual(
+        readYaml({ file: 'f', text }).documents.map(described),
+      );
+    },
+  );
+
   it('are not taken out of a block of text', () => {
     const lines = Array.from({ length: 30 }, (_, i) => `  - {from: a/b, port: ${i}}`).join('\n');
     const text = `text: |\n${lines}\nspec:\n${lines}\n`;

@@ -13,8 +13,8 @@ const MIN_RUN = 16;
 const MARK = '\ue000';
 
 const FLOW_ITEM = /^( *)- \{ *(.*?) *\} *$/;
-const BLOCK_ITEM = /^( *)- ([A-Za-z]+): +(\S+|"[^"\\]*"|'[^']*') *$/;
-const BLOCK_FIELD = /^( *)([A-Za-z]+): +(\S+|"[^"\\]*"|'[^']*') *$/;
+const BLOCK_ITEM = /^( *)- ([A-Za-z]+): +([^\s"']\S*|"[^"\\]*"|'[^']*') *$/;
+const BLOCK_FIELD = /^( *)([A-Za-z]+): +([^\s"']\S*|"[^"\\]*"|'[^']*') *$/;
 const FLOW_FIELD = /([A-Za-z]+): +("[^"\\]*"|'[^']*'|[^\s,'"[\]{}]+) *(?:, *|$)/y;
 const INTEGER = /^(?:0|[1-9]\d{0,14})$/;
 const WORD = /^[A-Za-z][A-Za-z0-9._/-]*$/;
