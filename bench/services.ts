@@ -1,7 +1,6 @@
 import { cpus } from 'node:os';
-import { run } from './lib/command.js';
-import { buildNetbench } from './lib/netbench.js';
-import { inside, netnsPath, type Scratch } from './lib/netns.js';
+import { buildNetbench, inTurns, type TurnFigures, type TurnSubject } from './lib/netbench.js';
+import { inside, type Scratch } from './lib/netns.js';
 import { isDisturbed, undisturbed } from './lib/quiet.js';
 import { type Measurement, report, type Target } from './lib/report.js';
 import { withScratch } from './lib/scratch-run.js';
@@ -24,10 +23,10 @@ import {
   SERVER,
 } from './lib/service-rules.js';
 import { type BenchService, ENDPOINTS, SERVICE_PORT, serviceWorld } from './lib/service-world.js';
-import { interleave, median, medianRatio } from './lib/stats.js';
+import { median, medianRatio } from './lib/stats.js';
 
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 11);
-const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.2);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 100);
+const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.02);
 const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
 const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
 const CHANGES = Number(process.env.BENCH_CHANGES ?? 60);
@@ -51,43 +50,18 @@ const RULES_MS = 300_000;
 /** Changes in the rules of others: each is slow. */
 const RULE_CHANGES = 5;
 
-/** Ports that the server listens on. */
+/** Where the server listens. */
 const PORT = 20_000;
+const LISTEN = { address: SERVER, port: PORT, count: ENDPOINTS } as const;
+/** The same without a service: the client chooses one of as many servers itself. */
+const LISTEN_DIRECT = { ...LISTEN, port: PORT + ENDPOINTS } as const;
+/** Rounds between two looks at whether something else was running. */
+const TOGETHER = 10;
 
 /** One way through which the client reaches the server. */
-interface Subject {
+interface Subject extends TurnSubject {
   readonly name: string;
   readonly size: number;
-  readonly client: string;
-  readonly server: string;
-  readonly address: string;
-  readonly port: number;
-  readonly group?: string;
-}
-
-interface Figures {
-  readonly per_second: number;
-  readonly p50_us: number;
-  readonly p99_us: number;
-}
-
-function netbench(tool: string, mode: 'rr' | 'crr', subject: Subject): Figures {
-  const { client, server, address, port, group } = subject;
-  const command = [
-    tool,
-    mode,
-    netnsPath(client),
-    netnsPath(server),
-    address,
-    port,
-    CPU,
-    SECONDS,
-    SERVER,
-    PORT,
-    ENDPOINTS,
-  ].join(' ');
-  const enter = group === undefined ? '' : `echo $$ > ${group}/cgroup.procs && `;
-  return JSON.parse(run('sh', ['-c', `${enter}exec ${command}`])) as Figures;
 }
 
 /** Closed connections are forgotten at once: what a search for a free port costs is not the subject. */
@@ -168,8 +142,9 @@ async function main(scratch: Scratch): Promise<void> {
     const agent = await ours(scratch, services);
     agents.push(agent);
     const { client, server, group } = agent;
-    subjects.push({ name: 'sluice', size, client, server, group, address: last, port: SERVICE_PORT });
-    subjects.push({ name: 'direct', size, client, server, group, address: SERVER, port: PORT });
+    const target = { address: last, port: SERVICE_PORT };
+    subjects.push({ name: 'sluice', size, client, server, group, target, listen: LISTEN });
+    subjects.push({ name: 'direct', size, client, server, group, listen: LISTEN_DIRECT });
     if (LOAD_ONLY) continue;
     for (const shape of SHAPES ?? Object.keys(RULES)) {
       const made = RULES[shape]?.(scratch, services);
@@ -177,37 +152,31 @@ async function main(scratch: Scratch): Promise<void> {
         throw new Error(`BENCH_SHAPES: ${shape} is none of ${Object.keys(RULES).join(', ')}`);
       rules.push(made);
       const { name, path } = made;
-      subjects.push({
-        name,
-        size,
-        client: path.client,
-        server: path.server,
-        address: last,
-        port: SERVICE_PORT,
-      });
+      subjects.push({ name, size, client: path.client, server: path.server, target, listen: LISTEN });
     }
   }
-  for (const subject of subjects) {
-    prepare(subject.client);
-    netbench(tool, 'rr', subject); // warm, and proof that it works
-  }
-  const modes = LOAD_ONLY ? [] : (['crr', 'rr'] as const);
+  for (const { client } of subjects) prepare(client);
   let disturbed = 0;
-  const runs = modes.flatMap((mode) => subjects.map((subject) => ({ mode, subject })));
-  const results = await interleave(ROUNDS, runs, ({ mode, subject }) => {
-    const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () => netbench(tool, mode, subject));
-    if (isDisturbed(disturbance)) disturbed += 1;
-    return result;
-  });
-  if (disturbed > 0)
-    console.log(`something else was running during ${disturbed} of ${runs.length * ROUNDS} measurements`);
-
-  const values = (name: string, size: number, mode: 'rr' | 'crr', key: keyof Figures): number[] => {
-    for (const [of, all] of results) {
-      if (of.mode === mode && of.subject.name === name && of.subject.size === size)
-        return all.map((figures) => figures[key]);
+  let runs = 0;
+  const measure = (mode: 'rr' | 'crr', turns: number): TurnFigures[][] =>
+    inTurns(tool, mode, subjects, { cpu: CPU, seconds: SECONDS, turns });
+  if (!LOAD_ONLY) measure('rr', 2); // warm, and proof that it works
+  const results = { rr: subjects.map((): TurnFigures[] => []), crr: subjects.map((): TurnFigures[] => []) };
+  for (let left = LOAD_ONLY ? 0 : ROUNDS; left > 0; left -= TOGETHER) {
+    for (const mode of ['crr', 'rr'] as const) {
+      const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () =>
+        measure(mode, Math.min(left, TOGETHER)),
+      );
+      runs += 1;
+      if (isDisturbed(disturbance)) disturbed += 1;
+      for (const [i, figures] of result.entries()) results[mode][i]?.push(...figures);
     }
-    return [];
+  }
+  if (disturbed > 0) console.log(`something else was running during ${disturbed} of ${runs} measurements`);
+
+  const values = (name: string, size: number, mode: 'rr' | 'crr', key: keyof TurnFigures): number[] => {
+    const at = subjects.findIndex((subject) => subject.name === name && subject.size === size);
+    return (results[mode][at] ?? []).map((figures) => figures[key]);
   };
   const text = (size: number): string => `${size.toLocaleString('en-US')} service${size === 1 ? '' : 's'}`;
   const [smallest, largest] = [Math.min(...SIZES), Math.max(...SIZES)];
@@ -323,13 +292,10 @@ async function main(scratch: Scratch): Promise<void> {
       target: bound(SCALE),
     });
   }
-  const rounds = [...results].map(([{ subject, mode }, figures]) => ({
-    subject: subject.name,
-    size: subject.size,
-    mode,
-    figures,
-  }));
-  console.log('ratio of traffic: median of the ratios of the rounds');
+  const rounds = subjects.flatMap(({ name, size }, i) =>
+    (['crr', 'rr'] as const).map((mode) => ({ subject: name, size, mode, figures: results[mode][i] })),
+  );
+  console.log(`ratio of traffic: median of the ratios of ${ROUNDS} rounds, in which each path has a turn`);
   report('services', measurements, { disturbed, rounds, changes: agents.map((agent) => agent.changeTimes) });
 }
 

@@ -41,6 +41,49 @@ export function buildNetbench(): string {
   return tool;
 }
 
+/** One path of several that are measured in turns. */
+export interface TurnSubject {
+  readonly client: string;
+  readonly server: string;
+  /** Where the client goes; undefined: directly to one of the server's, chosen at random for each connection. */
+  readonly target?: { readonly address: string; readonly port: number };
+  /** Where the server listens, on `count` ports from `port` on. */
+  readonly listen: { readonly address: string; readonly port: number; readonly count: number };
+  /** cgroup of the client; undefined: the caller's. */
+  readonly group?: string;
+}
+
+/** What one turn of a path gave. */
+export interface TurnFigures {
+  readonly per_second: number;
+  /** Microseconds; of `crr` that of connect() alone. */
+  readonly p50_us: number;
+  readonly p99_us: number;
+}
+
+/** Measures paths in `turns` turns of `seconds`, one path after the other in each. A list for each path, in their order. */
+export function inTurns(
+  tool: string,
+  mode: 'rr' | 'crr',
+  subjects: readonly TurnSubject[],
+  options: { readonly cpu: number; readonly seconds: number; readonly turns: number },
+): TurnFigures[][] {
+  const texts = subjects.map(({ client, server, target, listen, group }) =>
+    [
+      netnsPath(client),
+      netnsPath(server),
+      target?.address ?? '-',
+      target?.port ?? 0,
+      listen.address,
+      listen.port,
+      listen.count,
+      group ?? '-',
+    ].join(','),
+  );
+  const args = ['turns', mode, options.cpu, options.seconds, options.turns, ...texts].map(String);
+  return JSON.parse(run(tool, args)) as TurnFigures[][];
+}
+
 /** With the default range, the search for a free port is what a second of new connections measures. */
 export function widenPorts(netns: string): void {
   const range = 'net.ipv4.ip_local_port_range=1024 65535';
