@@ -368,14 +368,15 @@ function readAliases(runtime: JsonObject, network: string): string[] {
   return optional(runtime, 'aliases', 'runtimeConfig', listOf(text)) ?? [];
 }
 
-function onePerFamily(ips: readonly string[]): string[] {
-  const families = ips.map((ip) => familyOf(parseAddress(ip)));
-  const twice = ips.find((_, i) => families.indexOf(families[i] ?? 4) !== i);
-  if (twice !== undefined) {
+/** The same address twice is one: Podman asks so for those that it has to get back (`podman network reload`). */
+function onePerFamily(given: readonly string[]): string[] {
+  const ips = [...new Set(given)];
+  const families = new Set(ips.map((ip) => familyOf(parseAddress(ip))));
+  if (families.size < ips.length) {
     const reason = 'a container has one address of a family in a network';
     throw CniError.of('SLU5116', { key: 'ips', value: JSON.stringify(ips), reason });
   }
-  return [...ips];
+  return ips;
 }
 
 function readValid(raw: JsonObject): Set<string> {

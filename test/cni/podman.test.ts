@@ -100,6 +100,15 @@ describe('Podman', () => {
     expect(get('client', '10.54.0.2')).toContain('timed out');
   });
 
+  it('gets its networks anew with the addresses that it has, also fixed ones', () => {
+    run('fixed', 'one', '--ip', '10.155.0.77', '--ip6', 'fd55::77', '-p', '8181:80');
+    podman.podman('network', 'reload', 'web', 'fixed');
+    expect(get('client', '10.155.0.77')).toBe('fixed');
+    expect(get('client', 'fd55::77')).toBe('fixed');
+    expect(get('client', 'web')).toBe('web');
+    podman.podman('rm', '-f', '-t', '0', 'fixed');
+  });
+
   it('loses nothing when the agent is killed', async () => {
     const { agent, scratch } = bed.world;
     await agent.kill();
