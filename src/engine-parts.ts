@@ -292,6 +292,7 @@ export function assemble(
     log,
     exclusive: orders.exclusive,
     bringIntoForce: (proposal) => orders.bringIntoForce('runtime', proposal),
+    checkNetworks: (edits) => reconciler.checkNetworks(edits),
     onApplied: (seconds) => orders.applied(seconds),
   });
   const cluster = new ClusterObjects({

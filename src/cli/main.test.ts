@@ -104,6 +104,7 @@ describe('the command line', () => {
       ['delete', 'contaner', 'web'],
       'unknown kind \'contaner\'; did you mean "container"?; see "sluice delete --help"',
     ],
+    [['cni', 'install'], 'give either --network or --subnet; see "sluice cni install --help"'],
     [['delete', 'network', 'a/b'], 'a Network has no namespace: write \'b\'; see "sluice delete --help"'],
     [
       ['delete', 'container', 'a/b/c'],

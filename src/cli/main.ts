@@ -1,4 +1,4 @@
-import { CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
 import { SluiceError } from '../../policy/errors.js';
 import { toErrorLine } from '../http/api.js';
 import { CliContext } from './context.js';
@@ -15,18 +15,20 @@ export async function main(args: readonly string[], io: Io): Promise<ExitCode> {
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.ok; // --help, --version
     if (error instanceof CommanderError || error instanceof UsageError) {
-      const named = program.commands.find(
-        (command) => command.name() === args.find((word) => !word.startsWith('-')),
-      );
-      print(
-        io.stderr,
-        `sluice: ${usageMessage(error)}; see "sluice ${named === undefined ? '' : `${named.name()} `}--help"`,
-      );
+      const named = namesOf(program, args).map((name) => `${name} `);
+      print(io.stderr, `sluice: ${usageMessage(error)}; see "sluice ${named.join('')}--help"`);
       return EXIT.usage;
     }
     printError(error, io);
     return context.errorCode;
   }
+}
+
+/** The command, and the one below it, that a command line names. */
+function namesOf(command: Command, args: readonly string[]): string[] {
+  const [first, ...rest] = args.filter((word) => !word.startsWith('-'));
+  const named = command.commands.find((other) => other.name() === first);
+  return named === undefined ? [] : [named.name(), ...namesOf(named, rest)];
 }
 
 function usageMessage(error: Error & { readonly code?: string }): string {

@@ -10,6 +10,7 @@ import { SluiceError } from '../../policy/errors.js';
 import type { NetworkRange, NetworkResource } from '../../policy/model/resources.js';
 import { parseSources } from '../../policy/schema/parse.js';
 import type { Runtime } from '../runtime/runtime.js';
+import { keyOf } from '../state/keys.js';
 import { FROM } from './attachment.js';
 import type { NetConf, RangeConfig } from './config.js';
 import { CniError } from './errors.js';
@@ -69,6 +70,21 @@ export class CniNetworks {
     return network;
   }
 
+  /** Why `hold` would refuse the network now, if that is known. */
+  refusal(network: NetworkResource): SluiceError | CniError | undefined {
+    const present = this.#runtime.get(`Network ${network.name}`);
+    if (present?.kind === 'Network') {
+      if (same(present, network)) return undefined;
+      try {
+        if (this.#inUse(network.name)) refuseMove(present, network);
+      } catch (error) {
+        return CniError.from(error);
+      }
+    }
+    const idle = this.#others(network).filter(({ name }) => !this.#inUse(name));
+    return this.#runtime.refusal({ set: [network], remove: idle.map(keyOf) });
+  }
+
   /** Keeps a network for as long as `release` was not called, and makes or changes it. Throws CniError, SluiceError. */
   async hold(network: NetworkResource): Promise<void> {
     const use = this.#use(network.name);
@@ -111,14 +127,24 @@ export class CniNetworks {
 
   /** Networks that nobody uses any more do not stand in the way of another one with their range. */
   async #clear(wanted: NetworkResource): Promise<void> {
-    const ranges = rangesOf(wanted);
-    const others = this.#runtime.objects().filter((object) => object.kind === 'Network');
-    for (const other of others) {
-      if (other.name === wanted.name || other.origin.file !== FROM) continue;
-      if (!rangesOf(other).some((range) => ranges.some((own) => cidrsOverlap(range, own)))) continue;
-      this.#removeIdle(other.name);
-      await this.#uses.get(other.name)?.leaving;
+    for (const { name } of this.#others(wanted)) {
+      this.#removeIdle(name);
+      await this.#uses.get(name)?.leaving;
     }
+  }
+
+  /** Networks of other configurations that have the range of this one, or a part of it. */
+  #others(wanted: NetworkResource): NetworkResource[] {
+    const ranges = rangesOf(wanted);
+    return this.#runtime
+      .objects()
+      .filter(
+        (object): object is NetworkResource =>
+          object.kind === 'Network' &&
+          object.name !== wanted.name &&
+          object.origin.file === FROM &&
+          rangesOf(object).some((range) => ranges.some((own) => cidrsOverlap(range, own))),
+      );
   }
 
   #use(name: string): Use {

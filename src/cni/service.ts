@@ -457,8 +457,12 @@ export class CniService {
       // Without ranges it is for a place behind another plugin, whose affair the addresses are.
       if (addresses.type === 'ranges' && addresses.ipv4 === undefined && addresses.ipv6 === undefined)
         return { status: 0, text: '' };
-      if (addresses.type === 'ranges') this.#networks.wanted(conf, addresses);
-      else if (runtime.get(`Network ${name}`) === undefined) throw unready(`network ${name} is not defined`);
+      if (addresses.type === 'ranges') {
+        const refusal = this.#networks.refusal(this.#networks.wanted(conf, addresses));
+        if (refusal !== undefined) throw unready(refusal.message);
+      } else if (runtime.get(`Network ${name}`) === undefined)
+        throw unready(`network ${name} is not defined`);
+      else this.#defined(name);
       if (!runtime.hasRoom(name)) throw unready(`no address is free in network ${conf.name}`);
     }
     return { status: 0, text: '' };

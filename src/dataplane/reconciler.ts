@@ -177,7 +177,7 @@ export class Reconciler {
     const change = this.#leases.begin();
     undo.push(() => change.undo());
     const networkEdits = this.#networkEdits(request.edits);
-    if (!request.lenient) this.#checkNetworks(networkEdits);
+    if (!request.lenient) this.checkNetworks(request.edits);
     for (const { after } of networkEdits) if (after !== undefined) change.defineNetwork(after);
     const containers = this.#touched(request, networkEdits);
     const plan = planContainers(
@@ -388,10 +388,10 @@ export class Reconciler {
   }
 
   /** Throws for a network that this host can't have. */
-  #checkNetworks(edits: readonly NetworkEdit[]): void {
+  checkNetworks(edits: readonly Edit[]): void {
     const { rtnl, host, uplinks } = this.#kernel;
     const indexes = new Set(uplinks.devices.map(({ ifindex }) => ifindex));
-    for (const { before, after } of edits) {
+    for (const { before, after } of this.#networkEdits(edits)) {
       if (after === undefined) continue;
       checkParent(rtnl, after);
       checkRanges(host, indexes, before, after);

@@ -44,6 +44,8 @@ interface Parts {
    * go are gone.
    */
   readonly bringIntoForce: (edits: EditList) => Promise<() => Promise<void>>;
+  /** Throws for a network that this host can't have. */
+  readonly checkNetworks: (edits: readonly Edit[]) => void;
   readonly onApplied: (seconds: number) => void;
 }
 
@@ -61,6 +63,23 @@ export class RuntimeObjects implements Runtime {
     this.#store = parts.store;
     if (this.#store.damaged > 0)
       parts.log.warn({ lines: this.#store.damaged }, "the runtimes' journal was damaged; repaired");
+  }
+
+  refusal({ set = [], remove = [] }: RuntimeChange): SluiceError | undefined {
+    const { objects, checkNetworks } = this.#parts;
+    const proposal = objects.proposeRuntime(set, remove);
+    if (!proposal.ok) return first(proposal.errors);
+    const unstage = objects.stage(proposal.edits, 'runtime');
+    try {
+      const errors = checkEdits(objects, proposal.edits);
+      if (errors.length > 0) return first(errors);
+      checkNetworks(proposal.edits);
+      return undefined;
+    } catch (error) {
+      return internalError(error);
+    } finally {
+      unstage();
+    }
   }
 
   get(key: ResourceKey): RuntimeResource | undefined {

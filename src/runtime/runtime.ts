@@ -1,3 +1,4 @@
+import type { SluiceError } from '../../policy/errors.js';
 import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import type { AttachmentSpec } from '../state/desired.js';
 import type { ResourceKey } from '../state/keys.js';
@@ -42,6 +43,8 @@ export interface RuntimeAttachment {
 export interface Runtime {
   /** Resolves when addresses, routes and policy are in force. Throws SluiceError with nothing changed. */
   change(change: RuntimeChange): Promise<void>;
+  /** Why a change of networks would be refused now; undefined: nothing is known that speaks against it. */
+  refusal(change: RuntimeChange): SluiceError | undefined;
   /** An object in force, whoever defined it. */
   get(key: ResourceKey): RuntimeResource | undefined;
   /** The objects that runtimes made. */

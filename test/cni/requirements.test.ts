@@ -368,6 +368,14 @@ describe('STATUS', () => {
     await added(one, async () => failure(await status(one), 50, /no address/));
     expect(await status(one)).toMatchObject({ status: 0 });
     failure(await status(bed.conf('x', SUBNET, { network: 'not-defined' })), 50, /not-defined/);
+    // What ADD would refuse: the range of another network, or one that has an address of the host.
+    failure(await status(bed.conf('host', '198.51.100.0/24')), 50, /198\.51\.100\.1.*address of this host/);
+    const other = bed.conf('other', '10.144.0.0/24');
+    await added(one, async () => failure(await status(other), 50, /overlaps with 10\.144\.0\.0\/30/));
+    expect(await status(other)).toMatchObject({ status: 0 });
+    await added(other, async () =>
+      failure(await status({ ...other, mode: 'bridge' }), 50, /network other has containers.*mode/),
+    );
   });
 
   requirement('STATUS-3', "returns the IPAM plugin's error", async () => {
@@ -1024,6 +1032,20 @@ describe('all together', () => {
       expect(await runList('CHECK', chain, { ...call, prevResult: json })).toMatchObject({ status: 0 });
       expect(await runList('DEL', chain, { ...call, prevResult: json })).toMatchObject({ status: 0 });
     }));
+
+  it('"sluice cni install" writes nothing that cannot be served', () => {
+    const where = ['--bin-dir', join(bed.binDir, 'new'), '--conf-dir', join(bed.confDir, 'new')];
+    const install = (...range: readonly string[]): void =>
+      bed.install('new', ...where, '--wait', '0', ...range);
+    expect(() => install('--subnet', '198.51.100.0/24')).toThrow(
+      /ADD cannot be served.*address of this host/,
+    );
+    expect(() => install('--network', 'nowhere')).toThrow(/network nowhere is not defined/);
+    expect([existsSync(join(bed.binDir, 'new')), existsSync(join(bed.confDir, 'new'))]).toEqual([
+      false,
+      false,
+    ]);
+  });
 
   it('ADD begins anew where another namespace has the path of one that went without DEL', () =>
     withSandbox(async (sandbox) => {

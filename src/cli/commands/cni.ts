@@ -53,9 +53,9 @@ function installCommand(context: CliContext): Command {
   return withFolders(new Command('install'))
     .summary('put plugin and network configuration in place')
     .description(
-      'Writes the plugin, asks the agent through it whether it can serve this configuration, and writes the ' +
-        'configuration last, so that no runtime uses a plugin that cannot work yet. Each file appears as a whole. ' +
-        'Doing it again brings both up to date.',
+      'Asks the agent whether it can serve this configuration, then writes the plugin, and the configuration ' +
+        'last, so that no runtime uses a plugin that cannot work yet. Each file appears as a whole. Doing it again ' +
+        'brings both up to date.',
     )
     .option('--network <name>', 'Network of the definitions that containers join')
     .option('--subnet <cidr>', 'range of a network of its own; IPv4 and IPv6 may be given together', collect)
@@ -137,12 +137,12 @@ function installCommand(context: CliContext): Command {
           ...(socket === DEFAULT_CNI_SOCKET ? {} : { socket }),
           ...(options.podmanSocket === undefined ? {} : { podman: options.podmanSocket }),
         };
+        await waitUntilReady(socket, { cniVersion: '1.1.0', name, ...pluginConfig(list) }, wait);
         const written: string[] = [];
         if (listed) {
           installBinary(pluginPath(), join(options.binDir, PLUGIN));
           written.push(`${join(options.binDir, PLUGIN)} installed`);
         }
-        await waitUntilReady(socket, { cniVersion: '1.1.0', name, ...pluginConfig(list) }, wait);
         if (netavarkDir !== undefined) {
           installBinary(pluginPath(), join(netavarkDir, NETAVARK_PLUGIN));
           written.push(`${join(netavarkDir, NETAVARK_PLUGIN)} installed`);
