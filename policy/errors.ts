@@ -228,6 +228,8 @@ export const ERRORS = {
   SLU5214: 'more than one IPv{family} range: a network has one of each family',
   SLU5215: 'range {cidr} has no gateway: name one with --gateway',
   SLU5216: 'host port {port} is in use by a process of this host: choose another',
+  SLU5217:
+    'label {label} must be a name of lower case letters, digits and "-", not "{value}": policies would not find the container',
 
   // 53xx: name service (src/dns)
   SLU5301:

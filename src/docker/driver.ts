@@ -16,7 +16,7 @@ import type { Runtime } from '../runtime/runtime.js';
 import type { DockerApi, DockerContainerInfo, DockerNetworkInfo } from './api.js';
 import { containerInFiles, DEFAULT_ROOT } from './files.js';
 import { isHosts } from './host-sockets.js';
-import { type NetworkOptions, parseNetworkOptions } from './options.js';
+import { isNamespace, type NetworkOptions, parseNetworkOptions } from './options.js';
 import {
   type CreateEndpoint,
   type CreateNetwork,
@@ -272,6 +272,8 @@ export class DockerDriver {
     if (known !== undefined) return known;
     const { options, internal } = given;
     const ranges = rangesOf(given.ranges);
+    const { namespace, hostAddress } = options;
+    const common = { id, namespace, ...(hostAddress === undefined ? {} : { hostAddress }) };
     let network: DockerNetwork;
     if (options.network === undefined) {
       const name = `docker-${id.slice(0, 12)}`;
@@ -288,10 +290,10 @@ export class DockerDriver {
         ...(internal ? { internal } : {}),
       };
       await runtime.change({ set: [runtimeNetwork({ from: 'docker', name, ...spec, ...ranges })] });
-      network = { id, network: name, owned: true, namespace: options.namespace };
+      network = { ...common, network: name, owned: true };
     } else {
       this.#checkBorrowed(options.network, ranges);
-      network = { id, network: options.network, owned: false, namespace: options.namespace };
+      network = { ...common, network: options.network, owned: false };
     }
     state.put('network', id, network);
     return network;
@@ -327,15 +329,13 @@ export class DockerDriver {
 
   async #identify(network: DockerNetwork, endpoint: DockerEndpoint): Promise<Identity> {
     const given = this.#given.get(endpoint.id);
-    try {
-      const container = await this.#containerOfEndpoint(network, endpoint);
-      const labels = { ...container.labels, ...given };
-      return { name: container.name, namespace: labels[NAMESPACE_LABEL] ?? network.namespace, labels };
-    } catch (error) {
+    const container = await this.#containerOfEndpoint(network, endpoint).catch((error: unknown) => {
       if (given === undefined) throw error;
-      const name = `docker-${endpoint.id.slice(0, 12)}`;
-      return { name, namespace: given[NAMESPACE_LABEL] ?? network.namespace, labels: given };
-    }
+      return undefined;
+    });
+    const name = container?.name ?? `docker-${endpoint.id.slice(0, 12)}`;
+    const labels = { ...container?.labels, ...given };
+    return { name, namespace: namespaceOf(labels, network), labels };
   }
 
   /** From Docker's API, or from its files if it is slow: it may be starting, and this container with it. */
@@ -459,7 +459,9 @@ export class DockerDriver {
     const gateways = new Set(
       this.#parts.runtime.networks().flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway ?? '', ipv6?.gateway ?? '']),
     );
-    return bindings.flatMap(({ Proto, Port, HostIP, HostPort, HostPortEnd }) => {
+    const { hostAddress = '' } = this.#parts.state.networks.get(endpoint.networkId) ?? {};
+    return bindings.flatMap(({ Proto, Port, HostIP: asked, HostPort, HostPortEnd }) => {
+      const HostIP = asked === '' ? hostAddress : asked;
       // Docker publishes on "::" too, whether the container has an IPv6 address or not.
       if (HostIP !== '' && (HostIP.includes(':') ? endpoint.ipv6 : endpoint.ipv4) === undefined) return [];
       const protocol = PROTOCOLS[Proto];
@@ -479,6 +481,13 @@ export class DockerDriver {
       return [bound.address === undefined ? port : { ...port, hostAddress: bound.address }];
     });
   }
+}
+
+/** The namespace that policies know a container by. Throws SLU5217. */
+function namespaceOf(labels: Labels, network: DockerNetwork): string {
+  const value = labels[NAMESPACE_LABEL] ?? network.namespace;
+  if (!isNamespace(value)) throw SluiceError.of('SLU5217', { label: NAMESPACE_LABEL, value });
+  return value;
 }
 
 /** Name of the container's side until Docker takes it. */

@@ -14,10 +14,19 @@ describe('parseNetworkOptions', () => {
         'com.docker.network.driver.mtu': '1400',
         'com.docker.network.bridge.enable_ip_masquerade': 'false',
         'com.docker.network.bridge.name': 'br9',
+        'com.docker.network.bridge.enable_icc': 'true',
+        'com.docker.network.bridge.host_binding_ipv4': '127.0.0.1',
         namespace: 'shop',
         network: 'town',
       }),
-    ).toEqual({ mode: 'bridge', mtu: 1400, masquerade: false, namespace: 'shop', network: 'town' });
+    ).toEqual({
+      mode: 'bridge',
+      mtu: 1400,
+      masquerade: false,
+      namespace: 'shop',
+      hostAddress: '127.0.0.1',
+      network: 'town',
+    });
   });
 
   it.each([
@@ -26,6 +35,15 @@ describe('parseNetworkOptions', () => {
     [{ mtu: '12' }, /option mtu must be a number from 576 to 65535, not "12"/],
     [{ masquerade: 'no' }, /option masquerade must be true or false, not "no"/],
     [{ namespace: 'No Way' }, /option namespace must be a name/],
+    [{ hostAddress: 'localhost' }, /option hostAddress must be an address of the host, not "localhost"/],
+    [
+      { 'com.docker.network.bridge.enable_icc': 'false' },
+      /enable_icc must be true, not "false": .*NetworkPolicy/,
+    ],
+    [
+      { 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' },
+      /gateway_mode_ipv4 must be nat, not "isol/,
+    ],
   ])('refuses %j', (given, message) => {
     expect(() => parseNetworkOptions(given)).toThrow(message);
   });

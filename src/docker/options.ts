@@ -1,3 +1,4 @@
+import { formatAddress, tryParseAddress } from '../../policy/address.js';
 import { didYouMean, SluiceError } from '../../policy/errors.js';
 
 /** What `docker network create -o KEY=VALUE` can set. */
@@ -8,36 +9,59 @@ export interface NetworkOptions {
   readonly masquerade: boolean;
   /** Namespace of the containers, for policies; a container's label `sluice.dev/namespace` goes before it. */
   readonly namespace: string;
+  /** Address of the host at which ports are published that name none. */
+  readonly hostAddress?: string;
   /** Name of a network that is defined already; Docker's network is that one then. */
   readonly network?: string;
 }
 
-const OPTIONS = ['mode', 'mtu', 'masquerade', 'namespace', 'network'] as const;
+const OPTIONS = ['mode', 'mtu', 'masquerade', 'namespace', 'hostAddress', 'network'] as const;
 /** What Docker's own bridge driver calls the same. */
 const SYNONYMS: Readonly<Record<string, (typeof OPTIONS)[number]>> = {
   'com.docker.network.driver.mtu': 'mtu',
   'com.docker.network.bridge.enable_ip_masquerade': 'masquerade',
+  'com.docker.network.bridge.host_binding_ipv4': 'hostAddress',
+};
+/** Options of that driver that keep traffic away: what can't be fulfilled is refused. All others change nothing here. */
+const ONLY: Readonly<Record<string, { readonly value: string; readonly instead: string }>> = {
+  'com.docker.network.bridge.enable_icc': {
+    value: 'true',
+    instead: 'keep containers apart by a NetworkPolicy',
+  },
+  'com.docker.network.bridge.gateway_mode_ipv4': { value: 'nat', instead: 'use --internal, or masquerade' },
+  'com.docker.network.bridge.gateway_mode_ipv6': { value: 'nat', instead: 'use --internal, or masquerade' },
 };
 const MTU = { min: 576, max: 65535 } as const;
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+
+/** Whether policies can select a namespace of that name. */
+export function isNamespace(name: string): boolean {
+  return DNS_LABEL.test(name);
+}
 
 /** Reads the options of a network. Throws SLU5203. */
 export function parseNetworkOptions(generic: unknown): NetworkOptions {
   const given: Partial<Record<(typeof OPTIONS)[number], string>> = {};
   for (const [key, value] of Object.entries((generic ?? {}) as Record<string, unknown>)) {
+    const only = ONLY[key];
+    if (only !== undefined && value !== only.value)
+      throw bad(key, `must be ${only.value}, not ${JSON.stringify(value)}: ${only.instead}`);
     if (key.startsWith('com.docker.network.') && SYNONYMS[key] === undefined) continue;
     const name = SYNONYMS[key] ?? OPTIONS.find((option) => option === key);
     if (name === undefined)
       throw bad(key, `is unknown${didYouMean(key, OPTIONS)}; known: ${OPTIONS.join(', ')}`);
     given[name] = typeof value === 'string' ? value : JSON.stringify(value);
   }
-  const { mode = 'routed', masquerade = 'true', namespace = 'default', network, mtu } = given;
+  const { mode = 'routed', masquerade = 'true', namespace = 'default', network, mtu, hostAddress } = given;
   if (mode !== 'routed' && mode !== 'bridge') throw bad('mode', `must be routed or bridge, not "${mode}"`);
   if (masquerade !== 'true' && masquerade !== 'false')
     throw bad('masquerade', `must be true or false, not "${masquerade}"`);
   for (const [key, value] of Object.entries({ namespace, ...(network === undefined ? {} : { network }) }))
     if (!DNS_LABEL.test(value))
       throw bad(key, `must be a name of lower case letters, digits and "-", not "${value}"`);
+  const address = hostAddress === undefined ? undefined : tryParseAddress(hostAddress);
+  if (hostAddress !== undefined && address === undefined)
+    throw bad('hostAddress', `must be an address of the host, not "${hostAddress}"`);
   const bytes = Number(mtu ?? MTU.min);
   if (!Number.isInteger(bytes) || bytes < MTU.min || bytes > MTU.max)
     throw bad('mtu', `must be a number from ${MTU.min} to ${MTU.max}, not "${mtu}"`);
@@ -46,6 +70,7 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
     masquerade: masquerade === 'true',
     namespace,
     ...(mtu === undefined ? {} : { mtu: bytes }),
+    ...(address === undefined ? {} : { hostAddress: formatAddress(address) }),
     ...(network === undefined ? {} : { network }),
   };
 }

@@ -11,6 +11,8 @@ export interface DockerNetwork {
   readonly owned: boolean;
   /** Namespace of its containers. */
   readonly namespace: string;
+  /** Where ports are published that name no address. */
+  readonly hostAddress?: string;
 }
 
 /** An endpoint of Docker's: one container in one network, or the promise of it. */

@@ -151,6 +151,27 @@ describe('Docker', () => {
     await server.stop();
   });
 
+  it('publishes ports at the address that a network has for them', async () => {
+    const binding = `com.docker.network.bridge.host_binding_ipv4=${HOST.v4}`;
+    createNetwork('bound', '--ipam-driver', driver, '--ipv6', '-o', binding);
+    run('here', 'bound', '-p', '8087:80', '-p', '0.0.0.0:8088:80');
+    expect(await world.probe(world.outside, HOST.v4, 8087)).toBe('open');
+    expect(await world.probe(world.outside, HOST.v6, 8087)).not.toBe('open');
+    expect(await world.agent.list('containers')).toMatch(
+      /"hostPort":8088,"containerPort":80,"hostAddress":"0\.0\.0\.0"/,
+    );
+    docker.docker('rm', '-f', 'here');
+    docker.docker('network', 'rm', 'bound');
+  });
+
+  it('starts no container in a namespace that no policy could name', () => {
+    for (const name of ['Bad Name', '']) {
+      const label = `sluice.dev/namespace=${name}`;
+      const refused = docker.try('run', '--rm', '--network', 'one', '-l', label, IMAGE, 'true');
+      expect(refused.stderr).toMatch(/label sluice\.dev\/namespace must be a name of lower case letters/);
+    }
+  });
+
   it('connects and disconnects a second network of a running container, with ranges of Docker itself', () => {
     createNetwork('two', '--subnet', '10.77.0.0/24', '--gateway', '10.77.0.254', '-o', 'mtu=1400');
     run('far', 'two', '--ip', '10.77.0.9');
