@@ -46,7 +46,7 @@ const DIRECT = 0.97;
 /** Before memory is looked at. */
 const SETTLE_MS = 1000;
 /** How long rules may take to load, milliseconds. */
-const RULES_MS = 300_000;
+const RULES_MS = 600_000;
 /** Changes in the rules of others: each is slow. */
 const RULE_CHANGES = 5;
 

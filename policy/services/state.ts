@@ -41,6 +41,29 @@ export interface PortState {
   anywhere: boolean;
 }
 
+/** A port without backends and frontends. */
+export function newPort(
+  port: Pick<PortState, 'service' | 'name' | 'protocol' | 'port' | 'family' | 'number'>,
+): PortState {
+  const { service, name, protocol, family, number } = port;
+  return {
+    service,
+    name,
+    protocol,
+    port: port.port,
+    family,
+    number,
+    cluster: undefined,
+    local: undefined,
+    table: undefined,
+    members: [],
+    ranges: undefined,
+    texts: [],
+    rows: [],
+    anywhere: false,
+  };
+}
+
 const FLAGS = 8;
 
 /** A backend's number and its member flags (1 to 7) as one number. */
