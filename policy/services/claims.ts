@@ -48,6 +48,15 @@ export class FrontendClaims {
     draft.frontendGone(text);
   }
 
+  /** Returns what puts the claims back to what they are now. */
+  mark(): () => void {
+    const losers = [...this.losers].map(([text, services]) => [text, new Set(services)] as const);
+    return () => {
+      this.losers.clear();
+      for (const [text, services] of losers) this.losers.set(text, services);
+    };
+  }
+
   /** The service claims nothing in vain any more. */
   forget(service: string): void {
     if (this.losers.size === 0) return;

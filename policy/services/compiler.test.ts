@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress } from '../address.js';
 import type { EndpointSliceResource, IpFamily, ServiceResource, SliceEndpoint } from '../model/service.js';
-import { inputKey, ServiceCompiler } from './compiler.js';
+import { inputKey, type ServiceChange, ServiceCompiler, type ServiceUpdate } from './compiler.js';
 import { ServiceFlag } from './flags.js';
 import type {
   AssignedService,
@@ -268,27 +268,42 @@ function idOf(input: ServiceInput): string {
   return `${input.kind} ${inputKey(input)}`;
 }
 
+/** With room for some of the steps. */
+const capacity = fc.record({
+  frontends: fc.constantFrom(6, 500),
+  slots: fc.constantFrom(8, 20, 600, 200_000),
+  backends: fc.constantFrom(3, 5, 200),
+  members: fc.constantFrom(6, 12, 500),
+  ranges: fc.constantFrom(2, 100),
+  ports: fc.constantFrom(3, 100),
+});
+
 /** A compiler and the maps that it writes. */
 class Node {
   readonly compiler: ServiceCompiler;
   readonly maps = new Maps();
 
-  constructor(context: NodeContext) {
-    this.compiler = new ServiceCompiler(CAPACITY, context);
+  constructor(context: NodeContext, capacity = CAPACITY) {
+    this.compiler = new ServiceCompiler(capacity, context);
   }
 
   /** Returns what takes it back. */
-  update(change: Parameters<ServiceCompiler['update']>[0], context?: NodeContext): typeof change {
-    const { delta, inverse, error } = this.compiler.update(change, context);
+  update(change: ServiceChange, context?: NodeContext): ServiceChange {
+    const { inverse, error } = this.tryUpdate(change, context);
     expect(error).toBeUndefined();
-    this.maps.apply(delta);
+    return inverse;
+  }
+
+  tryUpdate(change: ServiceChange, context?: NodeContext): ServiceUpdate {
+    const update = this.compiler.update(change, context);
+    this.maps.apply(update.delta);
     while (this.compiler.hasWaitingTables) {
       const builder = this.compiler.nextTable();
       let step = builder.next();
       while (step.done !== true) step = builder.next();
       if (step.value !== undefined) this.maps.apply(step.value);
     }
-    return inverse;
+    return update;
   }
 }
 
@@ -327,4 +342,33 @@ describe('the compiler of services', () => {
       fc.assert(property, { numRuns: 400 });
     },
   );
+
+  it('leaves what was there when a map has no room, and keeps nothing of the change', () => {
+    const property = fc.property(steps(false), capacity, (all, tight) => {
+      const live = new Node(NODE, tight);
+      const inputs = new Map<string, ServiceInput>();
+      let context = NODE;
+      for (const step of all) {
+        const before = live.maps.content();
+        const { error } = live.tryUpdate({ upsert: step.inputs, remove: [] }, step.node);
+        if (error === undefined) {
+          context = step.node ?? context;
+          for (const input of step.inputs) inputs.set(idOf(input), input);
+        } else {
+          expect(error.code).toBe('SLU3601');
+          expect(live.maps.content()).toEqual(before);
+        }
+      }
+      const fresh = new Node(context);
+      fresh.update({ upsert: [...inputs.values()], remove: [] }, context);
+      expect(live.maps.content()).toEqual(fresh.maps.content());
+      expect(live.compiler.memberCount).toBe(fresh.compiler.memberCount);
+      expect(live.compiler.backendCount).toBe(fresh.compiler.backendCount);
+      // A table keeps its size while that is good: it depends on what came before.
+      const isMaglev = (one: ServiceInput): boolean => one.kind === 'Service' && one.service.maglev === true;
+      if (!context.maglev && ![...inputs.values()].some(isMaglev))
+        expect(live.compiler.slotCount).toBe(fresh.compiler.slotCount);
+    });
+    fc.assert(property, { numRuns: 400 });
+  });
 });

@@ -20,7 +20,7 @@ import { NumberPool } from './numbers.js';
 import { frontendRow } from './rows.js';
 import { SourceRanges } from './source-ranges.js';
 import { EndpointSources } from './sources.js';
-import { indexOf, newPort, type PortState, type Range } from './state.js';
+import { indexOf, markPort, newPort, type PortState, type Range } from './state.js';
 import { contentOf, maglevBackends, tableTargets } from './tables.js';
 import type {
   AssignedService,
@@ -40,7 +40,7 @@ import { ServiceView } from './view.js';
 /** Tables up to this size are built with the change, as long as the change has not built too many. */
 const TABLE_NOW = 4096;
 
-/** Rows to write; with an error, which is why the change was not taken in, those that put back what was before. */
+/** Rows to write; with an error, which is why the change was not taken in, none. */
 export interface ServiceUpdate {
   readonly delta: ServiceDelta;
   /** The change that takes this one back. */
@@ -71,6 +71,11 @@ export class ServiceCompiler {
   readonly #members: PortMembers;
   readonly #numbers: NumberPool;
   readonly #hints: ReadonlyMap<EndpointText, number>;
+  /** Of the change that is being worked out: the ports that it compiled, as they were. */
+  readonly #marks = new Map<
+    string,
+    { readonly states: PortState[]; readonly back: readonly (() => void)[] }
+  >();
   /** Ports whose table is still to be built. */
   readonly #waiting = new Set<PortState>();
   #node: NodeContext;
@@ -142,21 +147,54 @@ export class ServiceCompiler {
     for (const { kind, key } of change.remove) set(kind, key, undefined);
     for (const input of change.upsert) set(input.kind, inputKey(input), input);
     const draft = new Draft();
+    const rollback = this.#mark();
     try {
       this.#compileAll(touched, draft);
       this.#checkCapacity();
     } catch (error) {
       if (!(error instanceof SluiceError)) throw error;
       this.#node = previousNode;
-      for (const { kind, key } of added) for (const one of this.#set(kind, key, undefined)) touched.add(one);
-      for (const input of inverse)
-        for (const one of this.#set(input.kind, inputKey(input), input)) touched.add(one);
-      this.settle();
-      const back = new Draft();
-      this.#compileAll(touched, back);
-      return { delta: back.finish(this.size), inverse: { upsert: [], remove: [] }, error };
+      for (const { kind, key } of added) this.#set(kind, key, undefined);
+      for (const input of inverse) this.#set(input.kind, inputKey(input), input);
+      rollback(touched);
+      return { delta: new Draft().finish(this.size), inverse: { upsert: [], remove: [] }, error };
     }
+    this.#marks.clear();
     return { delta: draft.finish(this.size), inverse: { upsert: inverse, remove: added } };
+  }
+
+  /** Returns what makes everything again what it is now, but for the inputs; it gets the services that were compiled. */
+  #mark(): (touched: Iterable<string>) => void {
+    this.#marks.clear();
+    const waiting = [...this.#waiting];
+    const ranges = this.#ranges.size;
+    const claims = this.#claims.mark();
+    return (touched) => {
+      for (const key of touched) {
+        for (const { texts } of this.#ports.get(key) ?? [])
+          for (const text of texts) this.#claims.owners.delete(text);
+        this.#ports.delete(key);
+      }
+      for (const [key, { states, back }] of this.#marks) {
+        for (const undo of back) undo();
+        this.#ports.set(key, states);
+        for (const state of states) for (const text of state.texts) this.#claims.owners.set(text, state);
+      }
+      this.#marks.clear();
+      claims();
+      this.#waiting.clear();
+      for (const state of waiting) this.#waiting.add(state);
+      this.#ranges.size = ranges;
+      this.#members.rollback();
+      this.#numbers.rollback();
+    };
+  }
+
+  /** Before the ports of a service change. */
+  #markPorts(key: string): void {
+    const states = this.#ports.get(key);
+    if (states !== undefined && !this.#marks.has(key))
+      this.#marks.set(key, { states: [...states], back: states.map(markPort) });
   }
 
   /**
@@ -229,10 +267,17 @@ export class ServiceCompiler {
 
   /** First gives up what is not wanted any more, so that another port or service can have it in the same change. */
   #compileAll(touched: Set<string>, draft: Draft): void {
-    for (const key of touched) this.#giveUp(key, draft);
+    for (const key of touched) {
+      this.#markPorts(key);
+      this.#giveUp(key, draft);
+    }
+    const before = new Set(touched);
     for (const text of [...draft.free])
       for (const key of this.#claims.losers.get(text) ?? []) touched.add(key);
-    for (const key of touched) this.#compile(key, draft);
+    for (const key of touched) {
+      if (!before.has(key)) this.#markPorts(key);
+      this.#compile(key, draft);
+    }
   }
 
   #giveUp(key: string, draft: Draft): void {

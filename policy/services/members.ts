@@ -20,6 +20,7 @@ export class PortMembers {
   readonly #slots: SlotSpace;
   readonly #backends: SharedNumbers;
   #size = 0;
+  #settledSize = 0;
 
   /** `ranges` and `backends`: those of an earlier agent. */
   constructor(
@@ -55,6 +56,14 @@ export class PortMembers {
   settle(): void {
     this.#slots.settle();
     this.#backends.settle();
+    this.#settledSize = this.#size;
+  }
+
+  /** Takes back what was taken and given up since `settle`; the states of the ports are the caller's. */
+  rollback(): void {
+    this.#slots.rollback();
+    this.#backends.rollback();
+    this.#size = this.#settledSize;
   }
 
   /** What an earlier agent had and nobody took may be used. */

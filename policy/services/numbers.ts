@@ -6,6 +6,9 @@ export class NumberPool {
   readonly #met: ReadonlySet<number>;
   readonly #free: number[] = [];
   #leaving: number[] = [];
+  /** Since `settle`; of them, those that were an earlier agent's. */
+  #taken: number[] = [];
+  #inherited: number[] = [];
   #next: number;
 
   /** Numbers from `first` to `capacity` - 1. */
@@ -24,7 +27,9 @@ export class NumberPool {
     const inherited = hint !== undefined && this.#reserved.delete(hint) ? hint : undefined;
     const again = inherited === undefined && (this.#free.length > 0 || this.#met.size > 0);
     const number = inherited ?? this.#free.pop() ?? this.#count();
-    return number === undefined ? undefined : { number, again };
+    if (number === undefined) return undefined;
+    (inherited === undefined ? this.#taken : this.#inherited).push(number);
+    return { number, again };
   }
 
   give(number: number): void {
@@ -35,6 +40,17 @@ export class NumberPool {
   settle(): void {
     for (const number of this.#leaving) this.#free.push(number);
     this.#leaving = [];
+    this.#taken = [];
+    this.#inherited = [];
+  }
+
+  /** Takes back what was taken and given since `settle`. */
+  rollback(): void {
+    for (const number of this.#taken) this.#free.push(number);
+    for (const number of this.#inherited) this.#reserved.add(number);
+    this.#leaving = [];
+    this.#taken = [];
+    this.#inherited = [];
   }
 
   /** Numbers of an earlier agent that nobody took over are given back. */
@@ -59,6 +75,8 @@ export class SharedNumbers {
   /** By number. */
   readonly #texts: string[] = [];
   readonly #uses: number[] = [];
+  /** Since `settle`: a number that was taken, or -1 - a number that was dropped. */
+  #log: number[] = [];
   readonly #hints: ReadonlyMap<string, number>;
 
   /** `hints`: the numbers that an earlier agent gave. */
@@ -87,6 +105,7 @@ export class SharedNumbers {
     const known = this.#numbers.get(text);
     if (known !== undefined) {
       this.#uses[known] = (this.#uses[known] ?? 0) + 1;
+      this.#log.push(known);
       return { number: known, fresh: false, again: false };
     }
     const taken = this.#pool.take(this.#hints.size === 0 ? undefined : this.#hints.get(text));
@@ -94,23 +113,40 @@ export class SharedNumbers {
     this.#numbers.set(text, taken.number);
     this.#texts[taken.number] = text;
     this.#uses[taken.number] = 1;
+    this.#log.push(taken.number);
     return { number: taken.number, fresh: true, again: taken.again };
   }
 
   /** One use less. */
   drop(number: number): void {
-    const left = (this.#uses[number] ?? 0) - 1;
-    this.#uses[number] = left;
-    if (left > 0) return;
-    this.#numbers.delete(this.text(number));
-    this.#pool.give(number);
+    this.#log.push(-1 - number);
+    if (this.#use(number, -1) === 0) this.#pool.give(number);
   }
 
   settle(): void {
     this.#pool.settle();
+    this.#log = [];
+  }
+
+  /** Takes back what was taken and dropped since `settle`. */
+  rollback(): void {
+    for (const entry of this.#log.reverse()) {
+      if (entry >= 0) this.#use(entry, -1);
+      else if (this.#use(-1 - entry, 1) === 1) this.#numbers.set(this.text(-1 - entry), -1 - entry);
+    }
+    this.#log = [];
+    this.#pool.rollback();
   }
 
   release(): void {
     this.#pool.release();
+  }
+
+  /** Uses there are after this one more or less; a number without any has no text that leads to it. */
+  #use(number: number, change: 1 | -1): number {
+    const uses = (this.#uses[number] ?? 0) + change;
+    this.#uses[number] = uses;
+    if (uses === 0) this.#numbers.delete(this.text(number));
+    return uses;
   }
 }

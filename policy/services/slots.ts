@@ -6,6 +6,8 @@ export class SlotSpace {
   readonly #capacity: number;
   readonly #free: number[][] = [];
   #leaving: { readonly first: number; readonly size: number }[] = [];
+  /** Since `settle`. */
+  #taken: { readonly first: number; readonly order: number }[] = [];
   #top = 0;
   #used = 0;
 
@@ -29,7 +31,9 @@ export class SlotSpace {
   take(count: number): number | undefined {
     const order = orderOf(count);
     const found = this.#find(order);
-    if (found !== undefined) this.#used += 1 << order;
+    if (found === undefined) return undefined;
+    this.#used += 1 << order;
+    this.#taken.push({ first: found, order });
     return found;
   }
 
@@ -44,6 +48,18 @@ export class SlotSpace {
   settle(): void {
     for (const { first, size } of this.#leaving) this.#put(first, orderOf(size));
     this.#leaving = [];
+    this.#taken = [];
+  }
+
+  /** Takes back what was taken and freed since `settle`. */
+  rollback(): void {
+    for (const { first, order } of this.#taken) {
+      this.#put(first, order);
+      this.#used -= 1 << order;
+    }
+    for (const { size } of this.#leaving) this.#used += size;
+    this.#leaving = [];
+    this.#taken = [];
   }
 
   #find(order: number): number | undefined {

@@ -64,6 +64,18 @@ export function newPort(
   };
 }
 
+/** Returns what makes the port again what it is now. */
+export function markPort(state: PortState): () => void {
+  const { texts, rows, ranges } = state;
+  const copy = {
+    ...state,
+    texts: [...texts],
+    rows: [...rows],
+    ranges: ranges === undefined ? undefined : new Map(ranges),
+  };
+  return () => Object.assign(state, copy);
+}
+
 const FLAGS = 8;
 
 /** A backend's number and its member flags (1 to 7) as one number. */

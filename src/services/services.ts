@@ -153,12 +153,9 @@ export class Services {
 
     this.#takeAhead(ahead, undo);
     const { delta, inverse, error } = this.#compiler.update({ upsert, remove }, this.#node());
+    if (error !== undefined) throw error;
     this.#noteHostBackends(delta.backends);
     this.#maps.write(delta);
-    if (error !== undefined) {
-      this.#maps.remove(delta);
-      throw error;
-    }
     undo.push(() => this.#takeBack(inverse));
     return {
       mustReevaluate: ahead !== undefined || delta.mustReevaluate,
@@ -385,6 +382,7 @@ export class Services {
       void this.#exclusive(async () => slice()).catch((err: unknown) => {
         this.#building = false;
         this.#log.error({ err }, 'building a table of a service failed');
+        this.#buildTables(); // of the others
       });
     };
     setImmediate(between);
