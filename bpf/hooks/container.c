@@ -193,15 +193,16 @@ __noinline int host_extra(struct __sk_buff *skb, struct packet *p)
 	if (p->kind == PACKET_NEIGHBOUR)
 		return CONTINUE;
 	if (p->kind == PACKET_ICMP_ERROR) {
-		/* Errors of the host itself are about packets that it carried for the container. */
+		/*
+		 * Errors of the host itself are about packets that it carried for the container, or that were
+		 * for one of its processes, perhaps in the name of a service.
+		 */
 		struct ip_addr outer = {};
 
 		if (outer_address(skb, p, OUTER_SOURCE, &outer))
 			return drop(p, NULL, DROP_INVALID, DIR_INGRESS);
 		address_info(&outer, &src);
-		if (src.flags & ADDR_HOST)
-			return CONTINUE;
-		if (!related_flow(p))
+		if (!(src.flags & ADDR_HOST) && !related_flow(p))
 			return drop(p, NULL, DROP_ICMP_UNRELATED, DIR_INGRESS);
 		return forward_error(skb, p, HOOK_HOST);
 	}

@@ -199,6 +199,8 @@ static __always_inline int to_container(struct bpf_sock_addr *ctx, const struct 
 
 	if (!o->host)
 		return SOCKET_AS_IS;
+	if (!(addr->w[0] | addr->w[3])) /* 0.0.0.0 and :: are the socket's own loopback */
+		addr->w[3] = addr_is_v4(addr) ? bpf_htonl(0x7f000001) : bpf_htonl(1);
 	if (!is_loopback(addr)) {
 		info = bpf_map_lookup_elem(&addrs, addr);
 		if (!info || !(info->flags & ADDR_HOST))

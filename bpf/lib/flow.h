@@ -308,11 +308,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, stru
 				return drop(p, NULL, DROP_BANDWIDTH, dir);
 		}
 		if ((hook == HOOK_CONTAINER || hook == HOOK_UPLINK) && (e->flags & FLOW_TTL)) {
-			if (p->ttl <= 1) {
-				if (hook == HOOK_CONTAINER)
-					return reply_error(skb, p, DROP_TTL, 0);
-				return drop(p, NULL, DROP_TTL, dir);
-			}
+			if (p->ttl <= 1)
+				return reply_error(skb, p, DROP_TTL, 0);
 			if (hook == HOOK_CONTAINER && too_big(skb, p, e))
 				return reply_error(skb, p, DROP_TOO_BIG, e->mtu);
 		}

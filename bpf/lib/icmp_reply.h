@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * ICMP errors of our own to a container: "packet too big" for path MTU discovery and "time
- * exceeded". The packet itself becomes the error and goes back where it came from.
+ * ICMP errors of our own: "packet too big" for path MTU discovery, to containers, and "time exceeded". The packet itself
+ * becomes the error and goes back where it came from.
  */
 #pragma once
-#include "work.h"
+#include "tunnel.h"
 
 /* Bytes of the offending packet that are quoted: the long form if it has them. */
 #define QUOTE4 28
@@ -131,41 +131,50 @@ __noinline int icmp6_reply(struct __sk_buff *skb, const struct ip_addr *from, __
 }
 
 /*
- * Answers a packet from the container behind skb->ifindex with an ICMP error and counts the packet
- * as dropped for `reason`. Returns what the program returns.
+ * Answers a packet with an ICMP error and counts it as dropped for `reason`. To a container it comes from the gateway of
+ * its network, to the outside and to other nodes from this node. Returns what the program returns.
  */
 __noinline int reply_error(struct __sk_buff *skb, struct packet *p, __u32 reason, __u32 mtu)
 {
 	__u32 ifindex = skb->ifindex;
-	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &ifindex);
-	struct network *net;
-	__u32 number;
+	struct ip_addr *from = NULL;
+	__u32 type_code;
+	bool outside;
 	int failed;
 
 	if (!p)
 		return TC_ACT_SHOT;
-	drop(p, NULL, reason, DIR_EGRESS);
-	if (cfg_dry_run || !ep || p->fragment == FRAGMENT_LATER || p->kind != PACKET_FLOW)
+	outside = p->key.ifindex == FLOW_IF_UPLINK || p->key.ifindex == FLOW_IF_TUNNEL;
+	drop(p, NULL, reason, outside ? DIR_INGRESS : DIR_EGRESS);
+	if (cfg_dry_run || p->fragment == FRAGMENT_LATER || p->kind != PACKET_FLOW)
 		return TC_ACT_SHOT;
-	number = ep->network;
-	net = bpf_map_lookup_elem(&networks, &number);
-	if (!net)
-		return TC_ACT_SHOT;
-	if (p->v6) {
-		if (addr_is_zero(&net->gateway6))
-			return TC_ACT_SHOT;
-		failed = icmp6_reply(skb, &net->gateway6,
-				     reason == DROP_TTL ? ICMPV6_TIME_EXCEED << 8 : ICMPV6_PKT_TOOBIG << 8,
-				     reason == DROP_TTL ? 0 : mtu);
+	if (outside) {
+		struct uplink *up = bpf_map_lookup_elem(&uplinks, &ifindex);
+
+		if (up)
+			from = p->v6 ? &up->snat6 : &up->snat4;
 	} else {
-		if (addr_is_zero(&net->gateway4))
+		struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+		struct network *net;
+		__u32 number;
+
+		if (!ep)
 			return TC_ACT_SHOT;
-		failed = icmp4_reply(skb, &net->gateway4,
-				     reason == DROP_TTL ? ICMP_TIME_EXCEEDED << 8
-							: (ICMP_DEST_UNREACH << 8) | ICMP_FRAG_NEEDED,
-				     reason == DROP_TTL ? 0 : mtu);
+		number = ep->network;
+		net = bpf_map_lookup_elem(&networks, &number);
+		if (net)
+			from = p->v6 ? &net->gateway6 : &net->gateway4;
 	}
+	if (!from || addr_is_zero(from))
+		return TC_ACT_SHOT;
+	if (p->v6)
+		type_code = reason == DROP_TTL ? ICMPV6_TIME_EXCEED << 8 : ICMPV6_PKT_TOOBIG << 8;
+	else
+		type_code = reason == DROP_TTL ? ICMP_TIME_EXCEEDED << 8
+					       : (ICMP_DEST_UNREACH << 8) | ICMP_FRAG_NEEDED;
+	mtu = reason == DROP_TTL ? 0 : mtu;
+	failed = p->v6 ? icmp6_reply(skb, from, type_code, mtu) : icmp4_reply(skb, from, type_code, mtu);
 	if (failed)
 		return TC_ACT_SHOT;
-	return (int)bpf_redirect_peer(ifindex, 0);
+	return outside ? turn_back(skb, p) : (int)bpf_redirect_peer(ifindex, 0);
 }

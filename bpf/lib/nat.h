@@ -212,6 +212,16 @@ static __always_inline void ip_decrease_ttl(struct iphdr *ip)
 	ip->ttl--;
 }
 
+/*
+ * The header has no checksum that would balance the change. Where the kernel has summed the packet up (CHECKSUM_COMPLETE:
+ * the device did, or a tunnel around it was verified), it would take the sum for wrong and drop UDP.
+ */
+static __always_inline void decrease_hop_limit(struct __sk_buff *skb, struct ipv6hdr *ip6)
+{
+	ip6->hop_limit--;
+	bpf_csum_update(skb, (__u16)~bpf_htons(1));
+}
+
 static __always_inline int rewrite_l4(struct __sk_buff *skb, struct packet *p, struct flow *e)
 {
 	__u32 l4 = p->l4_off;
@@ -243,6 +253,9 @@ static __always_inline int rewrite_l4(struct __sk_buff *skb, struct packet *p, s
 		flags |= cfg_csum6_flags;
 	if (bpf_l4_csum_replace(skb, off, 0, e->csum_addr, flags | BPF_F_PSEUDO_HDR))
 		return DROP_CSUM;
+	/* Before 6.16 the kernel takes the addresses out of that sum, but they are in the packet as well. */
+	if (p->v6 && !cfg_csum6_flags)
+		bpf_csum_update(skb, e->csum_addr);
 	if ((e->flags & FLOW_L4_NAT_PORT) &&
 	    bpf_l4_csum_replace(skb, off, 0, e->csum_port, flags & BPF_F_MARK_MANGLED_0))
 		return DROP_CSUM;
@@ -274,7 +287,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, stru
 		if ((void *)(ip6 + 1) > end)
 			return DROP_INVALID;
 		if (e->flags & FLOW_TTL)
-			ip6->hop_limit--;
+			decrease_hop_limit(skb, ip6);
 		if (!(e->flags & FLOW_NAT))
 			return DROP_NONE;
 		memcpy(&ip6->saddr, &e->saddr, 16);

@@ -106,7 +106,6 @@ __noinline int reset_reply(struct __sk_buff *skb, struct packet *p)
  */
 __noinline int refuse(struct __sk_buff *skb, struct packet *p, const __u32 hook)
 {
-	__u32 ifindex = skb->ifindex;
 	int failed;
 
 	if (!p || cfg_dry_run || p->fragment == FRAGMENT_LATER || p->kind != PACKET_FLOW)
@@ -119,5 +118,5 @@ __noinline int refuse(struct __sk_buff *skb, struct packet *p, const __u32 hook)
 		failed = icmp4_reply(skb, &p->key.daddr, (ICMP_DEST_UNREACH << 8) | ICMP_PORT_UNREACH, 0);
 	if (failed)
 		return TC_ACT_SHOT;
-	return hook == HOOK_CONTAINER ? (int)bpf_redirect_peer(ifindex, 0) : (int)bpf_redirect(ifindex, 0);
+	return hook == HOOK_CONTAINER ? (int)bpf_redirect_peer(skb->ifindex, 0) : turn_back(skb, p);
 }

@@ -47,6 +47,23 @@ __noinline int tunnel_send(struct __sk_buff *skb, struct flow *e)
 	return (int)bpf_redirect(e->oif, 0);
 }
 
+/*
+ * What a packet that came by an uplink or through the tunnel was made into goes back the same way. In the tunnel it needs
+ * a key of its own, and w->f, which nobody needs any more. Returns what the program returns.
+ */
+__noinline int turn_back(struct __sk_buff *skb, struct packet *p)
+{
+	struct work *w = work_area();
+
+	if (!p || !w)
+		return TC_ACT_SHOT;
+	if (p->key.ifindex != FLOW_IF_TUNNEL)
+		return (int)bpf_redirect(skb->ifindex, 0);
+	w->f.nexthop = w->sender;
+	w->f.oif = skb->ifindex;
+	return tunnel_send(skb, &w->f);
+}
+
 /* The sender of a packet that left the tunnel. Returns 0 if it is not of our network's number. */
 __noinline int tunnel_source(struct __sk_buff *skb, struct ip_addr *out)
 {

@@ -250,5 +250,14 @@ describe.runIf(haveCgroup)('the host', () => {
     expect(cluster.who(node, 'udp', node.ipv4, 54323)).toBe('pod3');
     expect(cluster.who(cluster.outside, 'tcp', node.ipv4, 54323)).toBe('pod2');
     expect(cluster.who(cluster.outside, 'udp', node.ipv4, 54323)).toBe('pod3');
+    // The kernel takes these for the loopback address of their family.
+    const every = ['TCP', 'UDP'].map((protocol) => ({ hostPort: 54324, containerPort: 80, protocol }));
+    await cluster.pod(node, 'pod4', [80], {}, every);
+    for (const address of ['127.0.0.1', '0.0.0.0', '::1', '::', '::ffff:0.0.0.0'])
+      for (const how of ['tcp', 'udp', 'send'] as const)
+        expect(cluster.who(node, how, address, 54324), `${how} ${address}`).toBe('pod4');
+    expect(cluster.who(node, 'tcp', '0.0.0.0', 54323)).toBe('pod1');
+    expect(cluster.ask(node, 'tcp', '0.0.0.0', 54324)[0]?.peer).toBe('127.0.0.1 54324');
+    expect(cluster.who(node, 'tcp', '0.0.0.0', 54325)).toBe('refused');
   });
 });

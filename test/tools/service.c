@@ -23,14 +23,20 @@
  *        COUNT INIT chunks from SOURCE_PORT on; a line for each, as `ask` prints it
  *   service large tcp|udp ADDRESS PORT BYTES
  *        one request of so many bytes; the server says how many it got
+ *   service trace ADDRESS PORT HOPS TIMEOUT_MS
+ *        a datagram with each hop limit from 1 to HOPS; a line for each: the answer, or "late ADDRESS" for who says that
+ *        it took too many hops, as long as the error names ADDRESS and PORT as what was sent to; or "timeout"
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <linux/errqueue.h>
 #include <netdb.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
+#include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -574,6 +580,74 @@ static void large(const char *how, const char *address, const char *port, int by
 	fputs(line, stdout);
 }
 
+/* Who says that the datagram on fd, to the address and port of a, took too many hops. */
+static void print_late(int fd, const struct addrinfo *a)
+{
+	char control[512], text[64];
+	struct sockaddr_storage to = {};
+	struct msghdr m = {.msg_name = &to,
+			   .msg_namelen = sizeof(to),
+			   .msg_control = control,
+			   .msg_controllen = sizeof(control)};
+
+	if (recvmsg(fd, &m, MSG_ERRQUEUE) < 0) {
+		puts(trouble());
+		return;
+	}
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+		const struct sock_extended_err *e = (const struct sock_extended_err *)CMSG_DATA(c);
+		const bool v6 = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR;
+		struct sockaddr_storage from = {};
+
+		if (!v6 && (c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_RECVERR))
+			continue;
+		memcpy(&from, SO_EE_OFFENDER(e),
+		       v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+		if (e->ee_type != (v6 ? ICMP6_TIME_EXCEEDED : ICMP_TIME_EXCEEDED))
+			printf("type %d\n", e->ee_type);
+		else if (v6 ? memcmp(&((struct sockaddr_in6 *)&to)->sin6_addr,
+				     &((struct sockaddr_in6 *)a->ai_addr)->sin6_addr, 16) ||
+					 ((struct sockaddr_in6 *)&to)->sin6_port !=
+						 ((struct sockaddr_in6 *)a->ai_addr)->sin6_port
+			    : memcmp(&((struct sockaddr_in *)&to)->sin_port,
+				     &((struct sockaddr_in *)a->ai_addr)->sin_port, 6))
+			puts("about something else");
+		else
+			printf("late %s\n", text_of(&from, text, sizeof(text)));
+		return;
+	}
+	puts("no error");
+}
+
+static void trace(const char *address, const char *port, int hops, int timeout)
+{
+	struct addrinfo *a = resolve(address, port, SOCK_DGRAM);
+	const bool v6 = a->ai_family == AF_INET6;
+	const int level = v6 ? IPPROTO_IPV6 : IPPROTO_IP, on = 1;
+
+	for (int hop = 1; hop <= hops; hop++) {
+		int fd = client(a, SOCK_DGRAM, timeout, 0);
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		char line[256];
+		ssize_t got;
+
+		if (setsockopt(fd, level, v6 ? IPV6_RECVERR : IP_RECVERR, &on, sizeof(on)) ||
+		    setsockopt(fd, level, v6 ? IPV6_UNICAST_HOPS : IP_TTL, &hop, sizeof(hop)) ||
+		    connect(fd, a->ai_addr, a->ai_addrlen) || send(fd, "x", 1, 0) < 0)
+			fail("trace");
+		if (poll(&p, 1, timeout) <= 0) {
+			puts("timeout");
+		} else if (p.revents & POLLERR) {
+			print_late(fd, a);
+		} else {
+			got = recv(fd, line, sizeof(line) - 1, 0);
+			line[got > 0 ? got : 0] = 0;
+			fputs(line, stdout);
+		}
+		close(fd);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
@@ -599,9 +673,11 @@ int main(int argc, char **argv)
 		       atoi(argv[argc == 8 ? 7 : 5]));
 	else if (!strcmp(mode, "large") && argc == 6)
 		large(argv[2], argv[3], argv[4], atoi(argv[5]));
+	else if (!strcmp(mode, "trace") && argc == 6)
+		trace(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
 	else {
-		fprintf(stderr,
-			"usage: service serve|serve-at|ask|stream|keep|hold|sctp-serve|sctp-ask|large ...\n");
+		fprintf(stderr, "usage: service "
+				"serve|serve-at|ask|stream|keep|hold|sctp-serve|sctp-ask|large|trace ...\n");
 		return 2;
 	}
 	return 0;
