@@ -14,6 +14,7 @@ import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
 import type { Loading } from './dataplane/programs.js';
+import { DnsMetrics } from './dns/metrics.js';
 import type { DnsService } from './dns/service.js';
 import { compileEagerly } from './eager-code.js';
 import type { ApplyResult, Engine, RuntimeEngine, SourceText } from './engine.js';
@@ -127,7 +128,10 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
     if (running.publicKey !== undefined) new EncryptionMetrics(metrics.registry, () => running.encryption());
 
     const dns = config.dns ? await startNames(config, running, log) : undefined;
-    if (dns !== undefined) closers.push(() => dns.close());
+    if (dns !== undefined) {
+      closers.push(() => dns.close());
+      new DnsMetrics(metrics.registry, () => dns.counters);
+    }
     const docker =
       config.dockerPlugin === '' || stop.requested ? undefined : await startDocker(config, running, log);
     if (docker !== undefined) closers.push(() => docker.close());

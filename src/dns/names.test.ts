@@ -116,6 +116,23 @@ describe('NameTable', () => {
     expect(names.networks().map(({ name }) => name)).toEqual(['farm']);
   });
 
+  it('gives an address no name that DNS can not carry', () => {
+    const names = table();
+    const long = 'n'.repeat(64);
+    const inLong = { network: `cni.${long}`, ipv4: '10.3.0.2' };
+    names.update({
+      networks: [],
+      objects: [
+        object(`shop/${long}`, [{ network: 'town', ipv4: '10.1.0.8' }]),
+        object('shop/a..b', [{ network: 'town', ipv4: '10.1.0.9' }]),
+        object('shop/short', [inLong]),
+      ],
+    });
+    expect(names.nameOf('town', cart, '10.1.0.8')).toBeNull();
+    expect(names.nameOf('town', cart, '10.1.0.9')).toBeNull();
+    expect(names.nameOf(inLong.network, inLong.ipv4, inLong.ipv4)).toBe('short');
+  });
+
   it('knows services, containers first', () => {
     const names = table();
     names.update({

@@ -119,7 +119,9 @@ export class NameTable {
     const entry = this.#byAddress.get(address);
     if (entry !== undefined) {
       const scopes = this.#scopes(network, this.#byAddress.get(client)?.object);
-      return scopes.includes(entry.place.network) ? `${entry.object.name}.${entry.place.network}` : null;
+      const { name } = entry.object;
+      const { network: own } = entry.place;
+      return scopes.includes(own) ? ([`${name}.${own}`, name].find(isDomainName) ?? null) : null;
     }
     const service = this.#serviceOf.get(address);
     if (service !== undefined) return `${service.split('/').reverse().join('.')}${CLUSTER_SUFFIX}`;
@@ -208,6 +210,11 @@ export class NameTable {
 
 function namesOf({ object, place }: Entry): Set<string> {
   return new Set([object.name, ...(place.aliases ?? [])].map((name) => name.toLowerCase()));
+}
+
+/** Runtimes' names may be longer than those of DNS (RFC 1035, 2.3.4), and an answer can't have such a name. */
+function isDomainName(name: string): boolean {
+  return name.length <= 253 && name.split('.').every((label) => label.length > 0 && label.length <= 63);
 }
 
 /** `name`, `name.network` or `name.namespace` (which may be both). */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { netnsPath } from '../../bench/lib/netns.js';
+import { inside, netnsPath } from '../../bench/lib/netns.js';
 import { container, documents, network, World } from '../e2e/world.js';
 import { resolver } from '../lib/dns-client.js';
 
@@ -46,7 +46,7 @@ const definitions = (alias: string): string =>
   );
 
 beforeAll(async () => {
-  world = new World('sldns', { dnsUpstreams: ['127.0.0.53'] });
+  world = new World('sldns', { dnsUpstreams: ['127.0.0.53'], metricsAddress: '127.0.0.1:9644' });
   const child = await upstream();
   world.scratch.onClose(() => child.kill('SIGKILL'));
   await world.agent.start(world.scratch);
@@ -67,6 +67,11 @@ describe('names in networks of definitions', () => {
     const other = await resolver(world, netns.web);
     expect(await other.ask('10.61.0.1', 'far', 'A')).toBe('NOERROR 192.0.2.99'); // not of its network
     expect(await other.ask('10.61.0.1', 'db', 'A')).toBe('NOERROR 10.61.0.3');
+    const metrics = (): string => inside(world.host, 'curl -s http://127.0.0.1:9644/metrics');
+    await expect
+      .poll(metrics, { timeout: 5000 })
+      .toMatch(/^sluice_dns_questions_total\{result="local"\} 7$/m);
+    expect(metrics()).toMatch(/^sluice_dns_questions_total\{result="forwarded"\} 2$/m);
   });
 
   it('are those of services too, which every network knows', async () => {
