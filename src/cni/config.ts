@@ -24,6 +24,7 @@ import {
   text,
   wholeNumber,
 } from './fields.js';
+import { readResolvConf } from './resolv-conf.js';
 import { type CniVersion, isCniVersion, UNVERSIONED } from './versions.js';
 
 /** One range of addresses of a configuration that brings its own. */
@@ -143,7 +144,10 @@ export function readConfig(raw: JsonObject): NetConf {
     optional(runtime, 'ips', 'runtimeConfig', listOf(addressOrCidr)) ??
     optional(args, 'ips', 'args.cni', listOf(addressOrCidr)) ??
     [];
-  const dns = optional(runtime, 'dns', 'runtimeConfig', readRuntimeDns) ?? optional(raw, 'dns', '', readDns);
+  const dns =
+    optional(runtime, 'dns', 'runtimeConfig', readRuntimeDns) ??
+    optional(raw, 'dns', '', readDns) ??
+    (addresses.type === 'delegate' ? undefined : optional(ipam, 'resolvConf', 'ipam', readResolvConf));
   const prevResult = optional(raw, 'prevResult', '', readResult);
   const podman = optional(raw, 'podman', '', absolutePath);
   const mtu = optional(raw, 'mtu', '', wholeNumber(0, 65535)) ?? 0;
@@ -256,8 +260,23 @@ function readRange(value: unknown, field: string): RangeConfig {
   };
 }
 
-function readRoute(value: unknown, field: string): ContainerRoute {
+/** What a route may have besides (CNI 1.1.0), with the values that mean nothing special. */
+const PLAIN_ROUTE: Readonly<Record<string, readonly number[]>> = {
+  mtu: [0],
+  advmss: [0],
+  priority: [0],
+  table: [0, 254],
+  scope: [0],
+};
+
+export function readRoute(value: unknown, field: string): ContainerRoute {
   const given = object(value, field);
+  for (const [key, plain] of Object.entries(PLAIN_ROUTE)) {
+    const wish = given[key] ?? null;
+    if (wish === null || plain.some((number) => number === wish)) continue;
+    const reason = 'routes of containers have dst and gw alone';
+    throw CniError.of('SLU5116', { key: `${field}.${key}`, value: JSON.stringify(wish), reason });
+  }
   const destination = optional(given, 'dst', field, cidr);
   if (destination === undefined) throw invalid(`${field}.dst`, 'is required');
   const gateway = optional(given, 'gw', field, address);

@@ -27,6 +27,7 @@ import {
   type RangeConfig,
   readConfig,
   readJson,
+  readRoute,
   readTarget,
   type Target,
   versionOf,
@@ -527,11 +528,9 @@ function rangesOf({ ips }: IpamResult): { readonly ipv4?: RangeConfig; readonly 
 
 /** The configuration with the addresses and routes that an IPAM plugin gave. */
 function withIpam(conf: NetConf, { ips, routes, dns }: IpamResult): NetConf {
-  const read = routes.flatMap((route): ContainerRoute[] => {
-    if (!isObject(route) || typeof route.dst !== 'string') return [];
-    const gateway = typeof route.gw === 'string' ? { gateway: address(route.gw, 'routes.gw') } : {};
-    return [{ destination: cidr(route.dst, 'routes.dst'), ...gateway }];
-  });
+  const read = routes.flatMap((route, i): ContainerRoute[] =>
+    isObject(route) && typeof route.dst === 'string' ? [readRoute(route, `routes[${i}]`)] : [],
+  );
   return {
     ...conf,
     ips: ips.map((ip, i) => address(ip.address.replace(/\/\d+$/, ''), `ips[${i}].address`)),

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside, netnsPath } from '../../bench/lib/netns.js';
@@ -363,7 +363,9 @@ describe('STATUS', () => {
   });
 
   requirement('STATUS-2', 'is 50 without the agent, and when no address is left', async () => {
-    failure(await status(conf({ socket: '/run/not-there.sock' })), 50);
+    const away = await status(conf({ socket: '/run/not-there.sock' }));
+    failure(away, 50);
+    expect(away.json.details).toBe('nobody listens at /run/not-there.sock: start the agent');
     const one = bed.conf('full', '10.144.0.0/30');
     await added(one, async () => failure(await status(one), 50, /no address/));
     expect(await status(one)).toMatchObject({ status: 0 });
@@ -1103,6 +1105,41 @@ describe('all together', () => {
       expect(await routesOf('::/0')).toEqual(['10.149.0.0/24', 'fd49::/64', '::/0']);
       expect(await routesOf('192.0.2.0/24')).not.toContain('0.0.0.0/0');
     }));
+
+  it('takes the DNS part of the result from a file, and refuses routes that it cannot make', async () => {
+    const file = join(bed.binDir, 'resolv.conf');
+    const lines = [
+      '# x',
+      'nameserver 192.0.2.53',
+      'domain d.test',
+      'search a.test b.test',
+      'options ndots:3',
+    ];
+    writeFileSync(file, `${lines.join('\n')}\n`);
+    const ranges = [[{ subnet: SUBNET }]];
+    const withIpam = (more: Json): Json => conf({ ipam: { type: 'host-local', ranges, ...more } });
+    await added(withIpam({ resolvConf: file }), async (result) =>
+      expect(result.dns).toEqual({
+        nameservers: ['192.0.2.53'],
+        domain: 'd.test',
+        search: ['a.test', 'b.test'],
+        options: ['ndots:3'],
+      }),
+    );
+    await withSandbox(async (sandbox) => {
+      const route = (more: Json) => withIpam({ routes: [{ dst: '10.9.0.0/16', ...more }] });
+      failure(
+        await bed.call('ADD', withIpam({ resolvConf: '/none' }), sandbox),
+        7,
+        /resolvConf.*\/none.*ENOENT/,
+      );
+      failure(await bed.call('ADD', route({ table: 100 }), sandbox), 2, /ipam\.routes\[0\]\.table: 100/);
+      failure(await bed.call('ADD', route({ mtu: 1300 }), sandbox), 2, /ipam\.routes\[0\]\.mtu: 1300/);
+    });
+    await added(withIpam({ routes: [{ dst: '10.9.0.0/16', table: 254, mtu: 0 }] }), async (result) =>
+      expect(typed(result).routes).toContainEqual({ dst: '10.9.0.0/16', gw: '10.141.0.1' }),
+    );
+  });
 
   it('refuses a range that ends before it begins, and results that are none', () =>
     withSandbox(async (sandbox) => {

@@ -72,6 +72,7 @@ function installCommand(context: CliContext): Command {
           'Network configuration: of its own fields the plugin reads\n' +
             '  network      Network of the definitions\n' +
             '  ipam         or ranges: [[{subnet, gateway, rangeStart, rangeEnd}]], routes: [{dst, gw}];\n' +
+            '               resolvConf: a file for the dns of the result;\n' +
             '               with another ipam.type that IPAM plugin is asked\n' +
             '  mode         routed (default) or bridge; masquerade, mtu: of a network of its own\n' +
             '  labels       labels of all its containers, for policies\n' +

@@ -278,11 +278,17 @@ static int ask(struct json_text socket_path, const char *environment, size_t env
 			    "it must have 1 to 107 bytes and no escapes");
 	memcpy(address.sun_path, path, path_length);
 	fd = connect_agent(&address);
-	if (fd < 0)
-		return unreachable("the agent of Sluice cannot be reached",
-				   errno == EACCES || errno == EPERM ? "no permission for its socket"
-				   : errno == EAGAIN                 ? "it has too many requests waiting"
-								     : "nobody listens on its socket");
+	if (fd < 0) {
+		char details[256];
+
+		/* A path without escapes needs none here. */
+		snprintf(details, sizeof(details),
+			 errno == EACCES || errno == EPERM ? "no permission for %s: it is for root"
+			 : errno == EAGAIN                 ? "too many requests wait at %s"
+							   : "nobody listens at %s: start the agent",
+			 address.sun_path);
+		return unreachable("the agent of Sluice cannot be reached", details);
+	}
 	if (send_request(fd, environment, environment_length, input, input_length,
 			 deadline - milliseconds()) < 0 &&
 	    errno != EPIPE && errno != ECONNRESET)
@@ -393,20 +399,21 @@ int main(int count, char **arguments)
 	}
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		known |= !strcmp(command, commands[i]);
-	length = read_configuration(&input);
-	if (length < 0)
-		return 1;
 	if (!strcmp(command, "VERSION")) {
 		char out[256];
 		int size;
 
-		/* Whatever the input: an empty one is allowed. */
-		if (json_document(input, (size_t)length, &members))
+		/* Whatever the input: there may be none. */
+		length = read_input(&input);
+		if (length >= 0 && json_document(input, (size_t)length, &members))
 			take_version(members.cni_version);
 		size = snprintf(out, sizeof(out), "{\"cniVersion\":\"%s\",\"supportedVersions\":%s}\n",
 				version, VERSIONS);
 		return write_all(STDOUT_FILENO, out, (size_t)size) ? 1 : 0;
 	}
+	length = read_configuration(&input);
+	if (length < 0)
+		return 1;
 	if (!json_document(input, (size_t)length, &members))
 		return known ? fail(ERROR_DECODE, "the network configuration is not a JSON object",
 				    "standard input")
