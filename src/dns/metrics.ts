@@ -11,8 +11,12 @@ export class DnsMetrics {
       labelNames: ['result'],
       registers: [registry],
       collect() {
+        const { local, forwarded, failed, invalid } = read();
         this.reset();
-        for (const [result, count] of Object.entries(read())) this.inc({ result }, count);
+        this.inc({ result: 'local' }, local);
+        this.inc({ result: 'forwarded' }, forwarded);
+        this.inc({ result: 'failed' }, failed);
+        this.inc({ result: 'invalid' }, invalid);
       },
     });
   }
