@@ -8,7 +8,7 @@ import type { Lease, LeaseBook, LeaseChange } from '../ipam/leases.js';
 import { type AttachmentSpec, aliasOf } from '../state/desired.js';
 import type { ObjectSet } from '../state/objects.js';
 import { netnsText } from './attachments.js';
-import { EMPTY_ENDPOINT, endpointValue } from './endpoints.js';
+import { DEVICE_FLAGS, EMPTY_ENDPOINT, endpointValue } from './endpoints.js';
 import type { Kernel } from './kernel.js';
 import type { Plan, Wanted } from './plan.js';
 import { attachmentIds } from './plan.js';
@@ -183,12 +183,12 @@ export class Adoption {
   }
 }
 
-/** Whether two slots are of one device: everything but policy and MTU. */
+/** Whether two slots are of one device: everything but policy, what goes with it, limits and MTU. */
 function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
   return (
     a.ifindex === b.ifindex &&
     a.network === b.network &&
-    a.flags === b.flags &&
+    (a.flags & DEVICE_FLAGS) === (b.flags & DEVICE_FLAGS) &&
     compareAddresses(a.addr4, b.addr4) === 0 &&
     compareAddresses(a.addr6, b.addr6) === 0 &&
     Buffer.compare(a.mac, b.mac) === 0 &&

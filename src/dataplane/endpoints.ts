@@ -38,6 +38,9 @@ const MODE_FLAGS: Readonly<Record<AttachmentSpec['mode'], number>> = {
   chained: EndpointFlag.L2 | EndpointFlag.Foreign,
 };
 
+/** Flags that say what a device is; the others come and go with policies, limits and questions while it stays. */
+export const DEVICE_FLAGS = EndpointFlag.Bridge | EndpointFlag.L2 | EndpointFlag.Foreign;
+
 /** The slot of `endpoints` for a container's device. `marks`: more of its flags. */
 export function endpointValue(
   spec: AttachmentSpec,

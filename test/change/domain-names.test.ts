@@ -89,10 +89,16 @@ it('allows what matches, over aliases and both families, and nothing else', asyn
 
 it('known names go on working without the agent and after it was killed', async () => {
   const { agent } = world;
+  // Devices stay, whatever is noted in their slots: that questions go through the agent, that denials are only logged.
+  const devices = () => [app, other].map((netns) => inside(netns, 'ip -o link show dev eth0'));
+  const before = devices();
+  agent.cli('policy', 'audit', 'on', 'app=other');
   await agent.kill();
   expect(await run(app, 'reach', '203.0.112.5', 80)).toBe('open');
   expect(await connect(app, 'n5.example.com', 'n2000.example.com')).toEqual(['open', 'timeout']);
   await agent.start(world.scratch);
+  expect(devices()).toEqual(before);
+  agent.cli('policy', 'audit', 'off');
   expect(await run(app, 'reach', '203.0.112.5', 80)).toBe('open');
   expect(await connect(app, 'n2000.example.com', 'other.example.edu')).toEqual(['open', 'timeout']);
 });
