@@ -2,7 +2,7 @@
 import type { ContainerNetwork, HostSide, NetworkResource } from '../../policy/model/resources.js';
 import { runtimeNetwork } from '../runtime/resources.js';
 import type { RuntimeAttachment } from '../runtime/runtime.js';
-import { type Attachment, FROM } from './attachment.js';
+import { FROM } from './attachment.js';
 import type { NetConf } from './config.js';
 import { CniError } from './errors.js';
 import { address } from './fields.js';
@@ -77,13 +77,11 @@ export function refuseWithout({ hostPorts, bandwidth }: NetConf): void {
   if (bandwidth !== undefined) throw refuse('bandwidth', bandwidth);
 }
 
-/** Throws CniError for the first thing of an ADD that is not in force (any more). */
-export function checkChained(
-  conf: NetConf,
-  { container }: Attachment,
-  live: RuntimeAttachment,
-  found: Foreign | undefined,
-): void {
+/**
+ * Throws CniError for the first thing of an ADD that is not in force (any more). The ports of the configuration are those
+ * that the container does not have.
+ */
+export function checkChained(conf: NetConf, live: RuntimeAttachment, found: Foreign | undefined): void {
   const { spec, ifindex } = live;
   const fail = (reason: string): CniError => CniError.of('SLU5118', { reason });
   if (found?.hostSide.ifindex !== ifindex) throw fail(`${spec.hostName} is not its host side any more`);
@@ -92,11 +90,8 @@ export function checkChained(
       throw fail(
         `it was taken in with ${spec[family]?.address ?? 'no address'}, not ${found[family] ?? 'none'}`,
       );
-  for (const port of conf.hostPorts) {
-    const text = JSON.stringify(port);
-    if (!container.hostPorts.some((own) => JSON.stringify(own) === text))
-      throw fail(`port ${port.hostPort}/${port.protocol} is not published`);
-  }
+  const [port] = conf.hostPorts;
+  if (port !== undefined) throw fail(`port ${port.hostPort}/${port.protocol} is not published`);
   if (JSON.stringify(conf.bandwidth) !== JSON.stringify(spec.bandwidth))
     throw fail('its bandwidth is not limited as asked for');
 }

@@ -4,6 +4,7 @@ import type {
   ContainerNetwork,
   ContainerResource,
   ContainerRoute,
+  HostPort,
   NetworkResource,
 } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
@@ -280,7 +281,8 @@ export class CniService {
         const key = `Container ${namespace}/${name}`;
         return this.#names.has(key) || runtime.get(key) !== undefined;
       };
-      container = containerFor(parameters, conf, wish, asked, taken, pod);
+      const ports = this.#unpublished(parameters, conf.hostPorts);
+      container = containerFor(parameters, { ...conf, hostPorts: ports }, wish, asked, taken, pod);
       this.#names.add(keyOf(container));
       await runtime.change({ set: [container] });
       const attachment = attachmentOf(container);
@@ -289,6 +291,20 @@ export class CniService {
     } finally {
       if (container !== undefined) this.#names.delete(keyOf(container));
     }
+  }
+
+  /** The ports that the container does not have yet: runtimes ask each of its networks for all of them. */
+  #unpublished(
+    { containerId, netns }: Pick<CniParameters, 'containerId' | 'netns'>,
+    ports: readonly HostPort[],
+  ): readonly HostPort[] {
+    if (ports.length === 0) return ports;
+    const text = ({ protocol, hostAddress = '', hostPort, containerPort }: HostPort): string =>
+      `${protocol} ${hostAddress} ${hostPort} ${containerPort}`;
+    const there = [...this.#attachments.values()]
+      .filter((other) => other.containerId === containerId && other.netns === netns)
+      .flatMap(({ container }) => container.hostPorts.map(text));
+    return ports.filter((port) => !there.includes(text(port)));
   }
 
   /** No container of a pod begins without the pod's labels: policy would not know it. Throws CniError 11. */
@@ -411,8 +427,10 @@ export class CniService {
         if (present.netns !== netns) throw fail(`it was attached in ${present.netns}, not in ${netns}`);
         const live = runtime.attachment(idOf(present));
         if (live === undefined) throw fail(`container ${displayName(present.container)} is not in force`);
-        if (live.spec.mode === 'chained')
-          checkChained(conf, present, live, this.#foreign(conf, ifname, netns));
+        if (live.spec.mode === 'chained') {
+          const hostPorts = this.#unpublished({ containerId, netns }, conf.hostPorts);
+          checkChained({ ...conf, hostPorts }, live, this.#foreign(conf, ifname, netns));
+        }
         const leased = [live.spec.ipv4?.address, live.spec.ipv6?.address];
         const made = expected.addresses.map((text) => canonicalAddress(text.split('/')[0] ?? ''));
         const lost = live.spec.mode === 'chained' ? undefined : made.find((ip) => !leased.includes(ip));

@@ -100,6 +100,16 @@ describe('Podman', () => {
     expect(get('client', '10.54.0.2')).toContain('timed out');
   });
 
+  it('publishes its ports once, in however many networks it is', async () => {
+    run('many', 'one,two', '-p', '8182:80');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8182)).toBe('open');
+    run('more', 'one', '-p', '8183:80');
+    podman.podman('network', 'connect', 'two', 'more');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8183)).toBe('open');
+    podman.podman('rm', '-f', '-t', '0', 'many', 'more');
+    expect(await bed.world.probe(bed.world.outside, HOST.v4, 8182)).not.toBe('open');
+  });
+
   it('gets its networks anew with the addresses that it has, also fixed ones', () => {
     run('fixed', 'one', '--ip', '10.155.0.77', '--ip6', 'fd55::77', '-p', '8181:80');
     podman.podman('network', 'reload', 'web', 'fixed');
