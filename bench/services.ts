@@ -189,7 +189,7 @@ async function main(scratch: Scratch): Promise<void> {
     const rest = { better: 'lower' } as const;
     return [
       {
-        name: `${name}: in the kernel, from the start of the process`,
+        name: `${name}: in the kernel, from the start of the process, median`,
         unit: 'ms',
         ours: agent.inForceMs,
         peers: { limit: LOAD_MS },
