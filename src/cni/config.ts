@@ -166,7 +166,7 @@ export function readConfig(raw: JsonObject): NetConf {
     ips: onePerFamily(ips),
     ...(macText === undefined ? {} : { mac: macText }),
     aliases: readAliases(runtime, name),
-    ...(dns === undefined ? {} : { dns }),
+    ...(dns === undefined || Object.keys(dns).length === 0 ? {} : { dns }),
     ...(prevResult === undefined ? {} : { prevResult }),
   };
 }

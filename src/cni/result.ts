@@ -57,7 +57,9 @@ export function addResult(
   routes.push(
     ...routesOf(spec).map(({ destination, gateway }): ResultRoute => ({ dst: destination, gw: gateway })),
   );
-  const dns = conf.dns ?? (isObject(before.dns) ? before.dns : serveNames ? ownDns(spec) : {});
+  const given = conf.dns ?? (isObject(before.dns) ? before.dns : {});
+  // Who names search domains alone still has the name service.
+  const dns = !serveNames || listIn(given, 'nameservers').length > 0 ? given : { ...ownDns(spec), ...given };
   return {
     cniVersion,
     interfaces,
@@ -79,8 +81,8 @@ function versionOfIp(cniVersion: CniVersion, v6: boolean): { readonly version?: 
   return { version: v6 ? '6' : '4' };
 }
 
-function listIn(result: JsonObject, name: string): unknown[] {
-  const list = result[name];
+function listIn(result: object, name: string): unknown[] {
+  const list = (result as JsonObject)[name];
   return Array.isArray(list) ? [...(list as unknown[])] : [];
 }
 

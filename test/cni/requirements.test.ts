@@ -1106,6 +1106,18 @@ describe('all together', () => {
       expect(await routesOf('192.0.2.0/24')).not.toContain('0.0.0.0/0');
     }));
 
+  it('names the gateway as name server unless the configuration names one', async () => {
+    const nameservers = ['10.141.0.1'];
+    const search = ['a.test'];
+    for (const [more, dns] of [
+      [{ dns: {} }, { nameservers }],
+      [{ dns: { search } }, { nameservers, search }],
+      [{ runtimeConfig: { dns: { servers: [], searches: search } } }, { nameservers, search }],
+      [{ dns: { nameservers: ['192.0.2.1'], search } }, { nameservers: ['192.0.2.1'], search }],
+    ] as const)
+      await added(conf(more), async (result) => expect(result.dns).toEqual(dns));
+  });
+
   it('takes the DNS part of the result from a file, and refuses routes that it cannot make', async () => {
     const file = join(bed.binDir, 'resolv.conf');
     const lines = [

@@ -77,8 +77,8 @@ function installCommand(context: CliContext): Command {
             '  mode         routed (default) or bridge; masquerade, mtu: of a network of its own\n' +
             '  labels       labels of all its containers, for policies\n' +
             "  podman       socket of Podman's API, which is asked for the labels of each container\n" +
-            '  dns          {nameservers, domain, search, options} for the result; else the gateway, where\n' +
-            '               the agent answers names of containers\n' +
+            '  dns          {nameservers, domain, search, options} for the result; without nameservers it\n' +
+            '               has the gateway, where the agent answers names of containers\n' +
             "  socket       the agent's socket (default /run/sluice/cni.sock)\n" +
             '  timeout      seconds to wait for the agent (default 60)',
           'Policies select a container by namespace (K8S_POD_NAMESPACE, else "default") and labels: those of the\n' +
