@@ -1,0 +1,160 @@
+import { SluiceError } from '../../policy/errors.js';
+import type { Labels } from '../../policy/model/resources.js';
+import type { Logger } from '../log.js';
+import type { DockerApi, DockerContainerInfo } from './api.js';
+import { containerInFiles, DEFAULT_ROOT } from './files.js';
+import { isNamespace } from './options.js';
+import { DAEMON, type DockerNetwork, type DockerState } from './state.js';
+
+/** Endpoint option (`--network name=...,driver-opt=sluice.labels=a=b;c=d`) for agents that can't ask Docker. */
+const LABELS_OPTION = 'sluice.labels';
+const NAMESPACE_LABEL = 'sluice.dev/namespace';
+/** Milliseconds that Docker has before its files are looked at: it answers nobody while it starts. */
+const FILES_AFTER_MS = 500;
+/** Milliseconds after which Docker knows of an endpoint whose making was answered, as a rule. */
+const KNOWN_AFTER_MS = 1;
+/** Milliseconds for which what was asked ahead is good: the container can't be renamed while Docker starts it. */
+const AHEAD_MS = 1000;
+
+/** Who a container is, for policies and names. */
+export interface Identity {
+  readonly name: string;
+  readonly namespace: string;
+  readonly labels: Labels;
+}
+
+interface Parts {
+  readonly state: DockerState;
+  readonly api: DockerApi;
+  readonly log: Logger;
+}
+
+interface Ahead {
+  readonly began: number;
+  /** Undefined: Docker did not know yet, or could not be asked. */
+  readonly answer: Promise<DockerContainerInfo | undefined>;
+}
+
+/** Whose endpoints Docker's are. Its requests do not say, so it is asked. */
+export class Identities {
+  readonly #parts: Parts;
+  /** Labels that endpoints brought with them, until they are removed. */
+  readonly #given = new Map<string, Labels>();
+  /** What was asked before an endpoint is joined. */
+  readonly #ahead = new Map<string, Ahead>();
+  #rootAsked = false;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * An endpoint is made, and Docker will join it as soon as it has written it down, which takes a few milliseconds. Whose
+   * it is can be asked meanwhile.
+   */
+  expect(network: DockerNetwork, endpoint: string, options: Readonly<Record<string, unknown>>): void {
+    const labels = options[LABELS_OPTION];
+    if (typeof labels === 'string') this.#given.set(endpoint, parseLabels(labels));
+    const answer = new Promise<void>((resolve) => setTimeout(resolve, KNOWN_AFTER_MS))
+      .then(() => (this.#ahead.has(endpoint) ? this.#ask(network.id, endpoint) : undefined))
+      .catch(() => undefined);
+    this.#ahead.set(endpoint, { began: performance.now(), answer });
+  }
+
+  /** The endpoint is gone. */
+  forget(endpoint: string): void {
+    this.#given.delete(endpoint);
+    this.#ahead.delete(endpoint);
+  }
+
+  /** Throws SLU5204, SLU5213 where nobody tells, SLU5217. */
+  async of(network: DockerNetwork, endpoint: string): Promise<Identity> {
+    const given = this.#given.get(endpoint);
+    const container = await this.#container(network.id, endpoint).catch((error: unknown) => {
+      if (given === undefined) throw error;
+      return undefined;
+    });
+    const name = container?.name ?? `docker-${endpoint.slice(0, 12)}`;
+    const labels = { ...container?.labels, ...given };
+    return { name, namespace: namespaceOf(labels, network), labels };
+  }
+
+  /** Further names of a container in the network of an endpoint, when Docker has started it; none where it does not tell. */
+  async aliases(container: string, endpoint: string): Promise<readonly string[]> {
+    try {
+      return await this.#parts.api.aliases(container, endpoint);
+    } catch (err) {
+      this.#parts.log.debug({ err, container }, 'aliases are not known');
+      return [];
+    }
+  }
+
+  /** From Docker's API, or from its files if it is slow: it may be starting, and this container with it. */
+  async #container(network: string, endpoint: string): Promise<DockerContainerInfo> {
+    const { state } = this.#parts;
+    const asking = this.#askedAhead(endpoint).then((known) => known ?? this.#askNow(network, endpoint));
+    const answer = await Promise.race([
+      asking.catch(() => undefined),
+      new Promise<undefined>((resolve) => setTimeout(resolve, FILES_AFTER_MS, undefined)),
+    ]);
+    if (answer !== undefined) return answer;
+    const root = state.daemon.get(DAEMON)?.root ?? DEFAULT_ROOT;
+    const found = await containerInFiles(root, network, endpoint).catch(() => undefined);
+    return found ?? asking;
+  }
+
+  async #askedAhead(endpoint: string): Promise<DockerContainerInfo | undefined> {
+    const ahead = this.#ahead.get(endpoint);
+    this.#ahead.delete(endpoint);
+    if (ahead === undefined || performance.now() - ahead.began > AHEAD_MS) return undefined;
+    return ahead.answer;
+  }
+
+  async #askNow(network: string, endpoint: string): Promise<DockerContainerInfo> {
+    const container = await this.#ask(network, endpoint);
+    if (container === undefined)
+      throw SluiceError.of('SLU5213', { what: 'container of endpoint', id: endpoint.slice(0, 12) });
+    return container;
+  }
+
+  async #ask(network: string, endpoint: string): Promise<DockerContainerInfo | undefined> {
+    const { api } = this.#parts;
+    const name = await api.containerNameOf(network, endpoint);
+    const container = name === undefined ? undefined : await api.container(name);
+    if (container !== undefined) this.#learnRoot();
+    return container;
+  }
+
+  /** Once in a process: where Docker keeps its files, for the time when it can't be asked. */
+  #learnRoot(): void {
+    if (this.#rootAsked) return;
+    this.#rootAsked = true;
+    const { api, state, log } = this.#parts;
+    const learn = async (): Promise<void> => {
+      const root = await api.root();
+      if (root !== undefined && root !== state.daemon.get(DAEMON)?.root)
+        state.put('daemon', DAEMON, { root });
+    };
+    learn().catch((err: unknown) => {
+      this.#rootAsked = false;
+      log.debug({ err }, "Docker's folder is not known");
+    });
+  }
+}
+
+/** The namespace that policies know a container by. Throws SLU5217. */
+function namespaceOf(labels: Labels, network: DockerNetwork): string {
+  const value = labels[NAMESPACE_LABEL] ?? network.namespace;
+  if (!isNamespace(value)) throw SluiceError.of('SLU5217', { label: NAMESPACE_LABEL, value });
+  return value;
+}
+
+/** `a=b;c=d`. */
+function parseLabels(text: string): Labels {
+  return Object.fromEntries(
+    text.split(';').flatMap((pair) => {
+      const at = pair.indexOf('=');
+      return at > 0 ? [[pair.slice(0, at).trim(), pair.slice(at + 1).trim()]] : [];
+    }),
+  );
+}
