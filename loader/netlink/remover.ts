@@ -14,8 +14,9 @@ const EPROTO = 71;
 
 /** Removals under way at once: each takes a thread of libuv's pool, which has four. */
 const MAX_RUNNING = 3;
-/** Milliseconds between two looks whether devices are gone. */
+/** Milliseconds between two looks whether devices are gone, and before them for which it is looked in every turn. */
 const LOOK_MS = 1;
+const EVERY_TURN_MS = 2;
 
 interface Waiting {
   readonly ifindex: number;
@@ -159,7 +160,10 @@ async function vanished(
   state: { readonly done: boolean },
 ): Promise<void> {
   const last = batch.at(-1)?.ifindex ?? 0;
+  const soon = performance.now() + EVERY_TURN_MS;
   do {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await new Promise((resolve) =>
+      performance.now() < soon ? setImmediate(resolve) : setTimeout(resolve, LOOK_MS),
+    );
   } while (!state.done && socket.hasLink(last));
 }
