@@ -46,6 +46,36 @@ static __always_inline struct endpoint *endpoint_at(__u32 ifindex)
 	return ep && ep->ifindex == ifindex ? ep : NULL;
 }
 
+/*
+ * For what goes from container to container: the source is the gateway of the receiver's network if the receiver is the
+ * sender itself, which would see its own source address, or is in the sender's network too, where it would answer by that
+ * other interface. 16 bits tell networks apart by their numbers, so some other flow may get that source too.
+ */
+__noinline int source_for_answers(void)
+{
+	struct work *w = work_area();
+	struct endpoint *sep, *dep;
+	struct network *net;
+	__u32 number;
+
+	if (!w)
+		return DROP_INTERNAL;
+	sep = endpoint_at(w->src.ifindex);
+	dep = endpoint_at(w->dst.ifindex);
+	if (!sep || !dep)
+		return DROP_INTERNAL;
+	if (sep != dep && (sep->network == dep->network || !(dep->flags & (EP_ALSO << (sep->network & 15)))))
+		return DROP_NONE;
+	number = dep->network;
+	net = bpf_map_lookup_elem(&networks, &number);
+	if (!net)
+		return DROP_INTERNAL;
+	w->snat = addr_is_v4(&w->f.daddr) ? net->gateway4 : net->gateway6;
+	if (sep->flags & EP_FOREIGN)
+		w->snat = w->fwd.daddr; /* whatever its gateway is: it asked by that way */
+	return sep == dep && addr_is_zero(&w->snat) ? DROP_SAME_ADDR : DROP_NONE;
+}
+
 /* The source address for what leaves through uplink oif. */
 static __always_inline int masquerade(struct work *w, const struct endpoint *sep)
 {
@@ -235,18 +265,10 @@ __noinline int decide(struct __sk_buff *skb)
 		memcpy(w->r.from_mac, dep->mac, ETH_ALEN);
 		if (from_outside(w))
 			w->f.flags |= FLOW_TTL;
-		if (sep && sep->ifindex == dep->ifindex) {
-			/* A container that reaches itself by a host port would see its own source address. */
-			__u32 number = sep->network;
-			struct network *net = bpf_map_lookup_elem(&networks, &number);
-
-			if (!net)
-				return DROP_INTERNAL;
-			w->snat = addr_is_v4(&w->f.daddr) ? net->gateway4 : net->gateway6;
-			if (sep->flags & EP_FOREIGN)
-				w->snat = w->fwd.daddr; /* whatever its gateway is: it asked by that way */
-			if (addr_is_zero(&w->snat))
-				return DROP_SAME_ADDR;
+		if (sep && (sep->ifindex == dep->ifindex || unlikely(dep->flags >= EP_ALSO))) {
+			reason = source_for_answers();
+			if (reason)
+				return reason;
 		}
 	} else if (w->dst.flags & ADDR_HOST) {
 		w->f.action = ACTION_STACK;

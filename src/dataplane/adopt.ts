@@ -92,6 +92,8 @@ export class Adoption {
       } else if (mtu !== spec.mtu) plan.mtu.push(wanted);
       else plan.keep.push(wanted);
     }
+    // Only now: a slot says in which networks its container is besides, and all of them have to be known for that.
+    for (const { spec } of [...plan.keep, ...plan.mtu]) this.#kernel.attachments.write(spec.id);
     if (obstacles.length > 0) this.#remove(obstacles);
   }
 
@@ -178,7 +180,6 @@ export class Adoption {
       netns,
       policy: { setEgress, setIngress, identity4, identity6 },
     });
-    attachments.write(spec.id);
     return true;
   }
 }

@@ -18,7 +18,7 @@ import {
   takenIndex,
   vethOf,
 } from './devices.js';
-import { type EndpointPolicy, endpointValue } from './endpoints.js';
+import { alsoIn, type EndpointPolicy, endpointValue } from './endpoints.js';
 import type { Expedite } from './expedite.js';
 import type { Hooks } from './hooks.js';
 import type { HostDevices } from './host-devices.js';
@@ -72,6 +72,8 @@ export class Attachments {
   readonly #live = new Map<string, Live>();
   readonly #byIndex = new Map<number, string>();
   readonly #byContainer = new Map<string, Set<string>>();
+  /** By namespace; those that a runtime moves there are with their container only. */
+  readonly #byNetns = new Map<string, Set<string>>();
   /** Indexes of devices that are gone and whose links are still pinned. */
   readonly #forgotten = new Set<number>();
   #forgetting: NodeJS.Timeout | undefined;
@@ -156,7 +158,7 @@ export class Attachments {
     let made = false;
     let cookie: bigint | undefined;
     this.#limit(spec, ifindex);
-    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
+    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.#marksOf(spec)));
     try {
       const device = placement.device?.take() ?? makeDevice(this.#rtnl, spec, ifindex, netns, parent);
       made = true;
@@ -184,13 +186,13 @@ export class Attachments {
       throw error;
     }
     const base = { spec, ifindex, netns: netnsText(netns), policy };
-    return this.register(cookie === undefined ? base : { ...base, cookie });
+    return this.#made(cookie === undefined ? base : { ...base, cookie });
   }
 
   /** The device is there, and others see to it: slot, places and programs are all that is ours. */
   #createForeign(spec: AttachmentSpec, netns: Netns, { ifindex, policy }: Placement): Live {
     this.#limit(spec, ifindex);
-    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.marksOf(spec)));
+    this.#endpoints.set(ifindex, endpointValue(spec, ifindex, policy, this.#marksOf(spec)));
     try {
       if (this.#hooks.method === 'clsact') this.#host.noteFilter(ifindex, true);
       this.#expedite.during(() => this.#hooks.attachEndpoint(spec.mode, ifindex, undefined));
@@ -203,7 +205,7 @@ export class Attachments {
       this.#clear(spec, ifindex);
       throw error;
     }
-    return this.register({ spec, ifindex, netns: netnsText(netns), policy });
+    return this.#made({ spec, ifindex, netns: netnsText(netns), policy });
   }
 
   #detachForeign(ifindex: number): void {
@@ -227,9 +229,31 @@ export class Attachments {
     const { spec, ifindex } = live;
     this.#live.set(spec.id, live);
     this.#byIndex.set(ifindex, spec.id);
-    const ids = this.#byContainer.get(spec.container) ?? new Set();
-    this.#byContainer.set(spec.container, ids.add(spec.id));
+    add(this.#byContainer, spec.container, spec.id);
+    if (spec.handover === undefined) add(this.#byNetns, live.netns, spec.id);
     return live;
+  }
+
+  /** As `register`, for a new device: the container's other interfaces are told. */
+  #made(live: Live): Live {
+    this.register(live);
+    const others = this.#others(live);
+    if (others.length > 0) for (const { spec, policy } of [live, ...others]) this.setPolicy(spec.id, policy);
+    return live;
+  }
+
+  /** Attachments of the same container: it is known by its name, or by its namespace when it has several. */
+  #others({ spec, netns }: Pick<Live, 'spec' | 'netns'>): Live[] {
+    const ids = new Set(this.#byContainer.get(spec.container));
+    if (spec.handover === undefined) for (const id of this.#byNetns.get(netns) ?? []) ids.add(id);
+    ids.delete(spec.id);
+    return [...ids].flatMap((id) => this.#live.get(id) ?? []);
+  }
+
+  #marksOf(spec: AttachmentSpec): number {
+    const live = this.#live.get(spec.id);
+    const others = live === undefined ? [] : this.#others(live);
+    return this.marksOf(spec) | alsoIn(others.map((other) => other.spec.number));
   }
 
   /** Completes a device that an earlier agent made: programs, routes, neighbour entries. */
@@ -249,7 +273,7 @@ export class Attachments {
     if (live === undefined) return;
     this.#endpoints.set(
       live.ifindex,
-      endpointValue(live.spec, live.ifindex, policy, this.marksOf(live.spec)),
+      endpointValue(live.spec, live.ifindex, policy, this.#marksOf(live.spec)),
     );
     this.#live.set(id, { ...live, policy });
   }
@@ -366,9 +390,10 @@ export class Attachments {
     this.#clear(live.spec, live.ifindex);
     this.#live.delete(id);
     this.#byIndex.delete(live.ifindex);
-    const ids = this.#byContainer.get(live.spec.container);
-    ids?.delete(id);
-    if (ids?.size === 0) this.#byContainer.delete(live.spec.container);
+    const others = this.#others(live);
+    drop(this.#byContainer, live.spec.container, id);
+    drop(this.#byNetns, live.netns, id);
+    for (const other of others) this.setPolicy(other.spec.id, other.policy);
     return live;
   }
 
@@ -405,6 +430,18 @@ export class Attachments {
 
 /** Whether `create` failed because the kernel has a device of that index. */
 export { takenIndex };
+
+function add(index: Map<string, Set<string>>, key: string, id: string): void {
+  const ids = index.get(key);
+  if (ids === undefined) index.set(key, new Set([id]));
+  else ids.add(id);
+}
+
+function drop(index: Map<string, Set<string>>, key: string, id: string): void {
+  const ids = index.get(key);
+  ids?.delete(id);
+  if (ids?.size === 0) index.delete(key);
+}
 
 function attempt(action: () => void): unknown[] {
   try {

@@ -41,6 +41,11 @@ const MODE_FLAGS: Readonly<Record<AttachmentSpec['mode'], number>> = {
 /** Flags that say what a device is; the others come and go with policies, limits and questions while it stays. */
 export const DEVICE_FLAGS = EndpointFlag.Bridge | EndpointFlag.L2 | EndpointFlag.Foreign;
 
+/** Flag for a container that is also in the networks with these numbers (source_for_answers in bpf/lib/decide.h). */
+export function alsoIn(networks: readonly number[]): number {
+  return networks.reduce((flags, number) => flags | (EndpointFlag.Also << (number & 15)), 0) >>> 0;
+}
+
 /** The slot of `endpoints` for a container's device. `marks`: more of its flags. */
 export function endpointValue(
   spec: AttachmentSpec,
@@ -52,7 +57,7 @@ export function endpointValue(
     ifindex,
     network: spec.number,
     ...policy,
-    flags: marks | MODE_FLAGS[spec.mode] | (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit),
+    flags: (marks | MODE_FLAGS[spec.mode] | (spec.bandwidth === undefined ? 0 : EndpointFlag.Limit)) >>> 0,
     mtu: spec.mtu,
     mac: macBytes(spec.mac),
     hostMac: macBytes(spec.hostMac),

@@ -1887,6 +1887,7 @@ export const EndpointFlag = {
   Audit: 8,
   Names: 16,
   Foreign: 32,
+  Also: 65536,
 } as const;
 export type EndpointFlag = (typeof EndpointFlag)[keyof typeof EndpointFlag];
 /** Names of enum endpoint_flag by number. */
@@ -1897,6 +1898,7 @@ export const EndpointFlagName: Readonly<Record<number, keyof typeof EndpointFlag
   8: 'Audit',
   16: 'Names',
   32: 'Foreign',
+  65536: 'Also',
 };
 
 /** enum event_kind. */
