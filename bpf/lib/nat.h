@@ -212,16 +212,6 @@ static __always_inline void ip_decrease_ttl(struct iphdr *ip)
 	ip->ttl--;
 }
 
-/*
- * The header has no checksum that would balance the change. Where the kernel has summed the packet up (CHECKSUM_COMPLETE:
- * the device did, or a tunnel around it was verified), it would take the sum for wrong and drop UDP.
- */
-static __always_inline void decrease_hop_limit(struct __sk_buff *skb, struct ipv6hdr *ip6)
-{
-	ip6->hop_limit--;
-	bpf_csum_update(skb, (__u16)~bpf_htons(1));
-}
-
 static __always_inline int rewrite_l4(struct __sk_buff *skb, struct packet *p, struct flow *e)
 {
 	__u32 l4 = p->l4_off;
@@ -265,10 +255,19 @@ static __always_inline int rewrite_l4(struct __sk_buff *skb, struct packet *p, s
 /* Applies e to the packet: addresses, ports, TTL, checksums. */
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, struct flow *e)
 {
-	void *data = (void *)(long)skb->data;
-	void *end = (void *)(long)skb->data_end;
-	__u32 l4 = p->l4_off;
+	void *data, *end;
+	__u32 l4;
 
+	/*
+	 * The IPv6 header has no checksum that would balance the smaller hop limit. Where the kernel has summed the packet
+	 * up (CHECKSUM_COMPLETE: the device did, or a tunnel around it was verified), it would take the sum for wrong and
+	 * drop UDP. First of all, because older verifiers forget what is known of the packet at each call.
+	 */
+	if (p->v6 && (e->flags & FLOW_TTL))
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	l4 = p->l4_off;
 	if (!p->v6) {
 		struct iphdr *ip = data + L3_OFF;
 
@@ -287,7 +286,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, stru
 		if ((void *)(ip6 + 1) > end)
 			return DROP_INVALID;
 		if (e->flags & FLOW_TTL)
-			decrease_hop_limit(skb, ip6);
+			ip6->hop_limit--;
 		if (!(e->flags & FLOW_NAT))
 			return DROP_NONE;
 		memcpy(&ip6->saddr, &e->saddr, 16);
