@@ -100,6 +100,8 @@ export const ERRORS = {
   SLU1809: '{frontend} is already the one of service {owner}, which goes first: take another one',
   SLU1810:
     'answers come back through the node that was asked: external-mode dsr needs nodeRouting overlay, and that is {routing}',
+  SLU1811:
+    'a process of this host listens on host port {port} of container {container}, which goes first: the process gets nothing there',
 
   // 60xx: other nodes
   SLU6001: 'the overlay device {device} cannot be made: {reason}; is another program using UDP port {port}?',

@@ -276,7 +276,10 @@ class AgentEngine implements RuntimeEngine {
   }
 
   snapshot(): MetricsSnapshot {
+    const problems = new Map<string, number>();
+    for (const { code } of this.status().problems) problems.set(code, (problems.get(code) ?? 0) + 1);
     return {
+      problems,
       ...this.#parts.telemetry.snapshot(),
       ...serviceFigures(this.#parts.services.compiler.view, this.#parts.kernel.loaded.maps),
     };

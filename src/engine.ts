@@ -142,6 +142,8 @@ export interface MetricsSnapshot {
   readonly identities: number;
   readonly epoch: number;
   readonly lostEvents: number;
+  /** How many problems `status` says, by their codes. */
+  readonly problems: ReadonlyMap<string, number>;
   /** Services in force. */
   readonly services: number;
   /** Ports of services, the busiest of them; the others together are the last, with empty names. */

@@ -19,8 +19,9 @@ const WAITING: ReadonlyMap<number, number> = new Map([
   [IPPROTO_TCP, 1 << LISTEN],
   [IPPROTO_UDP, 1 << CLOSE],
 ]);
-/** struct inet_diag_msg: offset of the user, and size. */
+/** struct inet_diag_msg: offsets of the user and the inode, and size. */
 const UID = 64;
+const INODE = 68;
 const MESSAGE = 72;
 const INET_DIAG_SKV6ONLY = 11;
 const INET_DIAG_CGROUP_ID = 21;
@@ -51,6 +52,8 @@ export interface HostSocket {
 /** Where a socket takes what comes from anybody: one of TCP that listens, or one of UDP that is not connected. */
 export interface Listener extends SocketEnd {
   readonly protocol: number;
+  /** As `/proc/PID/fd` names the socket. */
+  readonly inode: number;
 }
 
 /** Sockets of a network namespace (NETLINK_SOCK_DIAG, linux/inet_diag.h). */
@@ -86,9 +89,10 @@ export class SockDiag extends Requests {
           (buffer, start, end) => {
             const id = start + ID_OFFSET;
             const local = { address: addressAt(buffer, family, id + 4), port: buffer.readUInt16BE(id) };
+            const inode = buffer.readUInt32LE(start + INODE);
             if (family === AF.INET6 && isUnset(local.address) && !isIpv6Only(buffer, start, end))
-              both.push({ protocol, address: ANY_IPV4, port: local.port });
-            return { protocol, ...local };
+              both.push({ protocol, address: ANY_IPV4, port: local.port, inode });
+            return { protocol, ...local, inode };
           },
         );
         return [...found, ...both];

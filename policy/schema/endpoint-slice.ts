@@ -19,6 +19,11 @@ import { SERVICE_NAME_LABEL } from './plain-slice.js';
 /** Annotation of a slice: share of its endpoints in new connections from outside, 1 to 100. */
 export const WEIGHT_ANNOTATION = 'sluice.dev/weight';
 
+/** Weight in an annotation; undefined: it is none. */
+function weightOf(text: string): number | undefined {
+  return /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 100 ? Number(text) : undefined;
+}
+
 const anything = z.unknown().optional();
 
 const hint = mapping({ name: z.string() });
@@ -52,7 +57,11 @@ const slicePort = mapping({
 export const endpointSliceSchema = mapping({
   apiVersion: z.string(),
   kind: z.string(),
-  metadata: namespacedMetadata(),
+  metadata: namespacedMetadata().superRefine(({ annotations = {} }, ctx) => {
+    const text = annotations[WEIGHT_ANNOTATION];
+    if (text !== undefined && weightOf(text) === undefined)
+      refuse(ctx, `must be a whole number from 1 to 100, not "${text}"`, ['annotations', WEIGHT_ANNOTATION]);
+  }),
   addressType: z.enum(['IPv4', 'IPv6', 'FQDN']),
   endpoints: optional(
     z.array(orEmpty(endpoint)).max(1000, { error: 'must not have more than 1000 endpoints' }),
@@ -110,7 +119,7 @@ const likeBefore = repeats<SlicePort>(
 export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering): EndpointSliceResource {
   const { metadata, addressType } = document;
   const service = metadata.labels?.[SERVICE_NAME_LABEL];
-  const weight = Number(metadata.annotations?.[WEIGHT_ANNOTATION]);
+  const weight = weightOf(metadata.annotations?.[WEIGHT_ANNOTATION] ?? '');
   const usable = addressType === 'FQDN' ? [] : (document.endpoints ?? []);
   return {
     kind: 'EndpointSlice',
@@ -126,8 +135,6 @@ export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering):
         .filter((port) => port.port !== undefined)
         .map(({ name = '', protocol = 'TCP', port = 0 }) => ({ name, protocol, port })),
     ),
-    endpoints: usable.map((value) =>
-      lowerEndpoint(value, Number.isInteger(weight) && weight >= 1 && weight <= 100 ? weight : undefined),
-    ),
+    endpoints: usable.map((value) => lowerEndpoint(value, weight)),
   };
 }

@@ -37,6 +37,36 @@ describe('annotations of a service', () => {
   });
 });
 
+describe('the weight of an EndpointSlice', () => {
+  const parsed = (weight: string) =>
+    parseSources([
+      {
+        file: 'slice.yaml',
+        text: JSON.stringify({
+          apiVersion: 'discovery.k8s.io/v1',
+          kind: 'EndpointSlice',
+          metadata: { name: 'web', annotations: { 'sluice.dev/weight': weight } },
+          addressType: 'IPv4',
+          endpoints: [{ addresses: ['192.0.2.1'] }],
+        }),
+      },
+    ]);
+
+  it.each(['1', '7', '100'])('%s is read', (weight) => {
+    const { resources, errors } = parsed(weight);
+    expect(errors).toEqual([]);
+    expect(resources).toMatchObject([{ endpoints: [{ weight: Number(weight) }] }]);
+  });
+
+  it.each(['0', '101', '1.5', '-1', '', 'heavy', '1e1', ' 7'])('"%s" is refused', (weight) => {
+    const { resources, errors } = parsed(weight);
+    expect(resources).toEqual([]);
+    expect(errors.map((error) => error.toLine())).toEqual([
+      `slice.yaml:1: metadata.annotations["sluice.dev/weight"]: must be a whole number from 1 to 100, not "${weight}" (SLU1106)`,
+    ]);
+  });
+});
+
 it('an empty list of source ranges is none, of any type', () => {
   const text = JSON.stringify({
     apiVersion: 'v1',

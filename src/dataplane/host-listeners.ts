@@ -12,20 +12,25 @@ export interface HostListener {
   readonly port: number;
 }
 
+/** With the socket's inode, as `/proc/PID/fd` names it. */
+export interface ListeningSocket extends HostListener {
+  readonly inode: number;
+}
+
 const PROTOCOLS: Readonly<Record<number, PortProtocol>> = { 6: 'TCP', 17: 'UDP' };
 
 /**
  * Where processes listen (TCP) or take datagrams from anybody (UDP), in a namespace; default: the one that the process is
  * in. The kernel picks them: connections, of which there may be very many, are not looked at. Nothing where it can't.
  */
-export function hostListeners(netns?: Netns): HostListener[] {
+export function hostListeners(netns?: Netns): ListeningSocket[] {
   const diag = SockDiag.open(netns);
   try {
-    return diag.listeners().flatMap(({ protocol: number, address, port }) => {
+    return diag.listeners().flatMap(({ protocol: number, address, port, inode }) => {
       const protocol = PROTOCOLS[number];
       return protocol === undefined || port === 0
         ? []
-        : [{ protocol, address: formatAddress(address), port }];
+        : [{ protocol, address: formatAddress(address), port, inode }];
     });
   } catch (error) {
     if (error instanceof NetlinkError && error.code === 'ENOENT') return []; // built without CONFIG_INET_DIAG

@@ -82,7 +82,7 @@ export class Telemetry {
     return this.#drops.onEvent(listener);
   }
 
-  snapshot(): Omit<MetricsSnapshot, 'services' | 'servicePorts'> {
+  snapshot(): Omit<MetricsSnapshot, 'problems' | 'services' | 'servicePorts'> {
     const kernel = this.#kernel;
     const packets = readCounters(kernel.loaded.maps);
     const full = packets.filter((counter) => counter.reason === 'flow_table_full');

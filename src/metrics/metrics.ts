@@ -68,6 +68,9 @@ export class Metrics {
     'Kernel events lost because their buffer was full.',
   );
 
+  readonly #problems = this.#gauge('sluice_problems', 'Problems that `sluice status` says, by their codes.', [
+    'code',
+  ]);
   readonly #services = this.#gauge('sluice_services', 'Services in force.');
   readonly #serviceConnections = this.#counter(
     'sluice_service_connections_total',
@@ -188,6 +191,8 @@ export class Metrics {
     this.#identities.set(snapshot.identities);
     this.#epoch.set(snapshot.epoch);
     setCounter(this.#lostEvents, snapshot.lostEvents);
+    this.#problems.reset();
+    for (const [code, count] of snapshot.problems) this.#problems.set({ code }, count);
     this.#services.set(snapshot.services);
     for (const metric of [
       this.#serviceConnections,

@@ -1,12 +1,14 @@
 import { cidrContains, parseAddress, parseCidr } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
+import type { ContainerResource } from '../../policy/model/resources.js';
 import type { ServiceCompiler } from '../../policy/services/compiler.js';
 import type { AssignedService } from '../../policy/services/types.js';
-import { type HostListener, hostListeners } from '../dataplane/host-listeners.js';
+import { hostListeners, type ListeningSocket } from '../dataplane/host-listeners.js';
+import { keepersSockets } from '../dataplane/port-keepers.js';
 import type { ObjectSet } from '../state/objects.js';
 
 /** How long the list of sockets is taken as it is. */
-const LISTENERS_AGE_MS = 5000;
+const LISTENERS_AGE_MS = 1000;
 
 const LOOPBACK = ['127.0.0.0/8', '::1/128'].map((text) => parseCidr(text));
 
@@ -15,7 +17,7 @@ export class ServiceConflicts {
   readonly #objects: ObjectSet;
   readonly #compiler: ServiceCompiler;
   readonly #isHost: (address: string) => boolean;
-  #listeners: { readonly at: number; readonly found: readonly HostListener[] } | undefined;
+  #listeners: { readonly at: number; readonly found: readonly ListeningSocket[] } | undefined;
 
   constructor(objects: ObjectSet, compiler: ServiceCompiler, isHost: (address: string) => boolean) {
     this.#objects = objects;
@@ -23,13 +25,14 @@ export class ServiceConflicts {
     this.#isHost = isHost;
   }
 
-  /** SLU1803, SLU1808, SLU1809. */
+  /** SLU1803, SLU1808, SLU1809, SLU1811. */
   problems(): SluiceError[] {
     const problems = [...this.#compiler.view.conflicts()].map(({ frontend, service, owner }) => {
       const problem = SluiceError.of('SLU1809', { frontend, owner });
       const origin = this.#compiler.assigned(service)?.service.origin;
       return origin === undefined ? problem : problem.at(origin);
     });
+    problems.push(...this.#hostPorts());
     const nodePorts = this.#nodePorts();
     const ownAddresses = this.#onHostAddresses();
     if (nodePorts.size + ownAddresses.size === 0) return problems;
@@ -59,6 +62,44 @@ export class ServiceConflicts {
         say(`${address} port ${port}/${protocol}`, one);
     }
     return problems;
+  }
+
+  /** Host ports that a process of the host has too: the container goes first, whoever published them. */
+  #hostPorts(): SluiceError[] {
+    const published = [...this.#objects.ofKind('Container')].filter(({ hostPorts }) => hostPorts.length > 0);
+    if (published.length === 0) return [];
+    const networks = new Map([...this.#objects.ofKind('Network')].map((network) => [network.name, network]));
+    const gateways = new Set(
+      [...networks.values()].flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway, ipv6?.gateway]),
+    );
+    const listening = new Map<string, ListeningSocket[]>();
+    for (const one of this.#listening()) {
+      if (gateways.has(one.address)) continue; // the agent itself, for names
+      const key = `${one.protocol} ${one.port}`;
+      listening.set(key, [...(listening.get(key) ?? []), one]);
+    }
+    const found: {
+      readonly container: ContainerResource;
+      readonly port: string;
+      readonly inodes: number[];
+    }[] = [];
+    for (const container of published) {
+      const on = container.networks.flatMap(({ network }) => networks.get(network) ?? []);
+      const families = [on.some(({ ipv4 }) => ipv4 !== undefined), on.some(({ ipv6 }) => ipv6 !== undefined)];
+      for (const { protocol, hostPort, hostAddress } of container.hostPorts) {
+        const inodes = (listening.get(`${protocol} ${hostPort}`) ?? [])
+          .filter(({ address }) => families[address.includes(':') ? 1 : 0] && overlap(address, hostAddress))
+          .map(({ inode }) => inode);
+        if (inodes.length > 0) found.push({ container, port: `${hostPort}/${protocol}`, inodes });
+      }
+    }
+    if (found.length === 0) return [];
+    const kept = keepersSockets();
+    return found
+      .filter(({ inodes }) => inodes.some((inode) => !kept.has(inode)))
+      .map(({ container: { namespace, name, origin }, port }) =>
+        SluiceError.of('SLU1811', { port, container: `${namespace}/${name}` }).at(origin),
+      );
   }
 
   /** `protocol port` -> addresses of the host where a service has it, and the service. */
@@ -96,7 +137,7 @@ export class ServiceConflicts {
     return found;
   }
 
-  #listening(): readonly HostListener[] {
+  #listening(): readonly ListeningSocket[] {
     const now = performance.now();
     if (this.#listeners !== undefined && now - this.#listeners.at < LISTENERS_AGE_MS)
       return this.#listeners.found;
@@ -104,6 +145,14 @@ export class ServiceConflicts {
     this.#listeners = { at: now, found };
     return found;
   }
+}
+
+/** Whether a socket at `listens` is asked at an address where a port is published; absent: at all of the host. */
+function overlap(listens: string, published: string | undefined): boolean {
+  const wildcard = listens === '0.0.0.0' || listens === '::';
+  if (published === undefined || published === '0.0.0.0' || published === '::')
+    return published === undefined || published.includes(':') === listens.includes(':');
+  return listens === published || (wildcard && published.includes(':') === listens.includes(':'));
 }
 
 function isLoopback(address: string): boolean {

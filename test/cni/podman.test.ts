@@ -82,6 +82,8 @@ describe('Podman', () => {
     expect(await bed.world.probe(bed.world.outside, HOST.v4, 8080)).toBe('open');
     expect(await bed.world.probe(bed.world.outside, HOST.v4, 8081)).not.toBe('open');
     expect(get('client', HOST.v4, 8080)).toBe('pub');
+    // Podman's monitor listens on them too, so that nobody else takes them.
+    expect((await bed.world.agent.status()).problems).toEqual([]);
     const taken = podman.try('run', '--rm', '--network', 'two', '-p', '8080:80', IMAGE, 'true');
     expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/pub/);
     podman.podman('rm', '-f', '-t', '0', 'pub');

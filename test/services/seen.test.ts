@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inside } from '../../bench/lib/netns.js';
 import { documents } from '../e2e/world.js';
-import { Cluster, type Pod, perPacket, service } from './cluster.js';
+import { Cluster, type NodeOfCluster, type Pod, perPacket, service } from './cluster.js';
 
 /** What people see of services: metrics, explanations, and conflicts that are reported. */
 
@@ -116,6 +116,35 @@ describe('conflicts', () => {
     expect(await codes()).toEqual(['SLU1803']);
     await cluster.drop({ services: ['both'] });
     expect(await codes()).toEqual([]);
+  });
+
+  it('of a host port with a process of the host are reported, whoever was first', async () => {
+    const [node] = cluster.nodes as [NodeOfCluster];
+    const reported = async (...wanted: readonly string[]): Promise<void> => {
+      await expect.poll(codes, { timeout: 10_000 }).toEqual(wanted);
+      expect(metrics().filter((line) => line.startsWith('sluice_problems'))).toEqual(
+        wanted.length === 0 ? [] : [`sluice_problems{code="${wanted[0]}"} ${wanted.length}`],
+      );
+    };
+    const before = await cluster.serve(node, 'before', [30_501]);
+    const hostPorts = [
+      { hostPort: 30_501, containerPort: 80 },
+      { hostPort: 30_502, containerPort: 80, hostAddress: '127.0.0.1' },
+      { hostPort: 30_503, containerPort: 80, hostAddress: node.ipv4 },
+    ];
+    await cluster.pod(node, 'ports', [80], {}, hostPorts);
+    await reported('SLU1811');
+    const [problem] = (await node.agent.status()).problems;
+    expect(problem?.message).toContain('host port 30501/TCP of container default/ports');
+    const behind = await cluster.serve(node, 'behind', [30_502]);
+    await reported('SLU1811', 'SLU1811');
+    // At another address than the one where the port is published.
+    const beside = await cluster.server(node, 'serve-at', '127.0.0.1', 'beside', '30503');
+    await before.stop();
+    await reported('SLU1811');
+    await behind.stop();
+    await reported();
+    await beside.stop();
   });
 
   it('of two services with one address and port are reported, the first one has it', async () => {
