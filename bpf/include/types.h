@@ -182,7 +182,7 @@ enum endpoint_flag {
 	EP_AUDIT = 8, /* what its policy denies is logged, not dropped */
 	EP_NAMES = 16, /* its policy has domain names: its questions go to the name server of its gateway */
 	EP_FOREIGN = 32, /* with EP_L2: the host side of another plugin's veth: published ports too */
-	EP_ALSO = 0x10000, /* this and the bits above: networks that its container is in as well, by number % 16 */
+	EP_ALSO = 0x10000, /* and above: networks that its container is in too, number % 16 */
 };
 
 /* One container interface; index of the array is the ifindex of its host side. */

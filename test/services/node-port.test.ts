@@ -304,6 +304,34 @@ describe('load balancers', () => {
     await cluster.drop({ services: ['lb'], slices: ['lb-4'] });
   });
 
+  it('take nobody of a family for which they are told no sources', async () => {
+    const vips = [VIP, '2001:db8:77::77'] as const;
+    const ranges = (...list: readonly string[]) =>
+      cluster.apply(
+        service(
+          'lb',
+          {
+            type: 'LoadBalancer',
+            clusterIP: '10.96.24.2',
+            ipFamilyPolicy: 'RequireDualStack',
+            ports: BOTH,
+            loadBalancerSourceRanges: list,
+          },
+          {},
+          { loadBalancer: { ingress: vips.map((ip) => ({ ip })) } },
+        ),
+      );
+    const can = () => vips.map((vip) => cluster.who(client, 'tcp', vip, 80));
+    await slices('lb', [{ pod: b }], [4, 6]);
+    await ranges('0.0.0.0/0');
+    expect(can()).toEqual(['b', 'timeout']);
+    await ranges('::/0');
+    expect(can()).toEqual(['timeout', 'b']);
+    await ranges();
+    expect(can()).toEqual(['b', 'b']);
+    await cluster.drop({ services: ['lb'], slices: ['lb-4', 'lb-6'] });
+  });
+
   it('of mode Proxy get the traffic themselves; external addresses are served', async () => {
     await balancer('lb', { externalIPs: ['203.0.113.78'] }, 'Proxy');
     await slices('lb', [{ pod: b }]);
