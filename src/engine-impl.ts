@@ -426,7 +426,10 @@ class AgentEngine implements RuntimeEngine {
     return found.length > 0 ? refuse(found) : { ok: true, changes: proposal.changes, stage };
   }
 
-  /** What it returns is for the end of the devices of runtimes that go; others are gone when it resolves. */
+  /**
+   * What it returns is for the end of the devices of runtimes that go, and for the names in their new networks; others are
+   * gone, or served, when it resolves.
+   */
   async #bringIntoForce(
     source: Source,
     { edits }: EditList,
@@ -455,11 +458,14 @@ class AgentEngine implements RuntimeEngine {
     for (const err of pending.commit()) this.#log.error({ err }, 'removing what is no longer used failed');
     fault('runtime:committed');
     this.containers.changed(edits);
-    await this.names.changed(edits);
+    const named = this.names.changed(edits);
+    if (source !== 'runtime') await named;
     await this.domains.changed(edits);
     this.#parts.audit.refresh(false);
     if (edits.length >= LARGE_CHANGE) releaseMemorySoon();
-    return () => pending.removed();
+    return async () => {
+      await Promise.all([named, pending.removed()]);
+    };
   }
 
   /**

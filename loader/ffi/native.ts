@@ -214,37 +214,51 @@ export function nativeFunction<R extends NativeType>(
 }
 
 /**
- * Prepares a C function that may wait for calls on a thread of libuv's pool. Each call has a frame of its own
- * (some 20 µs); the memory of buffers is kept referenced until it returns. `errno` belongs to that thread and
- * is lost, so it is for functions whose failure shows in another way.
+ * Prepares a C function that may wait for calls on a thread of libuv's pool. Each call under way has a frame of its own,
+ * which later ones use again; the memory of buffers is kept referenced until it returns. `errno` belongs to that thread
+ * and is lost, so it is for functions whose failure shows in another way.
  */
 export function nativeAsyncFunction(
   library: Library,
   symbol: string,
   args: readonly NativeType[],
 ): (...values: NativeArgument[]) => Promise<bigint> {
-  const { ref, ffiCallAsync } = runtime();
+  const { ffiCallAsync } = runtime();
   const cif = cifOf('i64', args);
   const fn = library.symbol(symbol);
+  const free: AsyncFrame[] = [];
   return (...values) => {
     if (values.length !== args.length)
       throw new TypeError(`${symbol} takes ${args.length} arguments, got ${values.length}`);
-    const frame = Buffer.from(new ArrayBuffer((2 * args.length + 1) * 8));
-    const words = new BigInt64Array(frame.buffer);
-    const base = BigInt(ref.address(frame));
+    const frame = free.pop() ?? asyncFrame(args.length);
+    const { words, argv, result } = frame;
     values.forEach((value, i) => {
       words[i] = value === null ? 0n : value instanceof Uint8Array ? addressOf(value) : BigInt(value);
-      words[args.length + i] = base + BigInt(i * 8);
     });
-    const argv = frame.subarray(args.length * 8, 2 * args.length * 8);
-    const result = frame.subarray(2 * args.length * 8);
     return new Promise((resolve, reject) => {
       ffiCallAsync(cif, fn, result, argv, (error) => {
+        const returned = words[2 * values.length] ?? 0n;
+        free.push(frame);
         if (error !== null) reject(new Error(`${symbol}: ${error}`));
-        else resolve(words[2 * args.length] ?? 0n);
+        else resolve(returned);
       });
     });
   };
+}
+
+/** Memory of one call on another thread: arguments, their addresses, the result. */
+interface AsyncFrame {
+  readonly words: BigInt64Array;
+  readonly argv: Buffer;
+  readonly result: Buffer;
+}
+
+function asyncFrame(count: number): AsyncFrame {
+  const memory = Buffer.from(new ArrayBuffer((2 * count + 1) * 8));
+  const words = new BigInt64Array(memory.buffer);
+  const base = BigInt(runtime().ref.address(memory));
+  for (let i = 0; i < count; i++) words[count + i] = base + BigInt(i * 8);
+  return { words, argv: memory.subarray(count * 8, 2 * count * 8), result: memory.subarray(2 * count * 8) };
 }
 
 /** A JavaScript function as a C function pointer, for synchronous callbacks on the main thread. */

@@ -85,8 +85,11 @@ export class CniNetworks {
     return this.#runtime.refusal({ set: [network], remove: idle.map(keyOf) });
   }
 
-  /** Keeps a network for as long as `release` was not called, and makes or changes it. Throws CniError, SluiceError. */
-  async hold(network: NetworkResource): Promise<void> {
+  /**
+   * Keeps a network for as long as `release` was not called, and makes or changes it. A new one is `inForce` a little
+   * later, but before what the runtime is asked for next. Throws CniError, SluiceError, and so does `inForce`.
+   */
+  async hold(network: NetworkResource): Promise<{ readonly inForce: Promise<void> }> {
     const use = this.#use(network.name);
     use.count++;
     clearTimeout(use.timer);
@@ -94,11 +97,13 @@ export class CniNetworks {
       await use.leaving;
       await use.making?.catch(() => undefined);
       const present = this.#runtime.get(`Network ${network.name}`);
-      if (present?.kind === 'Network' && same(present, network)) return;
+      if (present?.kind === 'Network' && same(present, network)) return { inForce: Promise.resolve() };
       if (present?.kind === 'Network' && this.#inUse(network.name)) refuseMove(present, network);
       await this.#clear(network);
-      use.making = this.#runtime.change({ set: [network] });
-      await use.making;
+      const inForce = this.#runtime.change({ set: [network] });
+      use.making = inForce;
+      if (present !== undefined) await inForce;
+      return { inForce };
     } catch (error) {
       this.release(network.name);
       throw error;

@@ -1,6 +1,6 @@
 import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { readJson, removeFile, writeJson } from '../state/files.js';
+import { readJson, removeFile, writeKernelJson } from '../state/files.js';
 
 const SETTING = '/sys/kernel/rcu_expedited';
 
@@ -91,7 +91,7 @@ export class Expedite {
   #mark(): boolean {
     if (this.#marked) return true;
     try {
-      writeJson(this.#marker, { before: '0' });
+      writeKernelJson(this.#marker, { before: '0' });
       this.#marked = true;
     } catch {
       // The same waits are longer, that is all.

@@ -8,7 +8,7 @@ import { type Cidr, cidrContains, parseAddress } from '../../policy/address.js';
 import type { NetworkResource } from '../../policy/model/resources.js';
 import { stableMac, stableName } from '../ipam/mac.js';
 import { aliasOf } from '../state/desired.js';
-import { readJson, removeFile, writeJson } from '../state/files.js';
+import { readJson, removeFile, writeKernelJson } from '../state/files.js';
 import { LOOPBACK, quiet } from './devices.js';
 
 /** What was changed on the host and has to be undone by `down`. Written before the change is made. */
@@ -169,7 +169,7 @@ export class HostDevices {
 
   #save(state: HostState): void {
     this.#state = state;
-    writeJson(this.#path, state);
+    writeKernelJson(this.#path, state);
   }
 }
 

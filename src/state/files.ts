@@ -38,6 +38,20 @@ export function readJson<T>(path: string): T | undefined {
 }
 
 export function writeJson(path: string, value: unknown): void {
-  writeAtomically(path, `${JSON.stringify(value, null, 1)}\n`);
+  writeAtomically(path, jsonText(value));
   syncFolder(dirname(path));
+}
+
+/**
+ * The same for what says how the running kernel was changed, which a machine that goes down forgets: who is killed leaves
+ * the old or the new content, and nobody waits for the disk. After a power failure the file may be damaged.
+ */
+export function writeKernelJson(path: string, value: unknown): void {
+  const temporary = `${path}.tmp`;
+  writeFileSync(temporary, jsonText(value), { mode: 0o600 });
+  renameSync(temporary, path);
+}
+
+function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 1)}\n`;
 }
