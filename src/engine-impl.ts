@@ -206,7 +206,7 @@ class AgentEngine implements RuntimeEngine {
     kernel.removeForgotten(gatewaysOf(objects));
     for (const err of failures) this.#log.error({ err }, 'removing what is no longer used failed');
     const onError = (err: unknown): void => this.#log.error({ err }, 'background work failed');
-    this.#timers.push(...telemetry.start(onError), ...watcher.start());
+    this.#timers.push(...telemetry.start(onError, () => this.#parts.runtime.asked), ...watcher.start());
     flowLog.start(onError);
     await this.domains.changed(edits);
     this.domains.start(onError);

@@ -19,6 +19,7 @@ import type { DnsService } from './dns/service.js';
 import { compileEagerly } from './eager-code.js';
 import type { ApplyResult, Engine, RuntimeEngine, SourceText } from './engine.js';
 import type { Member } from './etcd/member.js';
+import { yieldToMain } from './helper-threads.js';
 import { ApiServer } from './http/server.js';
 import { Journal } from './ipam/journal.js';
 import type { Cluster } from './kubernetes/cluster.js';
@@ -145,6 +146,7 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
     if (stop.requested) return removed;
 
     compileEagerly();
+    yieldToMain();
     if (config.cniSocket !== '') {
       const { defaultRoutes, inspectDevice, vethPair } = await import('./dataplane/inspect.js');
       const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));

@@ -41,6 +41,8 @@ export const PROT_WRITE = 2;
 export const MAP_SHARED = 1;
 export const MS_BIND = 4096;
 export const MNT_DETACH = 2;
+/** Scheduling policy (linux/sched.h). */
+const SCHED_BATCH = 3;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
@@ -74,6 +76,7 @@ function prepare() {
     syscall: nativeFunction(libc, 'syscall', 'i64', ['i64', 'i64', 'i64', 'i64', 'i64', 'i64', 'i64']),
     fcntl: nativeFunction(libc, 'fcntl', 'i32', ['i32', 'i32', 'i64']),
     flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
+    schedSetscheduler: nativeFunction(libc, 'sched_setscheduler', 'i32', ['i32', 'i32', 'ptr']),
     getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []),
   };
 }
@@ -282,6 +285,14 @@ export function tryFlock(fd: number): boolean {
     if (error instanceof SystemError && error.code === 'EAGAIN') return false;
     throw error;
   }
+}
+
+/** struct sched_param: priority 0, the only one of ordinary threads. */
+const ordinary = Buffer.from(new ArrayBuffer(4));
+
+/** sched_setscheduler(2): the thread, of any process, takes the processor from nobody when it wakes up. */
+export function setBatch(thread: number): void {
+  checked('sched_setscheduler', () => c().schedSetscheduler(thread, SCHED_BATCH, ordinary));
 }
 
 /** Size of a memory page in bytes. */

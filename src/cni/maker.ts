@@ -101,6 +101,7 @@ export class AttachmentMaker {
     const { inForce } = await networks.hold(network);
     try {
       const putting = put(network);
+      putting.catch(() => undefined); // until it is waited for
       try {
         await inForce;
       } catch (error) {

@@ -101,6 +101,7 @@ export class CniNetworks {
       if (present?.kind === 'Network' && this.#inUse(network.name)) refuseMove(present, network);
       await this.#clear(network);
       const inForce = this.#runtime.change({ set: [network] });
+      inForce.catch(() => undefined); // for who waits
       use.making = inForce;
       if (present !== undefined) await inForce;
       return { inForce };

@@ -8,10 +8,13 @@ import type { ObjectSet } from '../state/objects.js';
 import { FlowCollector } from './collector.js';
 import { DropLog, type EventContext } from './events.js';
 import { MapGauges, readCounters } from './metrics.js';
+import { Pace } from './pace.js';
 
 const RING_POLL_MS = 100;
 const RING_RECORDS = 4096;
 const GC_MS = 1000;
+/** From this share of the table's room on, expiry waits for nobody. */
+const PRESSING = 0.5;
 
 /** What the kernel says about packets: counters, drops, the flow table's fill; and the table's expiry. */
 export class Telemetry {
@@ -50,8 +53,17 @@ export class Telemetry {
     this.#ring = openRing(kernel.pins);
   }
 
-  /** Starts reading events and expiring flows; the timers are the caller's to clear. */
-  start(onError: (error: unknown) => void): NodeJS.Timeout[] {
+  /**
+   * Starts reading events and expiring flows; the timers are the caller's to clear. `asked`: performance.now() of the last
+   * request of a container runtime, which expiry would hold up by some milliseconds.
+   */
+  start(onError: (error: unknown) => void, asked: () => number): NodeJS.Timeout[] {
+    const pace = new Pace(asked);
+    const { maxEntries } = this.#kernel.loaded.maps.flows;
+    const expire = (): void => {
+      const pressing = this.#collector.entries > PRESSING * maxEntries;
+      if (pace.isDue(performance.now(), pressing)) this.#collector.turn();
+    };
     const every = (ms: number, work: () => void): NodeJS.Timeout =>
       setInterval(() => {
         try {
@@ -60,7 +72,7 @@ export class Telemetry {
           onError(error);
         }
       }, ms).unref();
-    return [every(RING_POLL_MS, () => this.#poll()), every(GC_MS, () => this.#collector.turn())];
+    return [every(RING_POLL_MS, () => this.#poll()), every(GC_MS, expire)];
   }
 
   /** Entries of the flow table. */
@@ -68,7 +80,7 @@ export class Telemetry {
     return this.#collector.entries;
   }
 
-  /** Jiffies of the kernel, low 32 bits; at most a second old. */
+  /** Jiffies of the kernel, low 32 bits; at most some seconds old. */
   get jiffies(): number {
     return this.#collector.jiffies;
   }

@@ -57,6 +57,8 @@ export class RuntimeObjects implements Runtime {
   #running = false;
   /** Removals that were carried out and whose devices are still there. */
   #going = 0;
+  /** performance.now() when the last change was asked for. */
+  asked = -Infinity;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -129,6 +131,7 @@ export class RuntimeObjects implements Runtime {
     const { set = [], remove = [] } = change;
     const keys = [...set.map(keyOf), ...remove];
     const received = performance.now();
+    this.asked = received;
     return new Promise((resolve, reject) => {
       this.#queue.push({ change, keys, removal: set.length === 0, received, resolve, reject });
       this.#kick();

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -196,6 +196,15 @@ describe('an agent', () => {
     expect(err).toMatch(/^stdin:\d+: [^\n]*specc[^\n]* \(SLU1103\)\n$/);
     expect([items('networks'), items('containers'), links(place.netns), status().epoch]).toEqual(before);
     expect(place.sluice('get', 'policies').err).toBe('No policies.\n');
+  });
+
+  it("has V8's threads take no processor from the one that requests wait for", () => {
+    const { pid } = agent.process;
+    const policies = readdirSync(`/proc/${pid}/task`).map((task) => {
+      const [, rest = ''] = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8').split(') ');
+      return { main: task === String(pid), batch: rest.split(' ')[38] === '3' }; // field 41, policy: SCHED_BATCH
+    });
+    expect(policies.filter(({ batch }) => batch)).toEqual([{ main: false, batch: true }]);
   });
 
   it('has an API socket for root only', () => {
