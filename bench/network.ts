@@ -3,10 +3,11 @@
  * bare veth pair (the limit), Docker's bridge and rules, and the reference CNI plugins.
  *
  * Figures are medians of all rounds; a ratio is the median of the ratios of the single rounds, in which all paths are
- * measured one after the other: the speed of a shared machine changes in the course of a run.
+ * measured one after the other: the speed of a shared machine changes in the course of a run. Requests and connections
+ * have rounds of short turns, UDP and streams of longer ones.
  *
- * Settings from the environment: BENCH_ROUNDS (21), BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last),
- * BENCH_ATTEMPTS (4, for a measurement that other load disturbed),
+ * Settings from the environment: BENCH_TURNS (100), BENCH_TURN_SECONDS (0.02), BENCH_ROUNDS (21), BENCH_SECONDS (0.2, of
+ * each measurement of UDP and streams), BENCH_CPU (last), BENCH_ATTEMPTS (4, for a measurement that other load disturbed),
  * BENCH_PEERS_ONLY=1 (without Sluice: the figures of the peers).
  */
 import { type Figure as PathFigure, pathTraffic } from './lib/netbench.js';

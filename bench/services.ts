@@ -1,7 +1,11 @@
-import { cpus } from 'node:os';
-import { buildNetbench, inTurns, type TurnFigures, type TurnSubject } from './lib/netbench.js';
+import {
+  buildNetbench,
+  type QuietTurns,
+  quietTurns,
+  type TurnFigures,
+  type TurnSubject,
+} from './lib/netbench.js';
 import { inside, type Scratch } from './lib/netns.js';
-import { isDisturbed, undisturbed } from './lib/quiet.js';
 import { type Measurement, report, type Target } from './lib/report.js';
 import { withScratch } from './lib/scratch-run.js';
 import {
@@ -25,10 +29,6 @@ import {
 import { type BenchService, ENDPOINTS, SERVICE_PORT, serviceWorld } from './lib/service-world.js';
 import { median, medianRatio } from './lib/stats.js';
 
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 100);
-const SECONDS = Number(process.env.BENCH_SECONDS ?? 0.02);
-const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
-const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
 const CHANGES = Number(process.env.BENCH_CHANGES ?? 60);
 const SIZES = (process.env.BENCH_SIZES ?? '1,1000,10000').split(',').map(Number);
 const LOAD_ONLY = process.env.BENCH_ONLY === 'load';
@@ -55,8 +55,6 @@ const PORT = 20_000;
 const LISTEN = { address: SERVER, port: PORT, count: ENDPOINTS } as const;
 /** The same without a service: the client chooses one of as many servers itself. */
 const LISTEN_DIRECT = { ...LISTEN, port: PORT + ENDPOINTS } as const;
-/** Rounds between two looks at whether something else was running. */
-const TOGETHER = 10;
 
 /** One way through which the client reaches the server. */
 interface Subject extends TurnSubject {
@@ -156,27 +154,16 @@ async function main(scratch: Scratch): Promise<void> {
     }
   }
   for (const { client } of subjects) prepare(client);
-  let disturbed = 0;
-  let runs = 0;
-  const measure = (mode: 'rr' | 'crr', turns: number): TurnFigures[][] =>
-    inTurns(tool, mode, subjects, { cpu: CPU, seconds: SECONDS, turns });
-  if (!LOAD_ONLY) measure('rr', 2); // warm, and proof that it works
-  const results = { rr: subjects.map((): TurnFigures[] => []), crr: subjects.map((): TurnFigures[] => []) };
-  for (let left = LOAD_ONLY ? 0 : ROUNDS; left > 0; left -= TOGETHER) {
-    for (const mode of ['crr', 'rr'] as const) {
-      const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () =>
-        measure(mode, Math.min(left, TOGETHER)),
-      );
-      runs += 1;
-      if (isDisturbed(disturbance)) disturbed += 1;
-      for (const [i, figures] of result.entries()) results[mode][i]?.push(...figures);
-    }
-  }
+  const measure = (mode: 'rr' | 'crr'): QuietTurns =>
+    LOAD_ONLY ? { figures: [], runs: 0, disturbed: 0 } : quietTurns(tool, mode, () => subjects);
+  const results = { crr: measure('crr'), rr: measure('rr') };
+  const disturbed = results.crr.disturbed + results.rr.disturbed;
+  const runs = results.crr.runs + results.rr.runs;
   if (disturbed > 0) console.log(`something else was running during ${disturbed} of ${runs} measurements`);
 
   const values = (name: string, size: number, mode: 'rr' | 'crr', key: keyof TurnFigures): number[] => {
     const at = subjects.findIndex((subject) => subject.name === name && subject.size === size);
-    return (results[mode][at] ?? []).map((figures) => figures[key]);
+    return (results[mode].figures[at] ?? []).map((figures) => figures[key]);
   };
   const text = (size: number): string => `${size.toLocaleString('en-US')} service${size === 1 ? '' : 's'}`;
   const [smallest, largest] = [Math.min(...SIZES), Math.max(...SIZES)];
@@ -293,9 +280,14 @@ async function main(scratch: Scratch): Promise<void> {
     });
   }
   const rounds = subjects.flatMap(({ name, size }, i) =>
-    (['crr', 'rr'] as const).map((mode) => ({ subject: name, size, mode, figures: results[mode][i] })),
+    (['crr', 'rr'] as const).map((mode) => ({
+      subject: name,
+      size,
+      mode,
+      figures: results[mode].figures[i],
+    })),
   );
-  console.log(`ratio of traffic: median of the ratios of ${ROUNDS} rounds, in which each path has a turn`);
+  console.log('ratio of traffic: median of the ratios of the rounds, in each of which all paths have a turn');
   report('services', measurements, { disturbed, rounds, changes: agents.map((agent) => agent.changeTimes) });
 }
 

@@ -29,8 +29,21 @@ export interface PathTraffic {
   readonly rounds: readonly unknown[];
 }
 
+const CPU = Number(process.env.BENCH_CPU ?? cpus().length - 1);
+const ATTEMPTS = Number(process.env.BENCH_ATTEMPTS ?? 4);
 /** Differences in TCP throughput below this were noise on every machine so far; more is not forgiven. */
 const MOST_NOISE = 0.25;
+
+/** Of one path in one mode, by round. */
+interface Measured {
+  readonly path: Path;
+  readonly mode: Figure['mode'];
+  readonly found: readonly Figures[];
+}
+
+function isInTurns(mode: Figure['mode']): mode is 'rr' | 'crr' {
+  return mode === 'rr' || mode === 'crr';
+}
 
 /** Compiles netbench and returns its path. */
 export function buildNetbench(): string {
@@ -62,7 +75,7 @@ export interface TurnFigures {
 }
 
 /** Measures paths in `turns` turns of `seconds`, one path after the other in each. A list for each path, in their order. */
-export function inTurns(
+function inTurns(
   tool: string,
   mode: 'rr' | 'crr',
   subjects: readonly TurnSubject[],
@@ -84,6 +97,42 @@ export function inTurns(
   return JSON.parse(run(tool, args)) as TurnFigures[][];
 }
 
+export interface QuietTurns {
+  /** By subject. */
+  readonly figures: readonly (readonly TurnFigures[])[];
+  /** Measurements, and those that other load disturbed. */
+  readonly runs: number;
+  readonly disturbed: number;
+}
+
+/** Rounds between two looks at whether something else was running. */
+const TOGETHER = 10;
+
+/**
+ * Measures paths in turns, again and again while something else is running. `subjects`: of the next ten rounds. Settings
+ * from the environment: BENCH_TURNS (100), BENCH_TURN_SECONDS (0.02), BENCH_CPU (last), BENCH_ATTEMPTS (4).
+ */
+export function quietTurns(
+  tool: string,
+  mode: 'rr' | 'crr',
+  subjects: () => readonly TurnSubject[],
+): QuietTurns {
+  const turns = Number(process.env.BENCH_TURNS ?? 100);
+  const seconds = Number(process.env.BENCH_TURN_SECONDS ?? 0.02);
+  const figures: TurnFigures[][] = [];
+  let disturbed = 0;
+  let runs = 0;
+  for (let left = turns; left > 0; left -= TOGETHER, runs++) {
+    const options = { cpu: CPU, seconds, turns: Math.min(left, TOGETHER) };
+    const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () =>
+      inTurns(tool, mode, subjects(), options),
+    );
+    if (isDisturbed(disturbance)) disturbed += 1;
+    for (const [i, found] of result.entries()) figures[i] = [...(figures[i] ?? []), ...found];
+  }
+  return { figures, runs, disturbed };
+}
+
 /** With the default range, the search for a free port is what a second of new connections measures. */
 export function widenPorts(netns: string): void {
   const range = 'net.ipv4.ip_local_port_range=1024 65535';
@@ -94,9 +143,9 @@ export function widenPorts(netns: string): void {
 let port = 10_000;
 
 /**
- * All modes of the figures over all paths, interleaved. Settings from the environment: BENCH_ROUNDS (default: `rounds`),
- * BENCH_SECONDS (0.2, of each measurement), BENCH_CPU (last), BENCH_ATTEMPTS (4, for a measurement that other load
- * disturbed).
+ * All modes of the figures over all paths: requests and connections in turns (see `quietTurns`), the others interleaved.
+ * Settings from the environment: BENCH_ROUNDS (of the others; default: `rounds`), BENCH_SECONDS (0.2, of each of their
+ * measurements).
  */
 export async function pathTraffic(
   paths: readonly Path[],
@@ -105,33 +154,47 @@ export async function pathTraffic(
 ): Promise<PathTraffic> {
   const times = Number(process.env.BENCH_ROUNDS ?? defaults.rounds);
   const seconds = Number(process.env.BENCH_SECONDS ?? 0.2);
-  const cpu = Number(process.env.BENCH_CPU ?? cpus().length - 1);
-  const attempts = Number(process.env.BENCH_ATTEMPTS ?? 4);
   const tool = buildNetbench();
-  const measure = (mode: string, { client, server, serverAddress }: Path): Figures => {
-    port += 1;
-    const args = [mode, netnsPath(client), netnsPath(server), serverAddress, port, cpu, seconds];
-    return JSON.parse(run(tool, args.map(String))) as Figures;
-  };
   for (const { client } of paths) widenPorts(client);
   const modes = [...new Set(figures.map(({ mode }) => mode))];
-  console.log(
-    `${paths.map(({ name }) => name).join(', ')}: ${times} rounds, ${modes.join(', ')} for ${seconds} s each`,
-  );
-  const runs = paths
-    .flatMap((path) => modes.map((mode) => ({ path, mode })))
-    .sort((a, b) => modes.indexOf(a.mode) - modes.indexOf(b.mode));
+  const results: Measured[] = [];
   let disturbed = 0;
-  const results = await interleave(times, runs, ({ path, mode }) => {
-    const { result, disturbance } = undisturbed(cpu, attempts, () => measure(mode, path));
+  let measurements = 0;
+  const subjects = (): TurnSubject[] => {
+    port += 1;
+    return paths.map(({ client, server, serverAddress: address }) => ({
+      client,
+      server,
+      listen: { address, port, count: 1 },
+    }));
+  };
+  for (const mode of modes.filter(isInTurns)) {
+    const turns = quietTurns(tool, mode, subjects);
+    for (const [i, path] of paths.entries())
+      results.push({ path, mode, found: (turns.figures[i] ?? []).map((one) => ({ ...one })) });
+    disturbed += turns.disturbed;
+    measurements += turns.runs;
+  }
+  const measure = (mode: string, { client, server, serverAddress }: Path): Figures => {
+    port += 1;
+    const args = [mode, netnsPath(client), netnsPath(server), serverAddress, port, CPU, seconds];
+    return JSON.parse(run(tool, args.map(String))) as Figures;
+  };
+  const runs = modes
+    .filter((mode) => !isInTurns(mode))
+    .flatMap((mode) => paths.map((path) => ({ path, mode })));
+  const rest = await interleave(times, runs, ({ path, mode }) => {
+    const { result, disturbance } = undisturbed(CPU, ATTEMPTS, () => measure(mode, path));
     if (isDisturbed(disturbance)) disturbed += 1;
     return result;
   });
+  for (const [{ path, mode }, found] of rest) results.push({ path, mode, found });
+  measurements += runs.length * times;
   if (disturbed > 0)
-    console.log(`something else was running during ${disturbed} of ${runs.length * times} measurements`);
+    console.log(`something else was running during ${disturbed} of ${measurements} measurements`);
   const values: PathTraffic['values'] = (path, { mode, key }) =>
-    [...results].flatMap(([of, all]) =>
-      of.path === path && of.mode === mode ? all.map((found) => found[key] ?? Number.NaN) : [],
+    results.flatMap((of) =>
+      of.path === path && of.mode === mode ? of.found.map((figures) => figures[key] ?? Number.NaN) : [],
     );
   return {
     values,
@@ -140,6 +203,6 @@ export async function pathTraffic(
         ? Math.min(MOST_NOISE, Math.max(...paths.map((path) => noise(values(path, figure)))))
         : 0,
     disturbed,
-    rounds: [...results].map(([{ path, mode }, found]) => ({ path: path.name, mode, figures: found })),
+    rounds: results.map(({ path, mode, found }) => ({ path: path.name, mode, figures: found })),
   };
 }
