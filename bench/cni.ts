@@ -57,6 +57,7 @@ async function chain(
   netns: string,
   port: number,
   result?: unknown,
+  ifname = 'eth0',
 ): Promise<{ readonly result: unknown; readonly milliseconds: number }> {
   const portMappings = [{ hostPort: port, containerPort: 80, protocol: 'tcp' }];
   const plugins = command === 'ADD' ? candidate.plugins : [...candidate.plugins].reverse();
@@ -65,7 +66,7 @@ async function chain(
     CNI_COMMAND: command,
     CNI_CONTAINERID: netns,
     CNI_NETNS: netnsPath(netns),
-    CNI_IFNAME: 'eth0',
+    CNI_IFNAME: ifname,
     CNI_PATH: candidate.path,
   };
   let prevResult = result;
@@ -142,6 +143,9 @@ function programs(): Set<number> {
   const list = JSON.parse(text) as { id: number; name?: string }[];
   return new Set(list.filter(({ name }) => name?.startsWith('sluice_')).map(({ id }) => id));
 }
+
+/** Host port of the container that stays. */
+const STAYS_PORT = 30_000;
 
 /** A host with an uplink. */
 function host(scratch: Scratch, role: string): string {
@@ -263,6 +267,14 @@ async function main(scratch: Scratch): Promise<void> {
   for (const candidate of candidates)
     await inARow(measured, candidate, names.slice(0, 2), { add: [], del: [] });
   await new Promise((resolve) => setTimeout(resolve, 3000)); // the agent loads the programs of dry runs when it idles
+  // One container of each stays, as on a node that has others: a network is there throughout.
+  const stays = scratch.netns('stays');
+  const residents = new Map<Candidate, Awaited<ReturnType<typeof chain>>>();
+  for (const candidate of candidates)
+    residents.set(
+      candidate,
+      await chain(measured, candidate, 'ADD', stays, STAYS_PORT, undefined, candidate.name),
+    );
   await inARow(measured, candidates[0] as Candidate, names.slice(0, 2), { add: [], del: [] });
   const loaded = programs();
   const simple = candidates.filter(({ name }) => name !== 'bridge');
@@ -293,6 +305,8 @@ async function main(scratch: Scratch): Promise<void> {
     await Promise.all(runs.map((run) => versionOf(run, candidate)));
     return performance.now() - started;
   });
+  for (const [candidate, { result }] of residents)
+    await chain(measured, candidate, 'DEL', stays, STAYS_PORT, result, candidate.name);
   const left = (await agent.list('leases')) === '[]' ? 0 : 1;
   const of = (name: string): Times => times.get(name) ?? { add: [], del: [] };
   const sluice = of('sluice');
@@ -301,6 +315,12 @@ async function main(scratch: Scratch): Promise<void> {
   const rows: Measurement[] = [
     row('ADD, median', 'ms', median(sluice.add), { limit: ADD_P50, ...peers(({ add }) => median(add)) }),
     row('ADD, 99 %', 'ms', percentile(sluice.add, 0.99), { limit: ADD_P99 }, 1),
+    row(
+      'ADD that makes the network',
+      'ms',
+      residents.get(candidates[0] as Candidate)?.milliseconds ?? Number.NaN,
+      {},
+    ),
     row(
       'ADD, last tenth to first tenth',
       '',
