@@ -3,15 +3,21 @@ import { createSocket } from 'node:dgram';
 import { connect, isIPv6 } from 'node:net';
 import { HEADER_BYTES, MAX_MESSAGE, questionEnd, RCODE } from './wire.js';
 
-/** Milliseconds that one server has for an answer, and how often all of them are asked. */
-const TIMEOUT = 2000;
+/** How often each server is asked. */
 const ROUNDS = 2;
+/**
+ * Milliseconds for a question: less than the five seconds after which the C library asks again. `dead`: of servers that let
+ * a whole question pass, for as long as `lasts` (not longer: they may be slow, and would never be found alive).
+ */
+const TIMES = { question: 4000, dead: 1000, lasts: 5000 };
 /** Queries under way: in all, and for one client. */
 const LIMITS = { all: 512, client: 64 };
 /** Answers after which the next server is asked, as the C library does: this one can't or won't. */
 const UNHELPFUL: ReadonlySet<number> = new Set([RCODE.failure, RCODE.notImplemented, RCODE.refused]);
 /** Milliseconds for which a server that did not answer in time is asked after the others. */
 const LATE_MS = 30_000;
+/** With more queries under way nobody listens to a slow server any more when the next one is asked: sockets are few. */
+const PATIENT = 128;
 
 /** Where a server listens; the port is 53 outside of tests. */
 export interface Upstream {
@@ -24,20 +30,21 @@ export class Forwarder {
   readonly #upstreams: () => readonly Upstream[];
   readonly #busy = new Map<string, number>();
   readonly #limits: Readonly<typeof LIMITS>;
-  readonly #timeout: number;
+  readonly #times: Readonly<typeof TIMES>;
   /** performance.now() until which a server is one that did not answer in time. */
   readonly #late = new Map<string, number>();
+  /** The same for a server that let a whole question pass. */
+  readonly #dead = new Map<string, number>();
   #all = 0;
 
-  /** `timeout`: milliseconds that one server has for an answer. */
   constructor(
     upstreams: () => readonly Upstream[],
     limits: Readonly<typeof LIMITS> = LIMITS,
-    timeout = TIMEOUT,
+    times: Readonly<typeof TIMES> = TIMES,
   ) {
     this.#upstreams = upstreams;
     this.#limits = limits;
-    this.#timeout = timeout;
+    this.#times = times;
   }
 
   /** Queries that wait for an answer. */
@@ -57,24 +64,84 @@ export class Forwarder {
     this.#all++;
     this.#busy.set(client, busy + 1);
     try {
-      let unhelpful: Buffer | undefined;
-      for (let round = 0; round < ROUNDS && unhelpful === undefined; round++) {
-        for (const upstream of this.#inOrder(servers, tcp)) {
-          const answer = await (tcp ? askTcp : askUdp)(message, upstream, this.#timeout);
-          if (answer === 'late') this.#noteLate(upstream, tcp);
-          if (answer === undefined || answer === 'late') continue;
-          message.copy(answer, 0, 0, 2);
-          if (!UNHELPFUL.has((answer[3] ?? 0) & 0xf)) return answer;
-          unhelpful ??= answer;
-        }
-      }
-      return unhelpful;
+      const answer = await this.#first(message, this.#inOrder(servers, tcp), tcp);
+      if (answer !== undefined) message.copy(answer, 0, 0, 2);
+      return answer;
     } finally {
       this.#all--;
       const left = (this.#busy.get(client) ?? 1) - 1;
       if (left === 0) this.#busy.delete(client);
       else this.#busy.set(client, left);
     }
+  }
+
+  /**
+   * The first answer that helps. The servers are asked one after the other, the next one when it is time or as soon as one
+   * fails, and those asked before may still answer.
+   */
+  #first(message: Buffer, servers: readonly Upstream[], tcp: boolean): Promise<Buffer | undefined> {
+    if (servers.length === 0) return Promise.resolve(undefined);
+    const now = performance.now();
+    const isDead = servers.every((server) => (this.#dead.get(keyOf(server, tcp)) ?? 0) > now);
+    const time = isDead ? this.#times.dead : this.#times.question;
+    const turns = servers.length * ROUNDS;
+    return new Promise((resolve) => {
+      /** By the server's place: its socket, or undefined if it is known what it says. */
+      const asked: (Asked | undefined)[] = [];
+      let unhelpful: Buffer | undefined;
+      let turn = 0;
+      let timer: NodeJS.Timeout | undefined;
+      const finish = (answer?: Buffer): void => {
+        clearTimeout(timer);
+        clearTimeout(end);
+        for (const one of asked) one?.stop();
+        resolve(answer);
+      };
+      const take = (at: number, server: Upstream, answer: Buffer | undefined): void => {
+        asked[at] = undefined;
+        if (answer !== undefined) {
+          for (const slow of [this.#late, this.#dead]) slow.delete(keyOf(server, tcp));
+          if (!UNHELPFUL.has((answer[3] ?? 0) & 0xf)) {
+            finish(answer);
+            return;
+          }
+          unhelpful ??= answer;
+        }
+        if (turn >= turns && asked.every((one) => one === undefined)) finish(unhelpful);
+        else if (at === (turn - 1) % servers.length) next();
+      };
+      const next = (): void => {
+        clearTimeout(timer);
+        const at = turn % servers.length;
+        const server = servers[at];
+        if (server === undefined || turn >= turns) return;
+        // What one of them said is the answer if no other one knows better.
+        if (turn >= servers.length && unhelpful !== undefined) {
+          finish(unhelpful);
+          return;
+        }
+        turn++;
+        timer = setTimeout(() => {
+          note(this.#late, keyOf(server, tcp), LATE_MS);
+          if (this.#all > PATIENT) {
+            asked[at]?.stop();
+            asked[at] = undefined;
+          }
+          next();
+        }, time / turns);
+        const open = asked[at];
+        if (open !== undefined) open.again();
+        else asked[at] = (tcp ? askTcp : askUdp)(message, server, (answer) => take(at, server, answer));
+      };
+      const end = setTimeout(() => {
+        if (!isDead)
+          servers.forEach((server, at) => {
+            if (asked[at] !== undefined) note(this.#dead, keyOf(server, tcp), this.#times.lasts);
+          });
+        finish(unhelpful);
+      }, time);
+      next();
+    });
   }
 
   /** Servers that did not answer lately come last. */
@@ -84,67 +151,86 @@ export class Forwarder {
     const isLate = (server: Upstream): boolean => (this.#late.get(keyOf(server, tcp)) ?? 0) > now;
     return [...servers.filter((server) => !isLate(server)), ...servers.filter(isLate)];
   }
+}
 
-  #noteLate(server: Upstream, tcp: boolean): void {
-    const now = performance.now();
-    for (const [other, until] of this.#late) if (until <= now) this.#late.delete(other);
-    this.#late.set(keyOf(server, tcp), now + LATE_MS);
-  }
+/** Notes a server for some milliseconds, and forgets those whose time is over. */
+function note(slow: Map<string, number>, key: string, milliseconds: number): void {
+  const now = performance.now();
+  for (const [other, until] of slow) if (until <= now) slow.delete(other);
+  slow.set(key, now + milliseconds);
 }
 
 function keyOf({ address, port }: Upstream, tcp: boolean): string {
   return `${tcp ? 'tcp' : 'udp'} ${address} ${port}`;
 }
 
-/** An answer; `late` if none came in time, undefined if none will come. */
-type Reply = Buffer | 'late' | undefined;
-
-/** One datagram from a port and with an id that nobody can guess; only the server's own answers are taken (connect). */
-function askUdp(message: Buffer, { address, port }: Upstream, timeout: number): Promise<Reply> {
-  return new Promise((resolve) => {
-    const question = withId(message, randomInt(0x10000));
-    const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
-    const finish = (answer?: Reply): void => {
-      clearTimeout(timer);
-      socket.removeAllListeners();
-      socket.on('error', () => undefined);
-      socket.close();
-      resolve(answer);
-    };
-    const timer = setTimeout(() => finish('late'), timeout);
-    socket.on('error', () => finish());
-    socket.on('message', (answer) => {
-      if (isAnswer(question, answer)) finish(answer);
-    });
-    socket.connect(port, address, () => socket.send(question, (error) => void (error !== null && finish())));
-  });
+/** A question to one server. */
+interface Asked {
+  /** It may have been lost. */
+  readonly again: () => void;
+  readonly stop: () => void;
 }
 
-function askTcp(message: Buffer, { address, port }: Upstream, timeout: number): Promise<Reply> {
-  return new Promise((resolve) => {
-    const question = withId(message, randomInt(0x10000));
-    const socket = connect({ host: address, port });
-    let received = Buffer.alloc(0);
-    const finish = (answer?: Reply): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(answer);
-    };
-    const timer = setTimeout(() => finish('late'), timeout);
-    socket.on('error', () => finish());
-    socket.on('close', () => finish());
-    socket.on('data', (chunk: Buffer) => {
-      received = Buffer.concat([received, chunk]);
-      if (received.length > MAX_MESSAGE + 2) return finish();
-      const length = received.length < 2 ? MAX_MESSAGE : received.readUInt16BE(0);
-      if (received.length < length + 2) return;
-      const answer = received.subarray(2, length + 2);
-      finish(isAnswer(question, answer) ? answer : undefined);
-    });
-    const head = Buffer.alloc(2);
-    head.writeUInt16BE(question.length);
-    socket.write(Buffer.concat([head, question]));
+/** What a server answers, once, and not before `ask` has returned; undefined: nothing will come. */
+type Take = (answer: Buffer | undefined) => void;
+
+/** One datagram from a port and with an id that nobody can guess; only the server's own answers are taken (connect). */
+function askUdp(message: Buffer, { address, port }: Upstream, take: Take): Asked {
+  const question = withId(message, randomInt(0x10000));
+  const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
+  let isConnected = false;
+  const stop = (): void => {
+    isConnected = false;
+    socket.removeAllListeners();
+    socket.on('error', () => undefined);
+    socket.close();
+  };
+  const finish = (answer?: Buffer): void => {
+    stop();
+    take(answer);
+  };
+  const again = (): void => {
+    if (isConnected) socket.send(question, (error) => void (error !== null && isConnected && finish()));
+  };
+  socket.on('error', () => finish());
+  socket.on('message', (answer) => {
+    if (isAnswer(question, answer)) finish(answer);
   });
+  socket.connect(port, address, () => {
+    isConnected = true;
+    again();
+  });
+  return { again, stop };
+}
+
+function askTcp(message: Buffer, { address, port }: Upstream, take: Take): Asked {
+  const question = withId(message, randomInt(0x10000));
+  const socket = connect({ host: address, port });
+  let received = Buffer.alloc(0);
+  const stop = (): void => {
+    socket.removeAllListeners();
+    socket.on('error', () => undefined);
+    socket.destroy();
+  };
+  const finish = (answer?: Buffer): void => {
+    stop();
+    take(answer);
+  };
+  socket.on('error', () => finish());
+  socket.on('close', () => finish());
+  socket.on('data', (chunk: Buffer) => {
+    received = Buffer.concat([received, chunk]);
+    if (received.length > MAX_MESSAGE + 2) return finish();
+    const length = received.length < 2 ? MAX_MESSAGE : received.readUInt16BE(0);
+    if (received.length < length + 2) return;
+    const answer = received.subarray(2, length + 2);
+    finish(isAnswer(question, answer) ? answer : undefined);
+  });
+  const head = Buffer.alloc(2);
+  head.writeUInt16BE(question.length);
+  socket.write(Buffer.concat([head, question]));
+  // A stream needs no second question.
+  return { again: () => undefined, stop };
 }
 
 function withId(message: Buffer, id: number): Buffer {

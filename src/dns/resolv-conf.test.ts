@@ -9,6 +9,10 @@ describe('parseResolvConf', () => {
     const text =
       '# nameserver 192.0.2.9\nsearch x\nnameserver 192.0.2.1\n nameserver\t2001:db8::1 \nnameserver no\nnameserver fe80::1%eth0\nnameserver 192.0.2.4\n';
     expect(parseResolvConf(text)).toEqual(['192.0.2.1', '2001:db8::1', 'fe80::1%eth0']);
+    expect(parseResolvConf('nameserver FD00:0:0::1\nnameserver FE80::1%eth0')).toEqual([
+      'fd00::1',
+      'fe80::1%eth0',
+    ]);
     expect(parseResolvConf('')).toEqual([]);
   });
 });

@@ -7,7 +7,7 @@ import { collectGarbage } from '../garbage.js';
 import { Forwarder, type Upstream } from './forwarder.js';
 import { NameTable } from './names.js';
 import type { FromWorker, ToWorker, WorkerData } from './protocol.js';
-import { HostResolvers } from './resolv-conf.js';
+import { canonicalServer, HostResolvers } from './resolv-conf.js';
 import { DnsServer, HOST_NETWORK, type Listener } from './server.js';
 
 const PORT = 53;
@@ -23,7 +23,8 @@ const COLLECT_AFTER = 50;
 /** Questions of watched containers under way: in all, and for one. */
 const WATCHED = { all: 2048, client: 1024 };
 
-const { upstreams } = workerData as WorkerData;
+const { upstreams: given } = workerData as WorkerData;
+const upstreams = given === 'auto' ? given : given.map(canonicalServer);
 const tell = (message: FromWorker): void => parentPort?.postMessage(message);
 const names = new NameTable();
 const host = new HostResolvers();
