@@ -20,6 +20,7 @@ import {
 } from './devices.js';
 import { alsoIn, type EndpointPolicy, endpointValue } from './endpoints.js';
 import type { Expedite } from './expedite.js';
+import { GoneLinks } from './gone-links.js';
 import type { Hooks } from './hooks.js';
 import type { HostDevices } from './host-devices.js';
 import { LaterDevice } from './later-device.js';
@@ -50,10 +51,6 @@ export interface Placement {
   readonly device?: LaterDevice;
 }
 
-/** Links of devices that are gone are forgotten when no device went for so long, or when they are so many. */
-const FORGET_MS = 50;
-const FORGET_LATEST = 256;
-
 /** Identity of a namespace as text. */
 export function netnsText(netns: Pick<Netns, 'device' | 'inode'>): string {
   return `${netns.device}:${netns.inode}`;
@@ -74,9 +71,7 @@ export class Attachments {
   readonly #byContainer = new Map<string, Set<string>>();
   /** By namespace; those that a runtime moves there are with their container only. */
   readonly #byNetns = new Map<string, Set<string>>();
-  /** Indexes of devices that are gone and whose links are still pinned. */
-  readonly #forgotten = new Set<number>();
-  #forgetting: NodeJS.Timeout | undefined;
+  readonly #gone = new GoneLinks((ifindex) => this.#forgetHooks(ifindex));
   /** For devices that are made on another thread, one at a time. */
   #maker: Rtnetlink | undefined;
   #beginning: LaterDevice | undefined;
@@ -155,6 +150,7 @@ export class Attachments {
   create(spec: AttachmentSpec, netns: Netns, placement: Placement): Live {
     const { ifindex, bridge, parent = 0, policy } = placement;
     if (spec.mode === 'chained') return this.#createForeign(spec, netns, placement);
+    this.#gone.postpone();
     let made = false;
     let cookie: bigint | undefined;
     this.#limit(spec, ifindex);
@@ -344,7 +340,7 @@ export class Attachments {
         .hold(() => removal.finished)
         .then(() => {
           fault('remove:deleted');
-          this.#forgetLater(live.ifindex);
+          this.#gone.add(live.ifindex);
         });
       await removal.gone.catch((error: unknown) => errors.push(error));
     });
@@ -358,21 +354,9 @@ export class Attachments {
     if (!this.#byIndex.has(ifindex)) this.#hooks.forget(ifindex);
   }
 
-  /** Nothing depends on it, and requests that come meanwhile need not wait for it: 0.2 ms for each device. */
-  #forgetLater(ifindex: number): void {
-    this.#forgotten.add(ifindex);
-    if (this.#forgotten.size >= FORGET_LATEST) this.forgetGone();
-    else if (this.#forgetting !== undefined) this.#forgetting.refresh();
-    else this.#forgetting = setTimeout(() => this.forgetGone(), FORGET_MS).unref();
-  }
-
   /** Forgets now what would be forgotten later. */
   forgetGone(): void {
-    clearTimeout(this.#forgetting);
-    this.#forgetting = undefined;
-    const indexes = [...this.#forgotten];
-    this.#forgotten.clear();
-    for (const ifindex of indexes) this.#forgetHooks(ifindex);
+    this.#gone.flush();
   }
 
   /** Takes an attachment whose device is gone out of the books and the maps. */
