@@ -1054,7 +1054,7 @@ describe('all together', () => {
       const name = sandbox.netns.replace(/^.*\//, '');
       for (const id of [`${sandbox.id}-a`, `${sandbox.id}-b`, `${sandbox.id}-b`]) {
         const answer = await bed.call('ADD', conf(), { ...sandbox, id });
-        expect(answer).toMatchObject({ status: 0 });
+        expect(answer, JSON.stringify(answer)).toMatchObject({ status: 0 });
         expect(bed.inside(sandbox.netns, 'ip -4 -o address show dev eth0')).toContain(addressOf(answer.json));
         execFileSync('sh', ['-c', `ip netns del ${name} && ip netns add ${name}`]);
       }
