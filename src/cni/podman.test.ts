@@ -1,24 +1,43 @@
 import { describe, expect, it } from 'vitest';
-import { labelsOf, podmanLabels } from './podman.js';
+import { containerIn, podmanLabels, sharedLabels } from './podman.js';
 
-const event = (ID: string, Attributes: Record<string, string>): string =>
-  JSON.stringify({ status: 'create', Type: 'container', Action: 'create', Actor: { ID, Attributes } });
+const event = (ID: string, Attributes: Record<string, string>, Action = 'create'): string =>
+  JSON.stringify({ status: Action, Type: 'container', Action, Actor: { ID, Attributes }, time: 1700000000 });
 
-describe('labelsOf', () => {
+describe('containerIn', () => {
   it('takes the labels of the container, without what Podman adds', () => {
     const events = [
       event('other', { app: 'no' }),
       event('one', { app: 'web', 'example.com/tier': 'front', name: 'web', image: 'box', podId: '' }),
       '',
     ].join('\n');
-    expect(labelsOf(events, 'one')).toEqual({ app: 'web', 'example.com/tier': 'front' });
+    expect(containerIn(events, 'one')).toMatchObject({
+      labels: { app: 'web', 'example.com/tier': 'front' },
+      pod: '',
+      time: 1700000000,
+    });
   });
 
   it('knows nothing of a container without an event, and nothing of text that is no event', () => {
-    expect(labelsOf(event('other', {}), 'one')).toBeUndefined();
-    expect(labelsOf('{"cause":"x"}\nnot json\n7\n', 'one')).toBeUndefined();
-    expect(labelsOf('', 'one')).toBeUndefined();
+    expect(containerIn(event('other', {}), 'one')).toBeUndefined();
+    expect(containerIn('{"cause":"x"}\nnot json\n7\n', 'one')).toBeUndefined();
+    expect(containerIn('', 'one')).toBeUndefined();
   });
+});
+
+it('takes for labels of a pod what all its containers have', () => {
+  const podId = 'p';
+  const events = [
+    event('infra', { podId }),
+    event('old', { podId, app: 'other' }),
+    event('alien', { podId: 'q', app: 'no' }),
+    event('a', { podId, app: 'web', tier: 'front' }),
+    event('old', { podId, app: 'other' }, 'remove'),
+    event('b', { podId, app: 'web', tier: 'back' }),
+  ].join('\n');
+  expect(sharedLabels(events, 'p', 'infra')).toEqual({ app: 'web' });
+  expect(sharedLabels(`${events}\n${event('c', { podId })}`, 'p', 'infra')).toEqual({});
+  expect(sharedLabels('', 'p', 'infra')).toEqual({});
 });
 
 it('asks the runtime to try again where nobody answers', async () => {

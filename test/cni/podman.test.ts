@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allowIngress, documents, HOST, network } from '../e2e/world.js';
@@ -66,6 +67,29 @@ describe('Podman', () => {
     expect(bed.world.agent.cli('drops')).toContain('default/guard');
     await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
     expect(get('client', 'web')).toBe('web');
+  });
+
+  it('knows a pod by the labels of its definition, or of its making', async () => {
+    const file = join(podman.folder, 'pod.yaml');
+    const command = ['/bin/nc', '-ll', '-p', '80', '-e', '/bin/hostname'];
+    const spec = {
+      containers: [
+        { name: 'srv', image: `localhost/${IMAGE}:latest`, imagePullPolicy: 'Never', command },
+        { name: 'side', image: `localhost/${IMAGE}:latest`, imagePullPolicy: 'Never' },
+      ],
+    };
+    const metadata = { name: 'kube', labels: { app: 'web', tier: 'pod' } };
+    writeFileSync(file, JSON.stringify({ apiVersion: 'v1', kind: 'Pod', metadata, spec }));
+    podman.podman('play', 'kube', '--network', 'one', file);
+    podman.podman('pod', 'create', '--name', 'made', '--network', 'one', '-l', 'app=friend');
+    podman.podman('run', '-d', '--pod', 'made', '--name', 'in-made', '-l', 'app=none', IMAGE);
+    await until('its server listens', async () => get('in-made', 'kube') === 'kube');
+    await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend'])));
+    expect(get('client', 'kube')).toContain('timed out');
+    expect(get('in-made', 'kube')).toBe('kube');
+    podman.podman('play', 'kube', '--down', file);
+    podman.podman('pod', 'rm', '-f', '-t', '0', 'made');
+    await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
   });
 
   it('gets no container started while its labels cannot be asked for', async () => {

@@ -41,6 +41,7 @@ export class Podman {
       'events_logger = "file"',
       'lock_type = "file"',
       'runtime = "runc"',
+      `infra_image = "localhost/${IMAGE}:latest"`,
       '[containers]',
       'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]',
     ];
@@ -67,7 +68,8 @@ export class Podman {
 
   /** Imports the image. */
   makeImage(): void {
-    const [command, ...args] = this.#command('import', '-', IMAGE);
+    // Of pods it is the first container, too, which is to run for as long as its pod.
+    const [command, ...args] = this.#command('import', '--change', 'CMD ["/bin/sleep","100000"]', '-', IMAGE);
     execFileSync(command ?? '', args, { input: imageTar(), stdio: 'pipe', env: this.#environment() });
   }
 
