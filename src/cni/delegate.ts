@@ -29,13 +29,18 @@ const MAX_OUTPUT = 1024 * 1024;
  * CniError with the plugin's own code and text when it fails.
  */
 export async function runDelegate(plugin: string, call: DelegateCall): Promise<string> {
-  const file = call.path.map((folder) => join(folder, plugin)).find(isExecutable);
+  const file = fileOf(plugin, call);
   if (file === undefined) throw failed(plugin, `is in no folder of CNI_PATH (${call.path.join(':')})`);
   const { status, output } = await start(file, call).catch((error: unknown) => {
     throw failed(plugin, `could not be run: ${error instanceof Error ? error.message : String(error)}`);
   });
   if (status === 0) return output;
   throw errorOf(plugin, output, status);
+}
+
+/** Whether a plugin is in a folder of the request's path. */
+export function isInstalled(plugin: string, call: DelegateCall): boolean {
+  return fileOf(plugin, call) !== undefined;
 }
 
 /** What an IPAM plugin answered to ADD. It has no interfaces; what it says about some is passed over. */
@@ -58,6 +63,10 @@ export function readIpamResult(plugin: string, output: string): IpamResult {
     routes: Array.isArray(routes) ? (routes as unknown[]) : [],
     ...(isObject(dns) ? { dns } : {}),
   };
+}
+
+function fileOf(plugin: string, { path }: DelegateCall): string | undefined {
+  return path.map((folder) => join(folder, plugin)).find(isExecutable);
 }
 
 function isExecutable(file: string): boolean {

@@ -49,6 +49,23 @@ const CODES: Readonly<Record<string, number>> = {
   SLU43: CNI_CODE.device,
 };
 
+/** What a configuration calls the fields of the objects that are made of it. */
+const FIELDS: readonly (readonly [RegExp, string])[] = [
+  [/^spec\.ipv[46]\.cidr/, 'ipam.ranges.subnet'],
+  [/^spec\.ipv[46]/, 'ipam.ranges'],
+  [/^spec\.networks\[0\]\.ipv[46]/, 'ips'],
+  [/^spec\.networks\[0\]\.routes/, 'ipam.routes'],
+  [/^spec\.networks\[0\]\./, ''],
+  [/^spec\.hostPorts/, 'portMappings'],
+  [/^spec\./, ''],
+];
+
+/** The field of a configuration or of a request for what an object has in this field. */
+export function fieldOfRequest(field: string): string {
+  const [pattern, name] = FIELDS.find(([known]) => known.test(field)) ?? [];
+  return pattern === undefined ? field : field.replace(pattern, name ?? '');
+}
+
 /** A failed request: one of our errors, with the code that the runtime gets. */
 export class CniError extends Error {
   override readonly name = 'CniError';
@@ -75,7 +92,7 @@ export class CniError extends Error {
     }
     const { code, message, field } = error;
     const number = CODES[code] ?? CODES[code.slice(0, 5)] ?? CNI_CODE.io;
-    return new CniError(number, field === undefined ? message : `${field}: ${message}`, code);
+    return new CniError(number, field === undefined ? message : `${fieldOfRequest(field)}: ${message}`, code);
   }
 
   /** The error object on standard output. */

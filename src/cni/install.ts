@@ -1,4 +1,4 @@
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { packageRoot } from '../../loader/paths.js';
 import { SluiceError } from '../../policy/errors.js';
@@ -79,10 +79,7 @@ export function installBinary(source: string, target: string): void {
   if (!existsSync(source)) throw SluiceError.of('SLU5102', { path: source });
   writing(target, () => {
     mkdirSync(dirname(target), { recursive: true, mode: 0o755 });
-    const temporary = `${target}.tmp`;
-    copyFileSync(source, temporary);
-    chmodSync(temporary, 0o755);
-    renameSync(temporary, target);
+    writeAtomically(target, readFileSync(source), 0o755);
     syncFolder(dirname(target));
   });
 }

@@ -13,7 +13,7 @@ import type { Runtime } from '../runtime/runtime.js';
 import { keyOf } from '../state/keys.js';
 import { FROM } from './attachment.js';
 import type { NetConf, RangeConfig } from './config.js';
-import { CniError } from './errors.js';
+import { CniError, fieldOfRequest } from './errors.js';
 import { invalid } from './fields.js';
 
 /** A network that no attachment needs any more goes after this time: the next one may be on its way. */
@@ -237,10 +237,7 @@ function check(name: string, spec: OwnSpec): NetworkResource {
   const [network] = resources;
   if (network?.kind !== 'Network') {
     const error = errors[0] ?? SluiceError.of('SLU1104', { hint: '' });
-    throw invalid(
-      (error.field ?? 'ipam').replace(/^spec\.ipv[46]/, 'ipam.ranges').replace(/^spec\./, ''),
-      error.message,
-    );
+    throw invalid(fieldOfRequest(error.field ?? 'ipam'), error.message);
   }
   const limits = (
     range: NetworkRange | undefined,

@@ -11,7 +11,7 @@ import { type Call, delegateCall, stillWanted } from './call.js';
 import { checkChained, type Foreign, foreignOf, refuseWithout } from './chained.js';
 import { checkInside } from './check.js';
 import { type NetConf, readConfig, readJson, readTarget, type Target, versionOf } from './config.js';
-import { runDelegate } from './delegate.js';
+import { isInstalled, runDelegate } from './delegate.js';
 import { CniError } from './errors.js';
 import { invalid } from './fields.js';
 import { AttachmentMaker, type FindPod } from './maker.js';
@@ -173,7 +173,7 @@ export class CniService {
       fault('del:removed');
       this.#parts.answers.gone(key);
       fault('del:forgotten');
-      if (target.delegate !== undefined) await runDelegate(target.delegate, delegateCall(call, 'DEL'));
+      await this.#giveBack(target, call, 'DEL');
       fault('del:answer');
       return { status: 0, text: '' };
     });
@@ -225,9 +225,21 @@ export class CniService {
         const [network = '', ...rest] = key.split('/');
         if (network === target.name && !target.valid.has(rest.join('/'))) answers.gone(key);
       }
-      if (target.delegate !== undefined) await runDelegate(target.delegate, delegateCall(call, 'GC'));
+      await this.#giveBack(target, call, 'GC');
       return { status: 0, text: '' };
     });
+  }
+
+  /** A plugin that is not installed gave nothing, or can take nothing back: no container stays because of it. */
+  async #giveBack({ name, delegate }: Target, call: Call, command: 'DEL' | 'GC'): Promise<void> {
+    if (delegate === undefined) return;
+    const request = delegateCall(call, command);
+    if (isInstalled(delegate, request)) await runDelegate(delegate, request);
+    else
+      this.#parts.log.warn(
+        { plugin: delegate, network: name, path: request.path },
+        'the IPAM plugin is not installed: addresses that it gave stay taken there',
+      );
   }
 
   async #status(call: Call, conf: NetConf): Promise<CniAnswer> {

@@ -1,17 +1,26 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, fchmodSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
-/** Writes a file so that a crash leaves either the old or the new content: temporary file, fsync, rename. */
-export function writeAtomically(path: string, content: string, mode = 0o600): void {
+/**
+ * Writes a file so that a crash leaves either the old or the new content: temporary file, fsync, rename. The mode is
+ * what it says, whatever the umask. A failure leaves no temporary file.
+ */
+export function writeAtomically(path: string, content: string | Buffer, mode = 0o600): void {
   const temporary = `${path}.tmp`;
-  const fd = openSync(temporary, 'w', mode);
   try {
-    writeFileSync(fd, content);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
+    const fd = openSync(temporary, 'w', mode);
+    try {
+      fchmodSync(fd, mode);
+      writeFileSync(fd, content);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
   }
-  renameSync(temporary, path);
 }
 
 /** Makes renames and removals in the folder durable. */

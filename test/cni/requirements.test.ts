@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -736,6 +736,17 @@ describe('delegation', () => {
     await withSandbox(async (sandbox) =>
       failure(await bed.call('ADD', delegated('ipam-not-there'), sandbox), 104, /CNI_PATH/),
     );
+    // It gave nothing, and can take nothing back: the container goes all the same.
+    await withSandbox(async (sandbox) => {
+      expect(await bed.call('DEL', delegated('ipam-not-there'), sandbox)).toMatchObject({ status: 0 });
+      fakeIpam('ipam-gone');
+      expect(await bed.call('ADD', delegated('ipam-gone'), sandbox)).toMatchObject({ status: 0 });
+      rmSync(join(bed.binDir, 'ipam-gone'));
+      expect(await bed.call('DEL', delegated('ipam-gone'), sandbox)).toMatchObject({ status: 0 });
+      const gc = { ...delegated('ipam-gone'), 'cni.dev/valid-attachments': [] };
+      expect(await bed.call('GC', gc, sandbox)).toMatchObject({ status: 0 });
+      expect(await leases()).not.toContain(sandbox.id);
+    });
   });
 
   requirement('DELEG-2', 'takes the address back when ADD fails', async () => {
@@ -1047,6 +1058,34 @@ describe('all together', () => {
       false,
       false,
     ]);
+  });
+
+  it('errors name the field of the configuration or of the request', () =>
+    withSandbox(async (sandbox) => {
+      const add = (more: Json): Promise<PluginAnswer> => bed.call('ADD', conf(more), sandbox);
+      const ranges = (subnet: string): Json => ({ name: 'fields', ipam: { ranges: [[{ subnet }]] } });
+      failure(await add(ranges('198.51.100.0/24')), 101, /^ipam\.ranges\.subnet: 198\.51/);
+      failure(await add(ranges('127.0.0.0/24')), 7, /^ipam\.ranges\.subnet: 127\./);
+      failure(await add({ runtimeConfig: { ips: ['10.77.0.1'] } }), 7, /^ips: 10\.77\.0\.1/);
+      const port = { hostPort: 18_091, containerPort: 80, protocol: 'tcp' };
+      const twice = await add({ runtimeConfig: { portMappings: [port, port] } });
+      failure(twice, 101, /^portMappings\[1\]/);
+    }));
+
+  it('the plugin says to people what it is', () => {
+    const said = (...args: readonly string[]): readonly [number | null, string] => {
+      const { status, stdout, stderr } = spawnSync(bed.plugin, args, { encoding: 'utf8', input: '' });
+      return [status, `${stdout}${stderr}`];
+    };
+    expect(said('--help')).toEqual([
+      0,
+      expect.stringMatching(/^sluice-cni \d.*1\.1\.0.*\n[^{]*agent/s) as unknown,
+    ]);
+    expect(said('--version')).toEqual([
+      0,
+      expect.stringMatching(/^sluice-cni \d.*\n.*1\.1\.0.*\n$/) as unknown,
+    ]);
+    expect(said('--helf')).toEqual([2, expect.stringMatching(/unknown option/) as unknown]);
   });
 
   it('ADD begins anew where another namespace has the path of one that went without DEL', () =>

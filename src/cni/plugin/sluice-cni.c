@@ -378,6 +378,29 @@ static int netavark_main(int count, char **arguments)
 	return ask(options.socket, environment, (size_t)size, input, (size_t)length, DEFAULT_TIMEOUT * 1000);
 }
 
+/* Asked by a person. */
+static int explain(const char *option)
+{
+	static const char about[] = "sluice-cni " SLUICE_VERSION "\n"
+				    "CNI versions: " VERSIONS "; netavark plugin API: " NETAVARK_API "\n";
+	static const char usage[] =
+		"\nThe CNI plugin of Sluice. Container runtimes start it: with CNI_COMMAND and a network\n"
+		"configuration on standard input, or, as a plugin of netavark, with the argument create,\n"
+		"setup PATH, teardown PATH or info. It passes the request on to the agent of Sluice.\n"
+		"\"sluice cni install --help\" says what a configuration has.\n";
+	bool whole = !strcmp(option, "--help") || !strcmp(option, "-h");
+
+	if (!whole && strcmp(option, "--version")) {
+		static const char unknown[] = "sluice-cni: unknown option; known: --help, --version\n";
+
+		write_all(STDERR_FILENO, unknown, sizeof(unknown) - 1);
+		return 2;
+	}
+	if (write_all(STDOUT_FILENO, about, sizeof(about) - 1))
+		return 1;
+	return whole && write_all(STDOUT_FILENO, usage, sizeof(usage) - 1) ? 1 : 0;
+}
+
 int main(int count, char **arguments)
 {
 	static char environment[MAX_ENVIRONMENT];
@@ -389,6 +412,8 @@ int main(int count, char **arguments)
 	bool known = false;
 	ssize_t length;
 
+	if (count > 1 && arguments[1][0] == '-')
+		return explain(arguments[1]);
 	if (count > 1)
 		return netavark_main(count, arguments);
 	command = getenv("CNI_COMMAND");
