@@ -233,9 +233,6 @@ export interface NodeResource extends ResourceBase {
   readonly publicKey?: string;
 }
 
-/** Annotation of a Node with its WireGuard public key. */
-export const PUBLIC_KEY_ANNOTATION = 'sluice.dev/wireguard-public-key';
-
 /** `v1` Pod; what other nodes and policies can see of it. Pods of this node come from container runtimes. */
 export interface PodResource extends ResourceBase {
   readonly kind: 'Pod';

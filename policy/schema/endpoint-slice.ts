@@ -1,6 +1,8 @@
 /** `discovery.k8s.io/v1` EndpointSlice: schema and lowering (ValidateEndpointSlice of Kubernetes). */
+
 import { z } from 'zod';
 import { canonicalAddress, tryParseAddress } from '../address.js';
+import { ANNOTATIONS } from '../model/annotations.js';
 import type { EndpointSliceResource, SliceEndpoint, SlicePort } from '../model/service.js';
 import {
   mapping,
@@ -15,9 +17,6 @@ import {
 import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel } from './names.js';
 import { SERVICE_NAME_LABEL } from './plain-slice.js';
-
-/** Annotation of a slice: share of its endpoints in new connections from outside, 1 to 100. */
-export const WEIGHT_ANNOTATION = 'sluice.dev/weight';
 
 /** Weight in an annotation; undefined: it is none. */
 function weightOf(text: string): number | undefined {
@@ -58,9 +57,9 @@ export const endpointSliceSchema = mapping({
   apiVersion: z.string(),
   kind: z.string(),
   metadata: namespacedMetadata().superRefine(({ annotations = {} }, ctx) => {
-    const text = annotations[WEIGHT_ANNOTATION];
+    const text = annotations[ANNOTATIONS.weight];
     if (text !== undefined && weightOf(text) === undefined)
-      refuse(ctx, `must be a whole number from 1 to 100, not "${text}"`, ['annotations', WEIGHT_ANNOTATION]);
+      refuse(ctx, `must be a whole number from 1 to 100, not "${text}"`, ['annotations', ANNOTATIONS.weight]);
   }),
   addressType: z.enum(['IPv4', 'IPv6', 'FQDN']),
   endpoints: optional(
@@ -119,7 +118,7 @@ const likeBefore = repeats<SlicePort>(
 export function lowerEndpointSlice(document: SliceDocument, lowering: Lowering): EndpointSliceResource {
   const { metadata, addressType } = document;
   const service = metadata.labels?.[SERVICE_NAME_LABEL];
-  const weight = weightOf(metadata.annotations?.[WEIGHT_ANNOTATION] ?? '');
+  const weight = weightOf(metadata.annotations?.[ANNOTATIONS.weight] ?? '');
   const usable = addressType === 'FQDN' ? [] : (document.endpoints ?? []);
   return {
     kind: 'EndpointSlice',

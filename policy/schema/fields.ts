@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { canonicalAddress, parseCidr } from '../address.js';
 import { SluiceError } from '../errors.js';
+import { meantAnnotation } from '../model/annotations.js';
 import { badDnsLabel, badDnsSubdomain, badLabelValue, badQualifiedName } from './names.js';
 
 /** First word of the message of an unknown field's issue; the known fields follow. */
@@ -121,6 +122,8 @@ const annotations = z
       size += key.length + value.length;
       const reason = badQualifiedName(key.toLowerCase());
       if (reason !== undefined) refuse(ctx, reason, [key]);
+      const meant = meantAnnotation(key);
+      if (meant !== undefined) refuse(ctx, `is no annotation of Sluice; did you mean "${meant}"?`, [key]);
     }
     if (size > MAX_ANNOTATION_BYTES)
       refuse(ctx, `annotations must not be larger than ${MAX_ANNOTATION_BYTES} bytes together`);

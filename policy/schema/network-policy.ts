@@ -4,10 +4,12 @@
  * Stricter than that in one way: addresses with leading zeros and v4-mapped IPv6 are refused, as the
  * API server does with StrictIPCIDRValidation.
  */
+
 import { z } from 'zod';
 import { cidrContainsCidr, formatCidr } from '../address.js';
 import { badDomainPattern, canonicalDomain } from '../domains.js';
 import { SluiceError } from '../errors.js';
+import { ANNOTATIONS } from '../model/annotations.js';
 import type { NetworkPolicyResource, PolicyPeer, PolicyPort, PolicyRule } from '../model/resources.js';
 import {
   mapping,
@@ -78,8 +80,7 @@ const egressRule = mapping({
   ports: optional(z.array(orEmpty(policyPort))),
 });
 
-/** Domain names that the selected pods may reach too, such as `www.example.com:443, *.example.org`. */
-const DOMAIN_NAMES = 'sluice.dev/egress-domain-names';
+const DOMAIN_NAMES = ANNOTATIONS.egressDomainNames;
 const MAX_DOMAIN_NAMES = 1000;
 
 const policyTypes = z

@@ -2,15 +2,12 @@
  * `v1` Pod and Node, as far as networks and policies see them: labels, names of ports, addresses and ranges. All other
  * fields are left alone, so that what `kubectl get -o yaml` prints can be used as it is.
  */
+
 import { z } from 'zod';
 import { canonicalAddress, formatCidr, parseCidr, tryParseAddress } from '../address.js';
 import { SluiceError } from '../errors.js';
-import {
-  type ContainerPort,
-  type NodeResource,
-  type PodResource,
-  PUBLIC_KEY_ANNOTATION,
-} from '../model/resources.js';
+import { ANNOTATIONS } from '../model/annotations.js';
+import type { ContainerPort, NodeResource, PodResource } from '../model/resources.js';
 import { DEFAULT_NAMESPACE } from './container.js';
 import {
   address,
@@ -148,7 +145,7 @@ export function lowerNode(document: z.output<typeof nodeSchema>, lowering: Lower
   const given = (status?.addresses ?? []).filter(({ type }) => ADDRESS_TYPES.has(type));
   const internalFirst = [...given].sort((a, b) => rank(a.type) - rank(b.type));
   const ranges = [...(spec?.podCIDRs ?? []), ...(spec?.podCIDR === undefined ? [] : [spec.podCIDR])];
-  const publicKey = metadata.annotations?.[PUBLIC_KEY_ANNOTATION];
+  const publicKey = metadata.annotations?.[ANNOTATIONS.publicKey];
   return {
     kind: 'Node',
     name: metadata.name,

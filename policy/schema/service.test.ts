@@ -10,6 +10,19 @@ const service = (annotations: Readonly<Record<string, string>>): string =>
   });
 
 describe('annotations of a service', () => {
+  it("are refused where they look like one that was misspelt, and left alone where they are somebody else's", () => {
+    const { errors } = parseSources([
+      { file: 'svc.yaml', text: service({ 'sluice.dev/external-mod': 'dsr', 'sluice.dev/new-thing': 'x' }) },
+    ]);
+    expect(errors.map((error) => error.toLine())).toEqual([
+      expect.stringMatching(
+        /metadata\.annotations\["sluice\.dev\/external-mod"\]: is no annotation of Sluice; did you mean "sluice\.dev\/external-mode"\?/,
+      ),
+    ]);
+    const others = service({ 'sluice.io/balancing': 'x', 'sluice.dev/balancing': 'random' });
+    expect(parseSources([{ file: 'svc.yaml', text: others }]).errors).toEqual([]);
+  });
+
   it('are read', () => {
     const text = service({
       'sluice.dev/balancing': 'least-connections',

@@ -3,8 +3,10 @@
  * (pkg/apis/core); null is the zero value everywhere. Fields that the API server fills in (clusterIPs,
  * nodePort, healthCheckNodePort) may be left out.
  */
+
 import { z } from 'zod';
 import { cidrContains, familyOf, formatCidr, parseAddress, parseCidr } from '../address.js';
+import { ANNOTATIONS } from '../model/annotations.js';
 import type { Origin } from '../model/resources.js';
 import type {
   Balancing,
@@ -32,21 +34,11 @@ import { type Lowering, repeats } from './lowering.js';
 import { badDnsLabel, badDnsSubdomain, badPortName } from './names.js';
 import type { ServiceParts } from './plain-service.js';
 
-/** Annotations of a Service that Sluice reads. */
-export const SERVICE_ANNOTATIONS = {
-  /** `random` or `least-connections`, for connections from this node. */
-  balancing: 'sluice.dev/balancing',
-  /** `maglev` or `random`, for connections from outside. */
-  externalBalancing: 'sluice.dev/external-balancing',
-  /** `snat`: answers come back through the node that the client asked; `dsr`: the backend's node sends them itself. */
-  externalMode: 'sluice.dev/external-mode',
-} as const;
-
 /** What the annotations may say. */
 const ANNOTATION_VALUES: Readonly<Record<string, readonly string[]>> = {
-  [SERVICE_ANNOTATIONS.balancing]: ['random', 'least-connections'],
-  [SERVICE_ANNOTATIONS.externalBalancing]: ['maglev', 'random'],
-  [SERVICE_ANNOTATIONS.externalMode]: ['snat', 'dsr'],
+  [ANNOTATIONS.balancing]: ['random', 'least-connections'],
+  [ANNOTATIONS.externalBalancing]: ['maglev', 'random'],
+  [ANNOTATIONS.externalMode]: ['snat', 'dsr'],
 };
 
 const UNUSABLE = [
@@ -304,9 +296,9 @@ export function lowerService(document: ServiceDocument, lowering: Lowering): Ser
   const ips = clusterIpsOf(value);
   const families = familiesOf(value, ips === 'None' ? [] : ips);
   const annotations = metadata.annotations ?? {};
-  const balancing = annotations[SERVICE_ANNOTATIONS.balancing];
-  const external = annotations[SERVICE_ANNOTATIONS.externalBalancing];
-  const mode = annotations[SERVICE_ANNOTATIONS.externalMode];
+  const balancing = annotations[ANNOTATIONS.balancing];
+  const external = annotations[ANNOTATIONS.externalBalancing];
+  const mode = annotations[ANNOTATIONS.externalMode];
   const balanced = type === 'LoadBalancer';
   const service: ServiceResource = {
     kind: 'Service',

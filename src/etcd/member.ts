@@ -3,7 +3,8 @@
  * others. No host is in charge; each one watches, claims its blocks and writes what is its own.
  */
 import { SluiceError } from '../../policy/errors.js';
-import { type PodResource, PUBLIC_KEY_ANNOTATION, type Resource } from '../../policy/model/resources.js';
+import { ANNOTATIONS } from '../../policy/model/annotations.js';
+import type { PodResource, Resource } from '../../policy/model/resources.js';
 import type { ServiceResource } from '../../policy/model/service.js';
 import type { EtcdConfig } from '../config.js';
 import type { ClusterFeed } from '../kubernetes/feed.js';
@@ -322,7 +323,7 @@ export class Member {
       kind: 'Node',
       metadata: {
         name: node,
-        ...(publicKey === undefined ? {} : { annotations: { [PUBLIC_KEY_ANNOTATION]: publicKey } }),
+        ...(publicKey === undefined ? {} : { annotations: { [ANNOTATIONS.publicKey]: publicKey } }),
       },
       spec: {
         podCIDRs: networks

@@ -1,6 +1,8 @@
 /** From the API's objects to the model: trimmed to what the node needs, and checked. */
+
 import { canonicalAddress, tryParseAddress } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
+import { ANNOTATIONS } from '../../policy/model/annotations.js';
 import type {
   ContainerPort,
   Labels,
@@ -181,9 +183,6 @@ const OURS = /^(sluice\.dev\/|service\.beta\.kubernetes\.io\/load-balancer-sourc
 /** Of these a field that this version does not know is passed over; of a policy it is not: it could forbid something. */
 const LENIENT: ReadonlySet<string> = new Set(['Service', 'EndpointSlice', 'Node', 'Namespace']);
 
-/** Ranges that this node got of us, where the cluster gives out none. */
-export const POD_RANGES_ANNOTATION = 'sluice.dev/pod-ranges';
-
 /** The object in the model. Throws SluiceError. */
 export function readObject(object: ApiObject, apiVersion: string, kind: string): TestResource {
   const entry = TEST_KINDS.find((one) => one.apiVersion === apiVersion && one.kind === kind);
@@ -251,7 +250,7 @@ function specOf(
   if (kind === 'Namespace') return {};
   if (kind === 'Node') {
     const { podCIDR, podCIDRs = podCIDR === undefined ? undefined : [podCIDR] } = spec;
-    const own = annotations[POD_RANGES_ANNOTATION];
+    const own = annotations[ANNOTATIONS.podRanges];
     const ranges = podCIDRs ?? (own === undefined ? undefined : own.split(','));
     return ranges === undefined ? {} : { podCIDR: (ranges as string[])[0], podCIDRs: ranges };
   }

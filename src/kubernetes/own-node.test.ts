@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { PUBLIC_KEY_ANNOTATION } from '../../policy/model/resources.js';
+import { ANNOTATIONS } from '../../policy/model/annotations.js';
 import { createLogger } from '../log.js';
 import type { ApiClient } from './client.js';
 import type { ApiObject } from './objects.js';
@@ -31,21 +31,21 @@ async function requests(
 }
 
 const node = (key?: string): ApiObject => ({
-  metadata: key === undefined ? {} : { annotations: { [PUBLIC_KEY_ANNOTATION]: key } },
+  metadata: key === undefined ? {} : { annotations: { [ANNOTATIONS.publicKey]: key } },
   status: { conditions: [UP] },
 });
 
 it('tells the key that others encrypt with, in an annotation, until the node has it', async () => {
   const bodies = await requests('new', node('old'), node('new'));
   expect(bodies).toMatchObject([
-    { metadata: { annotations: { [PUBLIC_KEY_ANNOTATION]: 'new' } }, status: { conditions: [UP] } },
+    { metadata: { annotations: { [ANNOTATIONS.publicKey]: 'new' } }, status: { conditions: [UP] } },
   ]);
   expect(await requests('new', node('new'), node('new'))).toEqual([]);
 });
 
 it('takes away the key of an earlier agent that encrypted, and says nothing of keys otherwise', async () => {
   expect(await requests(undefined, node('old'), node())).toMatchObject([
-    { metadata: { annotations: { [PUBLIC_KEY_ANNOTATION]: null } } },
+    { metadata: { annotations: { [ANNOTATIONS.publicKey]: null } } },
   ]);
   const [body] = await requests(undefined, {}, node());
   expect(body).not.toHaveProperty('metadata');

@@ -1,10 +1,11 @@
 /** This node in the cluster: the ranges of its pods, and the condition that says that its network works. */
 import { SluiceError } from '../../policy/errors.js';
-import { type NetworkResource, PUBLIC_KEY_ANNOTATION } from '../../policy/model/resources.js';
+import { ANNOTATIONS } from '../../policy/model/annotations.js';
+import type { NetworkResource } from '../../policy/model/resources.js';
 import type { Logger } from '../log.js';
 import { Backoff, pause } from './backoff.js';
 import { type ApiClient, ApiError } from './client.js';
-import { type ApiObject, FROM, POD_RANGES_ANNOTATION, readObject } from './objects.js';
+import { type ApiObject, FROM, readObject } from './objects.js';
 
 /** `reason` of the condition while the network of pods is in force. */
 export const UP_REASON = 'SluiceIsUp';
@@ -23,7 +24,7 @@ export function podRangesOf({ metadata, spec }: ApiObject): readonly string[] {
   const { podCIDR, podCIDRs } = (spec ?? {}) as { podCIDR?: string; podCIDRs?: readonly string[] };
   if (podCIDRs !== undefined && podCIDRs.length > 0) return podCIDRs;
   if (podCIDR !== undefined && podCIDR !== '') return [podCIDR];
-  return metadata?.annotations?.[POD_RANGES_ANNOTATION]?.split(',') ?? [];
+  return metadata?.annotations?.[ANNOTATIONS.podRanges]?.split(',') ?? [];
 }
 
 /** The network of this node's pods. Throws SLU6210 if the ranges are none. */
@@ -76,7 +77,7 @@ export class NetworkCondition {
 
   /** This node as the API has it now. */
   observe({ metadata, status }: ApiObject): void {
-    this.#seenKey = metadata?.annotations?.[PUBLIC_KEY_ANNOTATION];
+    this.#seenKey = metadata?.annotations?.[ANNOTATIONS.publicKey];
     const conditions = (status?.conditions ?? []) as readonly Condition[];
     this.#seen = conditions.find(({ type }) => type === 'NetworkUnavailable');
     this.#kick();
@@ -123,7 +124,7 @@ export class NetworkCondition {
         lastTransitionTime: time,
       };
       // null takes it away.
-      const annotations = { [PUBLIC_KEY_ANNOTATION]: this.publicKey ?? null };
+      const annotations = { [ANNOTATIONS.publicKey]: this.publicKey ?? null };
       try {
         const object = await client.json<ApiObject>({
           method: 'PATCH',

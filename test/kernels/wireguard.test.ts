@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Agent } from '../../bench/lib/agent.js';
 import { inside, netnsPath, Scratch } from '../../bench/lib/netns.js';
 import { Wireguard } from '../../loader/netlink/wireguard.js';
-import { PUBLIC_KEY_ANNOTATION } from '../../policy/model/resources.js';
+import { ANNOTATIONS } from '../../policy/model/annotations.js';
 import { KEY_FILE } from '../../src/nodes/node-key.js';
 import { until } from '../nodes/paths.js';
 import { nodeObject } from '../nodes/world.js';
@@ -54,7 +54,7 @@ describe.runIf(have)('WireGuard between nodes', () => {
     ipv4 = node.ipv4,
   ): object => {
     const object = nodeObject({ ...node, ipv4 }) as { metadata: object };
-    const annotations = key === undefined || key === '' ? {} : { [PUBLIC_KEY_ANNOTATION]: key };
+    const annotations = key === undefined || key === '' ? {} : { [ANNOTATIONS.publicKey]: key };
     return { ...object, metadata: { ...object.metadata, annotations } };
   };
   const who = (from: Place, how: 'tcp' | 'udp', address: string, port = 80): string =>
