@@ -397,10 +397,14 @@ function compareText(a: string, b: string): number {
 }
 
 /** The candidate that is closest to a mistyped word, or undefined if none is close. */
-export function closest(word: string, candidates: Iterable<string>): string | undefined {
+export function closest(
+  word: string,
+  candidates: Iterable<string>,
+  most = Math.max(1, Math.floor(word.length / 3)),
+): string | undefined {
   if (word.length > 64) return undefined;
   let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  let bestDistance = most + 1;
   for (const candidate of candidates) {
     if (candidate === word) continue;
     const distance =

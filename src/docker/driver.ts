@@ -104,6 +104,7 @@ export class DockerDriver {
 
   async join({ NetworkID, EndpointID, SandboxKey }: Join): Promise<JoinAnswer> {
     const network = await this.#networkOf(NetworkID);
+    const { devicePrefix = 'eth' } = network;
     this.#endpoint(EndpointID);
     const identity = await this.#identities.of(network, EndpointID);
     await this.#inTurn(async () => {
@@ -113,10 +114,10 @@ export class DockerDriver {
       const siblings = state.inSandbox(SandboxKey);
       const taken = new Set(siblings.map(({ joined }) => joined?.device));
       let index = 0;
-      while (taken.has(`eth${index}`)) index++;
+      while (taken.has(`${devicePrefix}${index}`)) index++;
       const name = siblings[0]?.joined?.name ?? this.#freeName(identity, EndpointID);
       const { namespace, labels } = siblings[0]?.joined ?? identity;
-      const joined = { sandbox: SandboxKey, namespace, name, labels, device: `eth${index}` };
+      const joined = { sandbox: SandboxKey, namespace, name, labels, device: `${devicePrefix}${index}` };
       await this.#put({ ...endpoint, joined });
     });
     setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
@@ -124,7 +125,7 @@ export class DockerDriver {
     const resource = this.#parts.runtime.get(`Network ${network.network}`);
     const { ipv4, ipv6, internal } = resource?.kind === 'Network' ? resource : {};
     return {
-      InterfaceName: { SrcName: handoverName(EndpointID), DstPrefix: 'eth' },
+      InterfaceName: { SrcName: handoverName(EndpointID), DstPrefix: devicePrefix },
       ...(ipv4 === undefined || endpoint.ipv4 === undefined || internal === true
         ? {}
         : { Gateway: ipv4.gateway }),

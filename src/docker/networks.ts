@@ -54,8 +54,13 @@ export class DockerNetworks {
     const known = this.#state.networks.get(id);
     if (known !== undefined) return known;
     const ranges = rangesOf(data);
-    const { namespace, hostAddress } = options;
-    const common = { id, namespace, ...(hostAddress === undefined ? {} : { hostAddress }) };
+    const { namespace, hostAddress, devicePrefix } = options;
+    const common = {
+      id,
+      namespace,
+      ...(hostAddress === undefined ? {} : { hostAddress }),
+      ...(devicePrefix === undefined ? {} : { devicePrefix }),
+    };
     let network: DockerNetwork;
     if (options.network === undefined) {
       const name = `docker-${id.slice(0, 12)}`;

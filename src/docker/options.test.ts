@@ -13,7 +13,8 @@ describe('parseNetworkOptions', () => {
         mode: 'bridge',
         'com.docker.network.driver.mtu': '1400',
         'com.docker.network.bridge.enable_ip_masquerade': 'false',
-        'com.docker.network.bridge.name': 'br9',
+        'com.docker.network.container_iface_prefix': 'net',
+        'com.docker.network.bridge.default_bridge': 'false',
         'com.docker.network.bridge.enable_icc': 'true',
         'com.docker.network.bridge.host_binding_ipv4': '127.0.0.1',
         namespace: 'shop',
@@ -25,6 +26,7 @@ describe('parseNetworkOptions', () => {
       masquerade: false,
       namespace: 'shop',
       hostAddress: '127.0.0.1',
+      devicePrefix: 'net',
       network: 'town',
     });
   });
@@ -40,6 +42,10 @@ describe('parseNetworkOptions', () => {
       { 'com.docker.network.bridge.enable_icc': 'false' },
       /enable_icc must be true, not "false": .*NetworkPolicy/,
     ],
+    [{ 'com.docker.network.bridge.name': 'br9' }, /bridge\.name cannot be given/],
+    [{ 'com.docker.network.driver.mut': '1400' }, /did you mean "com\.docker\.network\.driver\.mtu"\?/],
+    [{ 'com.docker.network.bridge.enable_ic': 'false' }, /did you mean .*enable_icc/],
+    [{ devicePrefix: '7 of' }, /devicePrefix must be the start of a device's name/],
     [
       { 'com.docker.network.bridge.gateway_mode_ipv4': 'isolated' },
       /gateway_mode_ipv4 must be nat, not "isol/,

@@ -1,5 +1,5 @@
 import { formatAddress, tryParseAddress } from '../../policy/address.js';
-import { didYouMean, SluiceError } from '../../policy/errors.js';
+import { closest, didYouMean, SluiceError } from '../../policy/errors.js';
 
 /** What `docker network create -o KEY=VALUE` can set. */
 export interface NetworkOptions {
@@ -11,18 +11,24 @@ export interface NetworkOptions {
   readonly namespace: string;
   /** Address of the host at which ports are published that name none. */
   readonly hostAddress?: string;
+  /** What names of the container's devices begin with; default `eth`. */
+  readonly devicePrefix?: string;
   /** Name of a network that is defined already; Docker's network is that one then. */
   readonly network?: string;
 }
 
-const OPTIONS = ['mode', 'mtu', 'masquerade', 'namespace', 'hostAddress', 'network'] as const;
+const OPTIONS = ['mode', 'mtu', 'masquerade', 'namespace', 'hostAddress', 'devicePrefix', 'network'] as const;
 /** What Docker's own bridge driver calls the same. */
 const SYNONYMS: Readonly<Record<string, (typeof OPTIONS)[number]>> = {
   'com.docker.network.driver.mtu': 'mtu',
   'com.docker.network.bridge.enable_ip_masquerade': 'masquerade',
   'com.docker.network.bridge.host_binding_ipv4': 'hostAddress',
+  'com.docker.network.container_iface_prefix': 'devicePrefix',
 };
-/** Options of that driver that keep traffic away: what can't be fulfilled is refused. All others change nothing here. */
+/**
+ * Options of that driver that keep traffic away or change addresses: what can't be fulfilled is refused. All others change
+ * nothing here.
+ */
 const ONLY: Readonly<Record<string, { readonly value: string; readonly instead: string }>> = {
   'com.docker.network.bridge.enable_icc': {
     value: 'true',
@@ -30,7 +36,16 @@ const ONLY: Readonly<Record<string, { readonly value: string; readonly instead: 
   },
   'com.docker.network.bridge.gateway_mode_ipv4': { value: 'nat', instead: 'use --internal, or masquerade' },
   'com.docker.network.bridge.gateway_mode_ipv6': { value: 'nat', instead: 'use --internal, or masquerade' },
+  'com.docker.network.bridge.inhibit_ipv4': { value: 'false', instead: 'the host is the gateway' },
 };
+/** Options of that driver that name what there is not here. */
+const REFUSED: Readonly<Record<string, string>> = {
+  'com.docker.network.bridge.name': 'cannot be given: devices of the host have names of Sluice; leave it out',
+};
+const FOREIGN = 'com.docker.network.';
+const KNOWN_FOREIGN = [...Object.keys(SYNONYMS), ...Object.keys(ONLY), ...Object.keys(REFUSED)];
+/** A device's name has 15 characters, two of them for the number. */
+const DEVICE_PREFIX = /^[a-zA-Z][a-zA-Z0-9_.-]{0,12}$/;
 const MTU = { min: 576, max: 65535 } as const;
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
@@ -46,13 +61,20 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
     const only = ONLY[key];
     if (only !== undefined && value !== only.value)
       throw bad(key, `must be ${only.value}, not ${JSON.stringify(value)}: ${only.instead}`);
-    if (key.startsWith('com.docker.network.') && SYNONYMS[key] === undefined) continue;
+    const refused = REFUSED[key];
+    if (refused !== undefined) throw bad(key, refused);
+    if (key.startsWith(FOREIGN) && SYNONYMS[key] === undefined) {
+      const hint = misspelt(key);
+      if (hint !== '') throw bad(key, `is unknown${hint}`);
+      continue;
+    }
     const name = SYNONYMS[key] ?? OPTIONS.find((option) => option === key);
     if (name === undefined)
       throw bad(key, `is unknown${didYouMean(key, OPTIONS)}; known: ${OPTIONS.join(', ')}`);
     given[name] = typeof value === 'string' ? value : JSON.stringify(value);
   }
-  const { mode = 'routed', masquerade = 'true', namespace = 'default', network, mtu, hostAddress } = given;
+  const { mode = 'routed', masquerade = 'true', namespace = 'default' } = given;
+  const { network, mtu, hostAddress, devicePrefix } = given;
   if (mode !== 'routed' && mode !== 'bridge') throw bad('mode', `must be routed or bridge, not "${mode}"`);
   if (masquerade !== 'true' && masquerade !== 'false')
     throw bad('masquerade', `must be true or false, not "${masquerade}"`);
@@ -62,6 +84,8 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
   const address = hostAddress === undefined ? undefined : tryParseAddress(hostAddress);
   if (hostAddress !== undefined && address === undefined)
     throw bad('hostAddress', `must be an address of the host, not "${hostAddress}"`);
+  if (devicePrefix !== undefined && !DEVICE_PREFIX.test(devicePrefix))
+    throw bad('devicePrefix', `must be the start of a device's name, not "${devicePrefix}"`);
   const bytes = Number(mtu ?? MTU.min);
   if (!Number.isInteger(bytes) || bytes < MTU.min || bytes > MTU.max)
     throw bad('mtu', `must be a number from ${MTU.min} to ${MTU.max}, not "${mtu}"`);
@@ -71,8 +95,20 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
     namespace,
     ...(mtu === undefined ? {} : { mtu: bytes }),
     ...(address === undefined ? {} : { hostAddress: formatAddress(address) }),
+    ...(devicePrefix === undefined ? {} : { devicePrefix }),
     ...(network === undefined ? {} : { network }),
   };
+}
+
+/** A hint where an option of the bridge driver looks like one that means something; '' for those that do not. */
+function misspelt(key: string): string {
+  if (KNOWN_FOREIGN.includes(key)) return '';
+  const found = closest(
+    key.slice(FOREIGN.length),
+    KNOWN_FOREIGN.map((known) => known.slice(FOREIGN.length)),
+    2,
+  );
+  return found === undefined ? '' : `; did you mean "${FOREIGN}${found}"?`;
 }
 
 function bad(option: string, reason: string): SluiceError {

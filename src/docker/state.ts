@@ -13,6 +13,8 @@ export interface DockerNetwork {
   readonly namespace: string;
   /** Where ports are published that name no address. */
   readonly hostAddress?: string;
+  /** What names of devices in containers begin with, if not "eth". */
+  readonly devicePrefix?: string;
 }
 
 /** An endpoint of Docker's: one container in one network, or the promise of it. */

@@ -173,13 +173,15 @@ describe('Docker', () => {
   });
 
   it('connects and disconnects a second network of a running container, with ranges of Docker itself', () => {
-    createNetwork('two', '--subnet', '10.77.0.0/24', '--gateway', '10.77.0.254', '-o', 'mtu=1400');
+    const prefix = 'com.docker.network.container_iface_prefix=two';
+    const where = ['--subnet', '10.77.0.0/24', '--gateway', '10.77.0.254'];
+    createNetwork('two', ...where, '-o', 'mtu=1400', '-o', prefix);
     run('far', 'two', '--ip', '10.77.0.9');
     expect(get('client', '10.77.0.9')).toContain('timed out'); // networks are apart
     docker.docker('network', 'connect', '--alias', 'both', 'two', 'client');
     expect(get('client', 'far')).toBe('far');
     expect(get('client', 'web')).toBe('web');
-    expect(docker.exec('client', 'ip', 'link', 'show', 'eth1')).toContain('mtu 1400');
+    expect(docker.exec('client', 'ip', 'link', 'show', 'two0')).toContain('mtu 1400');
     docker.docker('network', 'disconnect', 'one', 'client');
     expect(get('client', 'far')).toBe('far');
     expect(get('client', 'web')).toMatch(/bad address|timed out/);
