@@ -77,6 +77,7 @@ function prepare() {
     fcntl: nativeFunction(libc, 'fcntl', 'i32', ['i32', 'i32', 'i64']),
     flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
     schedSetscheduler: nativeFunction(libc, 'sched_setscheduler', 'i32', ['i32', 'i32', 'ptr']),
+    schedYield: nativeFunction(libc, 'sched_yield', 'i32', []),
     getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []),
   };
 }
@@ -293,6 +294,11 @@ const ordinary = Buffer.from(new ArrayBuffer(4));
 /** sched_setscheduler(2): the thread, of any process, takes the processor from nobody when it wakes up. */
 export function setBatch(thread: number): void {
   checked('sched_setscheduler', () => c().schedSetscheduler(thread, SCHED_BATCH, ordinary));
+}
+
+/** sched_yield(2): who waits for this processor gets it now; returns at once if nobody does. */
+export function yieldProcessor(): void {
+  c().schedYield();
 }
 
 /** Size of a memory page in bytes. */

@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
+import { yieldProcessor } from '../../loader/ffi/libc.js';
 import { listenPrivately } from '../http/socket.js';
 import type { Logger } from '../log.js';
 import { CNI_CODE, CniError } from './errors.js';
@@ -110,6 +111,8 @@ export class CniServer {
     }
     // The plugin ends the connection when it has printed the answer.
     socket.write(encodeAnswer(status, text));
+    // It waits for this processor, often, and has little to do; here things are to be done that can wait.
+    yieldProcessor();
   }
 
   /** The other side has a while to read its answer. The timer does not keep what is closed before. */
