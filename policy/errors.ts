@@ -178,6 +178,8 @@ export const ERRORS = {
   SLU4306: 'device {device} already exists in the network namespace of {container}: remove or rename it',
   SLU4307:
     'the network namespace of container {container} is the one of the agent: use a network of mode host',
+  SLU4308:
+    'no room in net.ipv4.ip_local_reserved_ports for {count} of {all} published ports between {min} and {max}: connections of the host may collide with them; publish ports below {min}, or ranges without gaps',
 
   // 50xx: addresses and leases (src/ipam)
   SLU5001: 'no free address left in the {network} ({used} in use): delete containers or take a larger range',

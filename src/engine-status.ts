@@ -30,6 +30,7 @@ export function statusOf(parts: Parts, { ready, problems, encryption, lastApply 
     ...services.problems,
     ...host.problems,
     ...uplinks.xdpProblems,
+    ...kernel.reservedPorts.problems,
   ].map(errorLine);
   const pending = parts.changes.pending();
   return {

@@ -2,6 +2,7 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NetlinkError } from '../../loader/netlink/errors.js';
 import { readSysctl, writeSysctl } from '../../loader/sysctl.js';
+import { SluiceError } from '../../policy/errors.js';
 import { readJson, removeFile } from '../state/files.js';
 
 /** Ports that the kernel gives to no connection that leaves the choice to it. Others may have some there too. */
@@ -21,6 +22,7 @@ export class ReservedPorts {
   readonly #min: number;
   readonly #max: number;
   #ours: ReadonlySet<number>;
+  #problem: SluiceError | undefined;
 
   constructor(stateDir: string) {
     this.#path = join(stateDir, RESERVED_FILE);
@@ -35,15 +37,30 @@ export class ReservedPorts {
     return port >= this.#min && port <= this.#max;
   }
 
-  /** Keeps these ports and no others that it kept before. Where the setting can't be written, nothing is kept. */
+  /** For which there is no room. */
+  get problems(): readonly SluiceError[] {
+    return this.#problem === undefined ? [] : [this.#problem];
+  }
+
+  /**
+   * Keeps these ports, the lowest first while there is room, and no others that it kept before. Where the setting can't be
+   * written, nothing is kept.
+   */
   keep(ports: ReadonlySet<number>): void {
-    if (ports.size === this.#ours.size && [...ports].every((port) => this.#ours.has(port))) return;
+    if (ports.size === this.#ours.size && [...ports].every((port) => this.#ours.has(port))) {
+      this.#problem = undefined;
+      return;
+    }
     const text = readSysctl(RESERVED);
-    if (text.length > MAX_TEXT) return;
+    if (text.length > MAX_TEXT) {
+      this.#noRoom(ports.size, ports.size);
+      return;
+    }
     const others = new Set(portsIn(text).filter((port) => !this.#ours.has(port)));
-    const own = new Set([...ports].filter((port) => !others.has(port)));
+    const missing = [...ports].filter((port) => !others.has(port)).sort((a, b) => a - b);
+    const own = new Set(missing.slice(0, fitting(others, missing)));
     const wanted = textOf([...others, ...own]);
-    if (wanted.length > MAX_TEXT) return;
+    this.#noRoom(missing.length - own.size, ports.size);
     try {
       // Before the change, so that who comes after one that was killed knows whose they are.
       this.#save(new Set([...this.#ours, ...own]));
@@ -60,6 +77,11 @@ export class ReservedPorts {
     removeFile(this.#path);
   }
 
+  #noRoom(count: number, all: number): void {
+    const [min, max] = [this.#min, this.#max];
+    this.#problem = count === 0 ? undefined : SluiceError.of('SLU4308', { count, all, min, max });
+  }
+
   /** The setting does not survive a reboot, so nothing waits for the disk. */
   #save(ports: ReadonlySet<number>): void {
     writeFileSync(`${this.#path}.tmp`, JSON.stringify([...ports]), { mode: 0o600 });
@@ -74,6 +96,20 @@ function portsIn(text: string): number[] {
     const [first = Number.NaN, last = first] = part.split('-').map(Number);
     return part === '' ? [] : Array.from({ length: last - first + 1 }, (_, i) => first + i);
   });
+}
+
+/** How many of `more`, which are sorted, the setting has room for beside the others. */
+function fitting(others: ReadonlySet<number>, more: readonly number[]): number {
+  const fits = (count: number): boolean => textOf([...others, ...more.slice(0, count)]).length <= MAX_TEXT;
+  if (fits(more.length)) return more.length;
+  let [low, high] = [0, more.length];
+  // Halves the distance each time.
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (fits(middle)) low = middle;
+    else high = middle;
+  }
+  return low;
 }
 
 function textOf(ports: readonly number[]): string {

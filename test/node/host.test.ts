@@ -85,6 +85,18 @@ describe('published ports', () => {
     expect(reserved()).toBe('8080,50000-50001,50100,50200');
     await publish(50001);
     expect(reserved()).toBe('8080,50001,50100,50200');
+    // The kernel takes no more than a page of text: as many as there is room for, and a word about the others.
+    const gaps = Array.from({ length: 800 }, (_, i) => 50_001 + 2 * i);
+    await publish(...gaps);
+    expect(reserved()).toMatch(/^8080,50001,50003,/);
+    expect(reserved().length).toBeGreaterThan(3980);
+    const { problems } = await world.agent.status();
+    expect(problems.map(({ message }) => message)).toEqual([
+      expect.stringMatching(/no room in .*ip_local_reserved_ports for \d+ of 800 published ports between/),
+    ]);
+    await publish(50001);
+    expect(reserved()).toBe('8080,50001,50100,50200');
+    expect((await world.agent.status()).problems).toEqual([]);
     await world.agent.down();
     expect(reserved()).toBe('8080,50100,50200');
   });
