@@ -46,8 +46,20 @@ const networkSchema = z.object({
     )
     .nullish(),
 });
+/** The networks of a container by their names, as Docker's API and its files have them. */
+export const networkSettings = z
+  .object({ Networks: z.record(z.string(), z.object({ NetworkID: z.string().nullish() })).nullish() })
+  .nullish();
+export const hostConfig = z.object({ NetworkMode: z.string().nullish() }).nullish();
+
 const containersSchema = z.array(
-  z.object({ Id: z.string(), Names: z.array(z.string()).nullish(), Labels: labels }),
+  z.object({
+    Id: z.string(),
+    Names: z.array(z.string()).nullish(),
+    Labels: labels,
+    HostConfig: hostConfig,
+    NetworkSettings: networkSettings,
+  }),
 );
 const detailsSchema = z.object({
   Id: z.string(),
@@ -66,6 +78,23 @@ export interface DockerContainerInfo {
   readonly id: string;
   readonly name: string;
   readonly labels: Labels;
+  /** Ids of its networks: the one that it was made with, then the others by name. */
+  readonly networks: readonly string[];
+}
+
+/** Docker connects the networks of a container in any order; this is always the same one. */
+export function networksInOrder(
+  settings: z.output<typeof networkSettings>,
+  config: z.output<typeof hostConfig>,
+): readonly string[] {
+  const mode = config?.NetworkMode ?? '';
+  const rows = Object.entries(settings?.Networks ?? {}).map(([name, { NetworkID }]) => ({
+    id: NetworkID ?? '',
+    name,
+    isFirst: mode !== '' && (name === mode || NetworkID?.startsWith(mode) === true),
+  }));
+  rows.sort((a, b) => Number(b.isFirst) - Number(a.isFirst) || (a.name < b.name ? -1 : 1));
+  return rows.map(({ id }) => id);
 }
 
 /**
@@ -124,7 +153,9 @@ export class DockerApi {
     const path = `/containers/json?all=1&filters=${filter({ name: [exact] })}`;
     const found = (await this.#get(path, containersSchema)) ?? [];
     const one = found.find(({ Names }) => Names?.includes(`/${name}`));
-    return one === undefined ? undefined : { id: one.Id, name, labels: one.Labels };
+    if (one === undefined) return undefined;
+    const networks = networksInOrder(one.NetworkSettings, one.HostConfig);
+    return { id: one.Id, name, labels: one.Labels, networks };
   }
 
   /** Further names of a container in the network of an endpoint. Waits until Docker has started it. Throws SLU5204. */

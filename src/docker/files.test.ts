@@ -16,8 +16,10 @@ afterEach(() => rmSync(root, { recursive: true }));
 
 function container(id: string, name: string, labels: Readonly<Record<string, string>> | null): void {
   mkdirSync(join(root, 'containers', id), { recursive: true });
-  const config = { ID: id, Name: `/${name}`, Config: { Labels: labels } };
+  const Networks = { back: { NetworkID: 'n1' }, front: { NetworkID: 'n2' }, more: { NetworkID: 'n3' } };
+  const config = { ID: id, Name: `/${name}`, Config: { Labels: labels }, NetworkSettings: { Networks } };
   writeFileSync(join(root, 'containers', id, 'config.v2.json'), JSON.stringify(config));
+  writeFileSync(join(root, 'containers', id, 'hostconfig.json'), JSON.stringify({ NetworkMode: 'front' }));
 }
 
 const row = (of: string, name: string, alias: string): string =>
@@ -33,7 +35,7 @@ it('finds the container of an endpoint in the files of Docker', async () => {
   container('d'.repeat(64), 'db', { app: 'db' });
   container(id, 'web', { app: 'web' });
   store(row('e'.repeat(64), 'db', 'x'), row(endpoint, 'web', id.slice(0, 12)));
-  const web = { id, name: 'web', labels: { app: 'web' } };
+  const web = { id, name: 'web', labels: { app: 'web' }, networks: ['n2', 'n1', 'n3'] };
   expect(await containerInFiles(root, network, endpoint)).toEqual(web);
   // An old page says the same; an alias that tells nothing; a container that is half removed.
   mkdirSync(join(root, 'containers', '1'.repeat(64)));

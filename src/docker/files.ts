@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { DockerContainerInfo } from './api.js';
+import { type DockerContainerInfo, hostConfig, networkSettings, networksInOrder } from './api.js';
 
 /** Where Docker keeps its files if it was never asked. */
 export const DEFAULT_ROOT = '/var/lib/docker';
@@ -10,6 +10,7 @@ const configSchema = z.object({
   ID: z.string(),
   Name: z.string(),
   Config: z.object({ Labels: z.record(z.string(), z.string()).nullish() }),
+  NetworkSettings: networkSettings,
 });
 /** In a row of libnetwork's store; names of containers need no escapes. */
 const NAME = /"name":"([\w.-]+)","sandbox"/;
@@ -39,8 +40,11 @@ export async function containerInFiles(
   // Docker adds the start of a container's id to its aliases: that one first.
   const likely = all.filter((id) => ids.has(id.slice(0, 12)));
   for (const id of [...likely, ...all]) {
-    const found = await configOf(join(folder, id, 'config.v2.json'));
-    if (found?.Name === `/${name}`) return { id: found.ID, name, labels: found.Config.Labels ?? {} };
+    const found = await readAs(configSchema, join(folder, id, 'config.v2.json'));
+    if (found?.Name !== `/${name}`) continue;
+    const host = await readAs(hostConfig, join(folder, id, 'hostconfig.json'));
+    const networks = networksInOrder(found.NetworkSettings, host);
+    return { id: found.ID, name, labels: found.Config.Labels ?? {}, networks };
   }
   return undefined;
 }
@@ -56,9 +60,9 @@ function rowsOf(store: string, key: string): string[] {
   return rows;
 }
 
-async function configOf(path: string): Promise<z.output<typeof configSchema> | undefined> {
+async function readAs<S extends z.ZodType>(schema: S, path: string): Promise<z.output<S> | undefined> {
   try {
-    return configSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+    return schema.parse(JSON.parse(await readFile(path, 'utf8')));
   } catch {
     return undefined; // being removed, or not yet whole
   }

@@ -15,6 +15,8 @@ const ENDPOINT = 'ee22';
 /** Answers as Docker's API does. */
 let members: Record<string, { Name: string; EndpointID: string }>;
 let labels: Record<string, string>;
+/** More of what the list of containers says. */
+let listed: object;
 let asked: string[];
 let server: Server;
 let folder: string;
@@ -33,11 +35,12 @@ beforeEach(async () => {
   members = {};
   labels = { app: 'web' };
   asked = [];
+  listed = {};
   server = createServer(({ url = '' }, response) => {
     const answer = url.startsWith('/networks/')
       ? { Id: NETWORK.id, Name: 'one', Driver: 'sluice', Containers: members }
       : url.startsWith('/containers/json')
-        ? [{ Id: 'cc33', Names: ['/web'], Labels: labels }]
+        ? [{ Id: 'cc33', Names: ['/web'], Labels: labels, ...listed }]
         : { DockerRootDir: '/var/lib/docker' };
     asked.push(url);
     response.end(JSON.stringify(answer));
@@ -79,6 +82,22 @@ describe('whose an endpoint is', () => {
     await identities.of(NETWORK, ENDPOINT);
     labels = { app: 'other' };
     expect((await identities.of(NETWORK, ENDPOINT)).labels).toEqual(labels);
+  });
+
+  it('has one namespace, whichever of its networks Docker connects first', async () => {
+    const shop = { ...NETWORK, id: 'bb11', network: 'docker-bb11', namespace: 'shop' };
+    state.put('network', NETWORK.id, NETWORK);
+    state.put('network', shop.id, shop);
+    members = { cc33: { Name: 'web', EndpointID: ENDPOINT } };
+    const Networks = { back: { NetworkID: NETWORK.id }, front: { NetworkID: shop.id } };
+    const namespaces = async (NetworkMode: string): Promise<readonly string[]> => {
+      listed = { HostConfig: { NetworkMode }, NetworkSettings: { Networks } };
+      const first = await identities.of(NETWORK, ENDPOINT);
+      return [first.namespace, (await identities.of(shop, ENDPOINT)).namespace];
+    };
+    expect(await namespaces('front')).toEqual(['shop', 'shop']); // the one that it was made with
+    expect(await namespaces('aa11')).toEqual(['default', 'default']);
+    expect(await namespaces('default')).toEqual(['default', 'default']); // the first by name
   });
 
   it('is what the endpoint brought with it where Docker can not be asked', async () => {

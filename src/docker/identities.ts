@@ -76,7 +76,16 @@ export class Identities {
     });
     const name = container?.name ?? `docker-${endpoint.slice(0, 12)}`;
     const labels = { ...container?.labels, ...given };
-    return { name, namespace: namespaceOf(labels, network), labels };
+    return { name, namespace: namespaceOf(labels, this.#firstOf(container) ?? network), labels };
+  }
+
+  /** Of several networks with namespaces of their own one decides, and the same one each time. */
+  #firstOf(container: DockerContainerInfo | undefined): DockerNetwork | undefined {
+    for (const id of container?.networks ?? []) {
+      const network = this.#parts.state.networks.get(id);
+      if (network !== undefined) return network;
+    }
+    return undefined;
   }
 
   /** Further names of a container in the network of an endpoint, when Docker has started it; none where it does not tell. */
