@@ -95,7 +95,9 @@ export class DockerServer {
       this.#log.warn({ path }, known.toLine());
       request.resume();
       // The network driver reads Err, the IPAM driver Error.
-      send(response, 200, { Err: known.toLine(), Error: known.toLine() });
+      // Place and field are those of an object that Docker's user did not write.
+      const line = `${known.message} (${known.code})`;
+      send(response, 200, { Err: line, Error: line });
     }
   }
 }

@@ -325,7 +325,8 @@ describe('Docker', () => {
     expect(() => createNetwork('odd', '--subnet', '127.1.0.0/24')).toThrow(/127\.1\.0\.0\/24 is loopback/);
     const small = ['--ipam-driver', driver, '--ipv6', '-o', 'mtu=600'];
     expect(() => createNetwork('odd', ...small)).toThrow(/mtu must be at least 1280 for IPv6/);
-    expect(() => createNetwork('odd', '--subnet', '198.51.100.0/24')).toThrow(/198\.51\.100\.1.*uplink0/);
+    const uplink = ['--subnet', '198.51.100.0/24'];
+    expect(() => createNetwork('odd', ...uplink)).toThrow(/remote: 198\.51\.100\.0\/24 has .*uplink0/);
   });
 
   it('leaves nothing of containers that were killed, removed while the agent was away, or with their network', async () => {
