@@ -35,8 +35,8 @@ interface Waiting {
 interface Parts {
   readonly store: RuntimeStore;
   readonly objects: ObjectSet;
-  readonly attachments: Attachments;
-  readonly leases: LeaseBook;
+  readonly attachments: Pick<Attachments, 'get'>;
+  readonly leases: Pick<LeaseBook, 'get' | 'isLeased' | 'pools'>;
   readonly log: Logger;
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>;
   /**
@@ -57,6 +57,8 @@ export class RuntimeObjects implements Runtime {
   #running = false;
   /** Removals that were carried out and whose devices are still there. */
   #going = 0;
+  /** What was removed and whose devices are still there. */
+  readonly #leaving = new Map<ResourceKey, Promise<void>>();
   /** performance.now() when the last change was asked for. */
   asked = -Infinity;
 
@@ -234,11 +236,12 @@ export class RuntimeObjects implements Runtime {
   /** Never throws. */
   async #carryOut(batch: readonly Waiting[]): Promise<void> {
     try {
+      await this.#haveLeft(batch);
       const { removed } = await this.#attempt(batch);
       const now = performance.now();
       for (const { resolve, reject } of batch)
         removed.then(resolve, (error: unknown) => reject(internalError(error)));
-      if (batch[0]?.removal === true) this.#awaitEnd(removed);
+      if (batch[0]?.removal === true) this.#awaitEnd(batch, removed);
       // After the answers.
       setImmediate(() => {
         for (const { received } of batch) this.#parts.onApplied((now - received) / 1000);
@@ -256,8 +259,18 @@ export class RuntimeObjects implements Runtime {
     }
   }
 
-  #awaitEnd(removed: Promise<void>): void {
+  /** One that is made again has the name of its device, which must be free. */
+  async #haveLeft(batch: readonly Waiting[]): Promise<void> {
+    if (this.#leaving.size === 0 || batch[0]?.removal === true) return;
+    const leaving = batch.flatMap(({ keys }) => keys.flatMap((key) => this.#leaving.get(key) ?? []));
+    await Promise.allSettled(leaving);
+  }
+
+  #awaitEnd(batch: readonly Waiting[], removed: Promise<void>): void {
+    const keys = batch.flatMap((waiting) => waiting.keys);
+    for (const key of keys) this.#leaving.set(key, removed);
     const end = (): void => {
+      for (const key of keys) if (this.#leaving.get(key) === removed) this.#leaving.delete(key);
       this.#going--;
       this.#kick();
     };
