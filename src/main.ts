@@ -10,6 +10,7 @@ import { withUsableCgroup } from './agent-config.js';
 import { EXIT } from './cli/io.js';
 import { Answers } from './cni/answered.js';
 import { installBinary, installList, listText, PLUGIN, pluginPath } from './cni/install.js';
+import { PodmanLabels } from './cni/podman-labels.js';
 import { CniServer } from './cni/server.js';
 import { CniService } from './cni/service.js';
 import { type AgentConfig, DEFAULT_CNI_SOCKET, type EtcdConfig, type KubernetesConfig } from './config.js';
@@ -150,9 +151,11 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
     if (config.cniSocket !== '') {
       const { defaultRoutes, inspectDevice, vethPair } = await import('./dataplane/inspect.js');
       const answers = new Answers(Journal.open(join(config.stateDir, 'cni', 'journal')));
+      const podman = new PodmanLabels(Journal.open(join(config.stateDir, 'cni', 'podman')));
       const service = new CniService({
         runtime: running.runtime,
         answers,
+        podman,
         namespaces: { inspect: inspectDevice, defaultRoutes, pair: vethPair },
         ...(cluster === undefined ? {} : { pod: cluster.factsFor }),
         serveNames: config.dns,
@@ -162,6 +165,7 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
       closers.push(async () => {
         await cni.close();
         answers.close();
+        podman.close();
       });
     }
     const api = await ApiServer.listen(config.socket, {

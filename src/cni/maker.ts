@@ -15,7 +15,7 @@ import { rangesOf, withIpam } from './ipam.js';
 import type { Namespaces } from './namespaces.js';
 import type { CniNetworks } from './networks.js';
 import type { CniParameters } from './parameters.js';
-import { podmanLabels } from './podman.js';
+import type { PodmanLabels } from './podman-labels.js';
 import { wishOf } from './wish.js';
 
 /** In a cluster: what it says of a pod that is to be attached. Throws SluiceError; the runtime tries again. */
@@ -26,6 +26,7 @@ interface Parts {
   readonly namespaces: Namespaces;
   readonly attached: Attached;
   readonly networks: CniNetworks;
+  readonly podman: Pick<PodmanLabels, 'of'>;
   readonly pod?: FindPod | undefined;
   readonly log: Logger;
 }
@@ -123,13 +124,13 @@ export class AttachmentMaker {
     wish: Omit<ContainerNetwork, 'device'>,
     pod: PodFacts | undefined,
   ): Promise<Attachment> {
-    const { runtime } = this.#parts;
+    const { runtime, podman } = this.#parts;
     let container: ContainerResource | undefined;
     try {
       const asked =
         conf.podman === undefined
           ? {}
-          : await podmanLabels(conf.podman, parameters.containerId, deadline - performance.now());
+          : await podman.of(conf.podman, parameters.containerId, deadline - performance.now());
       const taken = (namespace: string, name: string): boolean => {
         const key = `Container ${namespace}/${name}`;
         return this.#names.has(key) || runtime.get(key) !== undefined;

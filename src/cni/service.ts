@@ -18,6 +18,7 @@ import { AttachmentMaker, type FindPod } from './maker.js';
 import type { Namespaces } from './namespaces.js';
 import { CniNetworks } from './networks.js';
 import { readParameters } from './parameters.js';
+import type { PodmanLabels } from './podman-labels.js';
 import { addResult, expectedOf, hasInterface } from './result.js';
 import { Turns } from './turns.js';
 import { atLeastVersion, type CniVersion, NEWEST_VERSION } from './versions.js';
@@ -27,6 +28,7 @@ interface Parts {
   readonly runtime: Runtime;
   readonly answers: Answers;
   readonly namespaces: Namespaces;
+  readonly podman: Pick<PodmanLabels, 'of'>;
   readonly pod?: FindPod;
   /** Whether names are answered at the gateways of networks. */
   readonly serveNames: boolean;
@@ -54,12 +56,13 @@ export class CniService {
       parts.log.error({ err }, 'a network that is not used could not be removed'),
     );
     this.#attached = new Attached(parts);
-    const { runtime, namespaces, pod, log } = parts;
+    const { runtime, namespaces, podman, pod, log } = parts;
     this.#maker = new AttachmentMaker({
       runtime,
       namespaces,
       attached: this.#attached,
       networks: this.#networks,
+      podman,
       pod,
       log,
     });

@@ -43,6 +43,14 @@ function run(name: string, net: string, ...more: readonly string[]): string {
   return podman.podman('run', '-d', ...where, ...more, IMAGE, 'nc', '-ll', '-p', '80', '-e', '/bin/hostname');
 }
 
+/** What policies see of a container. */
+function labelsOf(name: string): unknown {
+  const { items } = JSON.parse(bed.world.agent.cli('get', 'containers', '-o', 'json')) as {
+    items: { metadata: { name: string; labels: unknown } }[];
+  };
+  return items.find(({ metadata }) => metadata.name === name)?.metadata.labels;
+}
+
 /** What a container hears when it connects; an error's text if it can't. */
 const get = (from: string, to: string, port = 80): string =>
   podman.exec(from, 'nc', '-w', '1', to, String(port));
@@ -92,11 +100,18 @@ describe('Podman', () => {
     await bed.world.agent.apply(documents(allowIngress('guard', 'web', ['friend', 'client'])));
   });
 
-  it('gets no container started while its labels cannot be asked for', async () => {
+  it('gets no container started while its labels cannot be asked for, unless they are known', async () => {
+    run('seen', 'one', '-l', 'app=seen');
     podman.stopService();
     const refused = podman.try('run', '--rm', '--network', 'one', IMAGE, 'true');
     expect(refused.status).not.toBe(0);
     expect(refused.stderr).toMatch(/labels of container .* cannot be asked of Podman at .*podman\.sock/);
+    // Of a container that was started before they are known, also to another process of the agent.
+    await bed.world.agent.kill();
+    await bed.world.agent.start(bed.world.scratch);
+    podman.podman('restart', '-t', '0', 'seen');
+    expect(labelsOf('seen')).toMatchObject({ app: 'seen' });
+    podman.podman('rm', '-f', '-t', '0', 'seen');
     await podman.startService();
   });
 
