@@ -39,9 +39,11 @@ export const FAULT_STEPS = {
     'del:forgotten',
     'del:answer',
   ],
+  /** Those of a container of Docker whose device is made when its namespace is there. */
+  docker: ['docker:joined', 'docker:held', 'docker:there', 'docker:placed'],
 } as const;
 
-type FaultStep = (typeof FAULT_STEPS)['add' | 'del'][number];
+type FaultStep = (typeof FAULT_STEPS)[keyof typeof FAULT_STEPS][number];
 
 /** Dies here if this is the step that was asked for. */
 export function fault(step: FaultStep): void {

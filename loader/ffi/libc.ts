@@ -136,6 +136,30 @@ export function duplicate(fd: number): number {
   return checked('duplicate descriptor', () => c().fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
+const F_SETSIG = 10;
+const F_SETLEASE = 1024;
+const F_GETLEASE = 1025;
+const F_RDLCK = 0;
+const F_UNLCK = 2;
+/** Ignored unless somebody asks for it, unlike SIGIO, which a lease would send. */
+const SIGURG = 23;
+
+/** A read lease on an open file (fcntl(2), F_SETLEASE): who opens it for writing waits. No signal tells of that. */
+export function takeReadLease(fd: number): void {
+  checked('set signal of lease', () => c().fcntl(fd, F_SETSIG, SIGURG));
+  checked('take lease', () => c().fcntl(fd, F_SETLEASE, F_RDLCK));
+}
+
+/** Whether the lease is as it was taken: nobody waits, and the kernel has not ended it. */
+export function hasReadLease(fd: number): boolean {
+  return checked('look at lease', () => c().fcntl(fd, F_GETLEASE, 0)) === F_RDLCK;
+}
+
+/** Ends a lease: who waits goes on. */
+export function endLease(fd: number): void {
+  checked('end lease', () => c().fcntl(fd, F_SETLEASE, F_UNLCK));
+}
+
 /** read(2) into the buffer. Returns the number of bytes. */
 export function read(fd: number, into: Uint8Array): number {
   return checked('read', () => c().read(fd, into, into.length));

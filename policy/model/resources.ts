@@ -71,6 +71,8 @@ export interface ContainerNetwork {
    * configures it: the name that the container's side has on the host until then.
    */
   readonly handover?: string;
+  /** Its runtime sets the default routes: the network's range is on the link, and there is no other route. */
+  readonly runtimeRoutes?: true;
   /** Whether it gives the container its default routes; absent: if it is the first network. */
   readonly defaultRoute?: boolean;
   /** Further routes, through the network's gateway if they name none. */

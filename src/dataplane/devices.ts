@@ -131,10 +131,11 @@ function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): v
     rtnl.setLink(inside, { ...quiet(spec.mtu), up: true });
     for (const family of families(spec)) {
       const routed = spec.mode === 'routed';
+      const alone = routed && spec.runtimeRoutes === undefined;
       const bits = family.address.includes(':') ? 128 : 32;
       rtnl.addAddress(inside, {
         address: family.address,
-        prefix: routed ? bits : family.prefix,
+        prefix: alone ? bits : family.prefix,
         noDad: true,
         replace: true,
       });
@@ -171,10 +172,10 @@ function configureWith(rtnl: Rtnetlink, spec: AttachmentSpec, inside: number): v
   });
 }
 
-/** First network: everything through its gateway. Further ones: only their own range. */
+/** First network: everything through its gateway. Further ones: only their own range, where it is not on the link. */
 function destinations(spec: AttachmentSpec, family: FamilySpec): string[] {
   if (spec.defaultRoute) return ['default'];
-  return spec.mode === 'routed' ? [family.cidr] : [];
+  return spec.mode === 'routed' && spec.runtimeRoutes === undefined ? [family.cidr] : [];
 }
 
 /** Brings the host's side up, with routes and neighbour entries for the stack's own traffic, or as a port of the bridge. */

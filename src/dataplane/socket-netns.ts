@@ -99,13 +99,15 @@ export class SocketNetns {
 
 /**
  * The attachment whose address the connections of a container have: that of its default routes. Undefined: there is none,
- * or a runtime that moves the devices itself chooses among several; packets are translated at TC then. `netns`: absent
- * while such a runtime has not made the namespace.
+ * or a runtime that sets the default routes itself chooses among several; packets are translated at TC then. `netns`: absent
+ * while a runtime that moves the device has not made the namespace.
  */
 function placeOf(lives: readonly Live[]): { readonly live: Live; readonly netns?: string } | undefined {
   const live = lives.find(({ spec }) => spec.defaultRoute) ?? lives[0];
-  if (live?.spec.handover === undefined) return live === undefined ? undefined : { live, netns: live.netns };
-  if (lives.length > 1) return undefined;
+  if (live === undefined) return undefined;
+  const { handover, runtimeRoutes } = live.spec;
+  if (lives.length > 1 && (handover !== undefined || runtimeRoutes !== undefined)) return undefined;
+  if (handover === undefined) return { live, netns: live.netns };
   const found = statSync(netnsPath(live.spec.netns), { bigint: true, throwIfNoEntry: false });
   if (found === undefined || !isNamespace(found.dev)) return { live };
   return { live, netns: `${found.dev}:${found.ino}` };

@@ -82,6 +82,14 @@ export interface DockerContainerInfo {
   readonly networks: readonly string[];
 }
 
+/** What Docker says of itself. */
+export interface DockerInfo {
+  /** The folder where it keeps its files. */
+  readonly root: string;
+  /** For example 20.10.24+dfsg1. */
+  readonly version: string;
+}
+
 /** Docker connects the networks of a container in any order; this is always the same one. */
 export function networksInOrder(
   settings: z.output<typeof networkSettings>,
@@ -136,9 +144,10 @@ export class DockerApi {
     return found === undefined ? undefined : this.network(found.Id);
   }
 
-  /** The folder where Docker keeps its files. Throws SLU5204. */
-  async root(): Promise<string | undefined> {
-    return (await this.#get('/info', z.object({ DockerRootDir: z.string() })))?.DockerRootDir;
+  /** Throws SLU5204. */
+  async info(): Promise<DockerInfo | undefined> {
+    const info = await this.#get('/info', z.object({ DockerRootDir: z.string(), ServerVersion: z.string() }));
+    return info === undefined ? undefined : { root: info.DockerRootDir, version: info.ServerVersion };
   }
 
   /** Who an endpoint is for: the name of its container. Known from the moment when Docker joins it. Throws SLU5204. */

@@ -1,13 +1,17 @@
+import { join as joinPath } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
-import type { ContainerNetwork } from '../../policy/model/resources.js';
+import type { ContainerNetwork, NetworkResource } from '../../policy/model/resources.js';
+import { fault } from '../faults.js';
 import { stableMac } from '../ipam/mac.js';
 import type { Logger } from '../log.js';
 import { runtimeContainer } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { addressOf } from './addresses.js';
 import type { DockerApi } from './api.js';
+import { Forgotten } from './forgotten.js';
 import { Identities, type Identity } from './identities.js';
 import { DockerNetworks, networkFromInfo, networkFromRequest } from './networks.js';
+import { isThere, Placement } from './placement.js';
 import { hostPortsFor } from './ports.js';
 import {
   type CreateEndpoint,
@@ -19,8 +23,8 @@ import {
 } from './requests.js';
 import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
 
-/** Milliseconds between the looks for what Docker has forgotten, after a start. */
-const RECONCILE_MS = 5000;
+/** Versions that do between Join and the start of the process what src/docker/placement.ts expects of them. */
+const KNOWN_ORDER = /^20\.10\./;
 
 interface Parts {
   readonly runtime: Runtime;
@@ -47,20 +51,28 @@ export class DockerDriver {
   readonly #parts: Parts;
   readonly #identities: Identities;
   readonly #networks: DockerNetworks;
-  readonly #touched = new Set<string>();
+  readonly #placement: Placement;
+  readonly #forgotten: Forgotten;
   #queue: Promise<unknown> = Promise.resolve();
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
     this.#identities = new Identities(parts);
     this.#networks = new DockerNetworks(parts.runtime, parts.state);
+    this.#forgotten = new Forgotten(parts, this);
+    this.#placement = new Placement((sandbox) => this.#place(sandbox), parts.log);
   }
 
   close(): void {
-    clearTimeout(this.#timer);
+    this.#forgotten.close();
+    this.#placement.close();
     this.#parts.api.close();
     this.#parts.state.close();
+  }
+
+  /** Docker has started, or comes to us for the first time. */
+  activate(): void {
+    this.#identities.renew();
   }
 
   async createNetwork(request: CreateNetwork): Promise<void> {
@@ -88,7 +100,7 @@ export class DockerDriver {
         mac,
       });
     }
-    this.#touched.add(EndpointID);
+    this.#forgotten.mentioned(EndpointID);
     this.#identities.expect(network, EndpointID, Options);
     return given === '' ? { MacAddress: mac } : {};
   }
@@ -99,7 +111,6 @@ export class DockerDriver {
       this.#parts.state.put('endpoint', EndpointID, undefined);
     });
     this.#identities.forget(EndpointID);
-    this.#touched.delete(EndpointID);
   }
 
   async join({ NetworkID, EndpointID, SandboxKey }: Join): Promise<JoinAnswer> {
@@ -107,25 +118,40 @@ export class DockerDriver {
     const { devicePrefix = 'eth' } = network;
     this.#endpoint(EndpointID);
     const identity = await this.#identities.of(network, EndpointID);
+    const file = await this.#fileToHold(network, EndpointID, identity);
     await this.#inTurn(async () => {
       const { state } = this.#parts;
       const endpoint = this.#endpoint(EndpointID); // it may have been deleted meanwhile
-      if (endpoint.joined !== undefined) return;
+      if (endpoint.joined !== undefined) {
+        this.#expectAgain(endpoint.joined);
+        return;
+      }
       const siblings = state.inSandbox(SandboxKey);
       const taken = new Set(siblings.map(({ joined }) => joined?.device));
       let index = 0;
       while (taken.has(`${devicePrefix}${index}`)) index++;
-      const name = siblings[0]?.joined?.name ?? this.#freeName(identity, EndpointID);
-      const { namespace, labels } = siblings[0]?.joined ?? identity;
+      const first = siblings[0]?.joined;
+      const name = first?.name ?? this.#freeName(identity, EndpointID);
+      const { namespace, labels } = first ?? identity;
       const joined = { sandbox: SandboxKey, namespace, name, labels, device: `${devicePrefix}${index}` };
-      await this.#put({ ...endpoint, joined });
+      const moved = { ...endpoint, joined };
+      const runs = isThere(SandboxKey);
+      if (runs && first?.placed !== undefined) {
+        await this.#put({ ...endpoint, joined: { ...joined, placed: first.placed } });
+        return;
+      }
+      const made = file === undefined ? undefined : { ...endpoint, joined: { ...joined, placed: file } };
+      const later = made !== undefined && !runs && first === undefined && !this.#isRefused(made);
+      if (later) this.#placement.expect(SandboxKey, file);
+      await this.#put(later ? made : moved);
     });
+    fault('docker:joined');
     setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
     const endpoint = this.#endpoint(EndpointID);
-    const resource = this.#parts.runtime.get(`Network ${network.network}`);
-    const { ipv4, ipv6, internal } = resource?.kind === 'Network' ? resource : {};
+    const { ipv4, ipv6, internal } = this.#resourceOf(network) ?? {};
+    const SrcName = endpoint.joined?.placed !== undefined ? '' : handoverName(EndpointID);
     return {
-      InterfaceName: { SrcName: handoverName(EndpointID), DstPrefix: devicePrefix },
+      InterfaceName: { SrcName, DstPrefix: devicePrefix },
       ...(ipv4 === undefined || endpoint.ipv4 === undefined || internal === true
         ? {}
         : { Gateway: ipv4.gateway }),
@@ -135,6 +161,15 @@ export class DockerDriver {
       StaticRoutes: [],
       DisableGatewayService: true,
     };
+  }
+
+  /** Docker has written all of what it writes at Join. */
+  joined({ EndpointID }: EndpointId): void {
+    const joined = this.#parts.state.endpoints.get(EndpointID)?.joined;
+    if (joined === undefined) return;
+    this.#expectAgain(joined);
+    this.#placement.hold(joined.sandbox);
+    fault('docker:held');
   }
 
   async leave({ EndpointID }: EndpointId): Promise<void> {
@@ -162,63 +197,11 @@ export class DockerDriver {
     });
   }
 
-  /**
-   * After a start: removes the networks and endpoints that Docker does not have any more, once it can be
-   * asked. What Docker mentions meanwhile stays, and so does what is missing only once.
-   */
+  /** After a start: what Docker does not have any more goes, and what an agent before us had yet to make is made. */
   reconcile(driver: string): void {
-    const { state } = this.#parts;
-    const known = { networks: new Set(state.networks.keys()), endpoints: new Set(state.endpoints.keys()) };
-    const addresses = new Set([...state.addresses].filter(([, row]) => row.chosen).map(([key]) => key));
-    if (known.networks.size + known.endpoints.size + addresses.size === 0) return;
-    let missing: ReadonlySet<string> | undefined;
-    const look = async (): Promise<void> => {
-      try {
-        const present = await this.#listed(driver);
-        const gone = [...known.networks, ...known.endpoints].filter(
-          (id) => !present.has(id) && !this.#touched.has(id),
-        );
-        if (missing !== undefined) {
-          await this.#drop(new Set(gone.filter((id) => missing?.has(id) === true)), addresses);
-          return;
-        }
-        missing = new Set(gone);
-      } catch {
-        // Docker does not run, or not yet.
-      }
-      this.#timer = setTimeout(() => void look(), RECONCILE_MS).unref();
-    };
-    void look();
-  }
-
-  async #listed(driver: string): Promise<Set<string>> {
-    const present = new Set<string>();
-    for (const { Id } of await this.#parts.api.networksOf(driver)) {
-      present.add(Id);
-      const endpoints = Object.values((await this.#parts.api.network(Id))?.Containers ?? {});
-      for (const { EndpointID } of endpoints) present.add(EndpointID);
-    }
-    return present;
-  }
-
-  async #drop(gone: ReadonlySet<string>, addresses: ReadonlySet<string>): Promise<void> {
-    const { state, log } = this.#parts;
-    for (const endpoint of [...state.endpoints.values()]) {
-      if (!gone.has(endpoint.id) && !gone.has(endpoint.networkId)) continue;
-      await this.deleteEndpoint({ NetworkID: endpoint.networkId, EndpointID: endpoint.id });
-      log.warn(
-        { endpoint: endpoint.id, container: endpoint.joined?.name },
-        'Docker has no such endpoint; removed',
-      );
-    }
-    for (const { id, network } of [...state.networks.values()]) {
-      if (!gone.has(id)) continue;
-      await this.deleteNetwork(id);
-      log.warn({ network }, 'Docker has no such network; removed');
-    }
-    const used = new Set([...state.endpoints.values()].flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]));
-    for (const [key, { address }] of [...state.addresses])
-      if (addresses.has(key) && !used.has(address)) state.put('address', key, undefined);
+    for (const { joined } of this.#parts.state.endpoints.values())
+      if (joined !== undefined) this.#expectAgain(joined);
+    this.#forgotten.start(driver);
   }
 
   /** Runs changes of endpoints and networks one after the other. */
@@ -237,6 +220,59 @@ export class DockerDriver {
     return this.#inTurn(() => this.#networks.create(id, networkFromInfo(info)));
   }
 
+  #resourceOf({ network }: DockerNetwork): NetworkResource | undefined {
+    const resource = this.#parts.runtime.get(`Network ${network}`);
+    return resource?.kind === 'Network' ? resource : undefined;
+  }
+
+  /**
+   * The file that Docker writes when a container has its namespace, if the device can be made there then (see Placement):
+   * Docker must do what is expected of it, has to look for the gateway, and may have no other devices to count. Before it
+   * writes the file it turns IPv6 off, so a device that has it would have to wait for that.
+   */
+  async #fileToHold(
+    network: DockerNetwork,
+    id: string,
+    { container }: Identity,
+  ): Promise<string | undefined> {
+    const { ipv4, internal } = this.#resourceOf(network) ?? {};
+    if (network.handover === true || ipv4 === undefined || internal === true) return undefined;
+    if (container?.networks.length !== 1 || this.#endpoint(id).ipv6 !== undefined) return undefined;
+    const docker = await this.#identities.docker();
+    if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
+    return joinPath(docker.root, 'containers', container.id, 'resolv.conf');
+  }
+
+  /** An agent before us has joined it, and may have ended before its device was made. */
+  #expectAgain({ namespace, name, sandbox, placed }: NonNullable<DockerEndpoint['joined']>): void {
+    if (placed === undefined || this.#placement.has(sandbox)) return;
+    if (this.#parts.runtime.get(`Container ${namespace}/${name}`) === undefined)
+      this.#placement.expect(sandbox, placed);
+  }
+
+  /** Whether a container that has only this endpoint can't be as it is. The change that makes it would tell why. */
+  #isRefused(endpoint: DockerEndpoint): boolean {
+    const { runtime } = this.#parts;
+    if (endpoint.joined === undefined || runtime.isLeased(endpoint.ipv4 ?? '')) return true;
+    return runtime.refusal({ set: [this.#containerOf([endpoint], endpoint.joined)] }) !== undefined;
+  }
+
+  /** Makes the devices of a container whose namespace is there by now. */
+  async #place(sandbox: string): Promise<void> {
+    await this.#inTurn(async () => {
+      const members = this.#parts.state.inSandbox(sandbox);
+      const joined = members[0]?.joined;
+      fault('docker:there');
+      try {
+        if (joined !== undefined && this.#placement.has(sandbox))
+          await this.#parts.runtime.change({ set: [this.#containerOf(members, joined)] });
+        fault('docker:placed');
+      } finally {
+        this.#placement.forget(sandbox);
+      }
+    });
+  }
+
   #endpoint(id: string): DockerEndpoint {
     const endpoint = this.#parts.state.endpoints.get(id);
     if (endpoint === undefined) throw SluiceError.of('SLU5213', { what: 'endpoint', id: id.slice(0, 12) });
@@ -245,7 +281,12 @@ export class DockerDriver {
 
   /** The container's name, unless another one has it (one that was renamed, or a definition). */
   #freeName({ namespace, name }: Identity, endpoint: string): string {
-    const taken = this.#parts.runtime.get(`Container ${namespace}/${name}`) !== undefined;
+    const { runtime, state } = this.#parts;
+    const taken =
+      runtime.get(`Container ${namespace}/${name}`) !== undefined ||
+      [...state.endpoints.values()].some(
+        ({ joined }) => joined?.namespace === namespace && joined.name === name,
+      );
     return taken ? `${name}-${endpoint.slice(0, 8)}` : name;
   }
 
@@ -258,7 +299,13 @@ export class DockerDriver {
     const members = [...others, ...(endpoint.joined === undefined ? [] : [endpoint])];
     members.sort((a, b) => Number(b.ports !== undefined) - Number(a.ports !== undefined));
     const joined = endpoint.joined ?? before?.joined;
-    if (joined !== undefined) {
+    if (this.#placement.has(sandbox)) {
+      if (endpoint.joined === undefined) this.#placement.forget(sandbox);
+      else {
+        const refusal = runtime.refusal({ set: [this.#containerOf(members, endpoint.joined)] });
+        if (refusal !== undefined) throw refusal;
+      }
+    } else if (joined !== undefined) {
       const key = `Container ${joined.namespace}/${joined.name}`;
       if (members.length === 0) await runtime.change({ remove: [key] });
       else await runtime.change({ set: [this.#containerOf(members, joined)] });
@@ -283,7 +330,9 @@ export class DockerDriver {
           ...(member.ipv6 === undefined ? {} : { ipv6: member.ipv6 }),
           mac: member.mac,
           ...(member.joined?.aliases === undefined ? {} : { aliases: member.joined.aliases }),
-          handover: handoverName(member.id),
+          ...(member.joined?.placed !== undefined
+            ? { runtimeRoutes: true as const }
+            : { handover: handoverName(member.id) }),
         }),
       ),
     });

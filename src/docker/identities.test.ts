@@ -41,7 +41,7 @@ beforeEach(async () => {
       ? { Id: NETWORK.id, Name: 'one', Driver: 'sluice', Containers: members }
       : url.startsWith('/containers/json')
         ? [{ Id: 'cc33', Names: ['/web'], Labels: labels, ...listed }]
-        : { DockerRootDir: '/var/lib/docker' };
+        : { DockerRootDir: '/var/lib/docker', ServerVersion: '20.10.24' };
     asked.push(url);
     response.end(JSON.stringify(answer));
   });
@@ -63,7 +63,8 @@ describe('whose an endpoint is', () => {
     members = { [`ep-${ENDPOINT}`]: { Name: 'web', EndpointID: ENDPOINT } };
     identities.expect(NETWORK, ENDPOINT, {});
     await until(() => questions('/containers/json') === 1);
-    const identity = { name: 'web', namespace: 'default', labels };
+    const container = { id: 'cc33', name: 'web', labels, networks: [] };
+    const identity = { name: 'web', namespace: 'default', labels, container };
     expect(await identities.of(NETWORK, ENDPOINT)).toEqual(identity);
     expect(questions('/networks/')).toBe(1);
     expect(questions('/containers/json')).toBe(1);

@@ -1,7 +1,7 @@
 import { SluiceError } from '../../policy/errors.js';
 import type { Labels } from '../../policy/model/resources.js';
 import type { Logger } from '../log.js';
-import type { DockerApi, DockerContainerInfo } from './api.js';
+import type { DockerApi, DockerContainerInfo, DockerInfo } from './api.js';
 import { containerInFiles, DEFAULT_ROOT } from './files.js';
 import { isNamespace } from './options.js';
 import { DAEMON, type DockerNetwork, type DockerState } from './state.js';
@@ -21,6 +21,8 @@ export interface Identity {
   readonly name: string;
   readonly namespace: string;
   readonly labels: Labels;
+  /** Undefined: Docker could not be asked. */
+  readonly container?: DockerContainerInfo;
 }
 
 interface Parts {
@@ -42,7 +44,7 @@ export class Identities {
   readonly #given = new Map<string, Labels>();
   /** What was asked before an endpoint is joined. */
   readonly #ahead = new Map<string, Ahead>();
-  #rootAsked = false;
+  #info: Promise<DockerInfo | undefined> | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -76,7 +78,8 @@ export class Identities {
     });
     const name = container?.name ?? `docker-${endpoint.slice(0, 12)}`;
     const labels = { ...container?.labels, ...given };
-    return { name, namespace: namespaceOf(labels, this.#firstOf(container) ?? network), labels };
+    const identity = { name, namespace: namespaceOf(labels, this.#firstOf(container) ?? network), labels };
+    return container === undefined ? identity : { ...identity, container };
   }
 
   /** Of several networks with namespaces of their own one decides, and the same one each time. */
@@ -130,24 +133,31 @@ export class Identities {
     const { api } = this.#parts;
     const name = await api.containerNameOf(network, endpoint);
     const container = name === undefined ? undefined : await api.container(name);
-    if (container !== undefined) this.#learnRoot();
+    if (container !== undefined) void this.docker();
     return container;
   }
 
-  /** Once in a process: where Docker keeps its files, for the time when it can't be asked. */
-  #learnRoot(): void {
-    if (this.#rootAsked) return;
-    this.#rootAsked = true;
+  /** Docker was started: what it said of itself may be out of date. */
+  renew(): void {
+    this.#info = undefined;
+  }
+
+  /** What Docker says of itself, asked once; undefined while it answers nobody. Its folder is kept for such times. */
+  docker(): Promise<DockerInfo | undefined> {
     const { api, state, log } = this.#parts;
-    const learn = async (): Promise<void> => {
-      const root = await api.root();
-      if (root !== undefined && root !== state.daemon.get(DAEMON)?.root)
-        state.put('daemon', DAEMON, { root });
-    };
-    learn().catch((err: unknown) => {
-      this.#rootAsked = false;
-      log.debug({ err }, "Docker's folder is not known");
-    });
+    this.#info ??= api.info().then(
+      (info) => {
+        if (info !== undefined && info.root !== state.daemon.get(DAEMON)?.root)
+          state.put('daemon', DAEMON, { root: info.root });
+        return info;
+      },
+      (err: unknown) => {
+        this.#info = undefined;
+        log.debug({ err }, 'Docker says nothing of itself');
+        return undefined;
+      },
+    );
+    return this.#info;
   }
 }
 

@@ -54,12 +54,13 @@ export class DockerNetworks {
     const known = this.#state.networks.get(id);
     if (known !== undefined) return known;
     const ranges = rangesOf(data);
-    const { namespace, hostAddress, devicePrefix } = options;
+    const { namespace, hostAddress, devicePrefix, handover } = options;
     const common = {
       id,
       namespace,
       ...(hostAddress === undefined ? {} : { hostAddress }),
       ...(devicePrefix === undefined ? {} : { devicePrefix }),
+      ...(handover ? { handover } : {}),
     };
     let network: DockerNetwork;
     if (options.network === undefined) {

@@ -6,6 +6,7 @@ describe('parseNetworkOptions', () => {
     expect(parseNetworkOptions(undefined)).toEqual({
       mode: 'routed',
       masquerade: true,
+      handover: false,
       namespace: 'default',
     });
     expect(
@@ -19,11 +20,13 @@ describe('parseNetworkOptions', () => {
         'com.docker.network.bridge.host_binding_ipv4': '127.0.0.1',
         namespace: 'shop',
         network: 'town',
+        handover: 'true',
       }),
     ).toEqual({
       mode: 'bridge',
       mtu: 1400,
       masquerade: false,
+      handover: true,
       namespace: 'shop',
       hostAddress: '127.0.0.1',
       devicePrefix: 'net',
@@ -36,6 +39,7 @@ describe('parseNetworkOptions', () => {
     [{ mode: 'macvlan' }, /option mode must be routed or bridge, not "macvlan"/],
     [{ mtu: '12' }, /option mtu must be a number from 576 to 65535, not "12"/],
     [{ masquerade: 'no' }, /option masquerade must be true or false, not "no"/],
+    [{ handover: '1' }, /option handover must be true or false, not "1"/],
     [{ namespace: 'No Way' }, /option namespace must be a name/],
     [{ hostAddress: 'localhost' }, /option hostAddress must be an address of the host, not "localhost"/],
     [

@@ -15,9 +15,20 @@ export interface NetworkOptions {
   readonly devicePrefix?: string;
   /** Name of a network that is defined already; Docker's network is that one then. */
   readonly network?: string;
+  /** Docker moves every device into its container, as it does with those of its own networks. */
+  readonly handover: boolean;
 }
 
-const OPTIONS = ['mode', 'mtu', 'masquerade', 'namespace', 'hostAddress', 'devicePrefix', 'network'] as const;
+const OPTIONS = [
+  'mode',
+  'mtu',
+  'masquerade',
+  'namespace',
+  'hostAddress',
+  'devicePrefix',
+  'network',
+  'handover',
+] as const;
 /** What Docker's own bridge driver calls the same. */
 const SYNONYMS: Readonly<Record<string, (typeof OPTIONS)[number]>> = {
   'com.docker.network.driver.mtu': 'mtu',
@@ -73,11 +84,11 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
       throw bad(key, `is unknown${didYouMean(key, OPTIONS)}; known: ${OPTIONS.join(', ')}`);
     given[name] = typeof value === 'string' ? value : JSON.stringify(value);
   }
-  const { mode = 'routed', masquerade = 'true', namespace = 'default' } = given;
+  const { mode = 'routed', masquerade = 'true', handover = 'false', namespace = 'default' } = given;
   const { network, mtu, hostAddress, devicePrefix } = given;
   if (mode !== 'routed' && mode !== 'bridge') throw bad('mode', `must be routed or bridge, not "${mode}"`);
-  if (masquerade !== 'true' && masquerade !== 'false')
-    throw bad('masquerade', `must be true or false, not "${masquerade}"`);
+  for (const [key, value] of Object.entries({ masquerade, handover }))
+    if (value !== 'true' && value !== 'false') throw bad(key, `must be true or false, not "${value}"`);
   for (const [key, value] of Object.entries({ namespace, ...(network === undefined ? {} : { network }) }))
     if (!DNS_LABEL.test(value))
       throw bad(key, `must be a name of lower case letters, digits and "-", not "${value}"`);
@@ -92,6 +103,7 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
   return {
     mode,
     masquerade: masquerade === 'true',
+    handover: handover === 'true',
     namespace,
     ...(mtu === undefined ? {} : { mtu: bytes }),
     ...(address === undefined ? {} : { hostAddress: formatAddress(address) }),

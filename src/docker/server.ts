@@ -105,7 +105,10 @@ export class DockerServer {
 function handlers(driver: DockerDriver, ipam: DockerIpam): Readonly<Record<string, Handler>> {
   const nothing = (): object => ({});
   return {
-    '/Plugin.Activate': () => ({ Implements: ['NetworkDriver', 'IpamDriver'] }),
+    '/Plugin.Activate': () => {
+      driver.activate();
+      return { Implements: ['NetworkDriver', 'IpamDriver'] };
+    },
 
     '/NetworkDriver.GetCapabilities': () => ({ Scope: 'local', ConnectivityScope: 'local' }),
     '/NetworkDriver.CreateNetwork': async (body) => {
@@ -123,7 +126,10 @@ function handlers(driver: DockerDriver, ipam: DockerIpam): Readonly<Record<strin
       await driver.deleteEndpoint(parseRequest(endpointId, body));
       return {};
     },
-    '/NetworkDriver.EndpointOperInfo': () => ({ Value: {} }),
+    '/NetworkDriver.EndpointOperInfo': (body) => {
+      driver.joined(parseRequest(endpointId, body));
+      return { Value: {} };
+    },
     '/NetworkDriver.Join': (body) => driver.join(parseRequest(join, body)),
     '/NetworkDriver.Leave': async (body) => {
       await driver.leave(parseRequest(endpointId, body));
@@ -178,7 +184,7 @@ function parseBody(body: Buffer): unknown {
 
 function send(response: ServerResponse, status: number, value: object): void {
   if (response.destroyed || response.headersSent) return;
-  const body = Buffer.from(JSON.stringify(value));
-  response.writeHead(status, { 'content-type': CONTENT_TYPE, 'content-length': body.length });
+  const body = JSON.stringify(value);
+  response.writeHead(status, { 'content-type': CONTENT_TYPE, 'content-length': Buffer.byteLength(body) });
   response.end(body);
 }

@@ -15,6 +15,8 @@ export interface DockerNetwork {
   readonly hostAddress?: string;
   /** What names of devices in containers begin with, if not "eth". */
   readonly devicePrefix?: string;
+  /** Docker moves the devices of its containers (`-o handover=true`). */
+  readonly handover?: boolean;
 }
 
 /** An endpoint of Docker's: one container in one network, or the promise of it. */
@@ -33,6 +35,8 @@ export interface DockerEndpoint {
     readonly name: string;
     readonly labels: Labels;
     readonly device: string;
+    /** Of a device that is made in the container: the file by which Docker waits. Absent: Docker moves it there. */
+    readonly placed?: string;
     readonly aliases?: readonly string[];
   };
   /** There from ProgramExternalConnectivity to RevokeExternalConnectivity. */

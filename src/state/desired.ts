@@ -49,6 +49,8 @@ export interface AttachmentSpec {
    * that it has on the host until then. Such a device can't be made a second time.
    */
   readonly handover?: string;
+  /** Its runtime sets the default routes: the network's range is on the link, and there is no other route. */
+  readonly runtimeRoutes?: true;
   readonly routes?: readonly ContainerRoute[];
   readonly bandwidth?: Bandwidth;
 }
@@ -101,8 +103,12 @@ export function specOf(
     mtu: hostSide?.mtu ?? network.mtu ?? context.mtu,
     ...(network.parent === undefined ? {} : { parent: network.parent }),
     ...(entry.handover === undefined ? {} : { handover: entry.handover }),
+    ...(entry.runtimeRoutes === undefined ? {} : { runtimeRoutes: entry.runtimeRoutes }),
     defaultRoute:
-      entry.handover === undefined && hostSide === undefined && (entry.defaultRoute ?? position === 0),
+      entry.handover === undefined &&
+      entry.runtimeRoutes === undefined &&
+      hostSide === undefined &&
+      (entry.defaultRoute ?? position === 0),
     ...(entry.routes === undefined ? {} : { routes: entry.routes }),
     ...(entry.bandwidth === undefined ? {} : { bandwidth: entry.bandwidth }),
   };

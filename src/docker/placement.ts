@@ -1,0 +1,105 @@
+import { statSync } from 'node:fs';
+import { FileLease } from '../../loader/file-lease.js';
+import { isNamespace } from '../../loader/netns.js';
+import type { Logger } from '../log.js';
+
+/** Milliseconds between looks for a namespace. From when it is there Docker is busy in it for some 50 ms. */
+const LOOK_MS = 4;
+/** Docker takes a fraction of a second as a rule. When the time is over it has given the container up, or will have to. */
+const GIVE_UP_MS = 120_000;
+
+interface Waiting {
+  /** The container's resolv.conf, which Docker writes as soon as it has the namespace. */
+  readonly file: string | undefined;
+  readonly until: number;
+  lease: FileLease | undefined;
+  making: boolean;
+}
+
+/**
+ * Containers that were joined to a network before they have a network namespace: Docker asks a plugin for the device, and
+ * then has the namespace made. It would move the device there, for which the kernel waits until all callbacks of RCU are
+ * done. Instead the device is made where it belongs as soon as the namespace is there.
+ *
+ * Docker does not start the container's process before: it waits for a lease on a file that it has to write when the
+ * namespace is there, which ends when the device is in force. If the agent dies, the lease ends with it, Docker finds no
+ * way to the gateway, and the container does not start.
+ */
+export class Placement {
+  readonly #make: (sandbox: string) => Promise<void>;
+  readonly #log: Logger;
+  readonly #waiting = new Map<string, Waiting>();
+  #timer: NodeJS.Timeout | undefined;
+
+  /** `make` makes the devices of a namespace (its path), which is there, and forgets it. */
+  constructor(make: (sandbox: string) => Promise<void>, log: Logger) {
+    this.#make = make;
+    this.#log = log;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    for (const sandbox of [...this.#waiting.keys()]) this.forget(sandbox);
+  }
+
+  /** Whether the devices of a namespace are still to be made. */
+  has(sandbox: string): boolean {
+    return this.#waiting.has(sandbox);
+  }
+
+  /** The devices of this namespace are to be made when it is there. */
+  expect(sandbox: string, file?: string): void {
+    this.forget(sandbox);
+    const until = performance.now() + GIVE_UP_MS;
+    this.#waiting.set(sandbox, { file, until, lease: undefined, making: false });
+    this.#timer ??= setTimeout(() => this.#look(), LOOK_MS).unref();
+  }
+
+  /** Docker writes the file no more until the namespace is there: from now on it has to wait. */
+  hold(sandbox: string): void {
+    const waiting = this.#waiting.get(sandbox);
+    if (waiting?.file === undefined || waiting.lease !== undefined || waiting.making) return;
+    try {
+      waiting.lease = FileLease.take(waiting.file);
+    } catch (err) {
+      this.#log.debug({ err, file: waiting.file }, 'Docker can not be made to wait');
+    }
+  }
+
+  /** The container will not start. */
+  forget(sandbox: string): void {
+    const waiting = this.#waiting.get(sandbox);
+    this.#waiting.delete(sandbox);
+    waiting?.lease?.end();
+  }
+
+  #look(): void {
+    for (const [sandbox, waiting] of this.#waiting) {
+      if (waiting.making) continue;
+      // Asked first: what Docker writes when there is no namespace afterwards is something else.
+      const wanted = waiting.lease?.wanted === true;
+      if (isThere(sandbox)) void this.#place(sandbox, waiting);
+      else if (performance.now() > waiting.until) this.forget(sandbox);
+      else if (wanted) {
+        waiting.lease?.end();
+        waiting.lease = undefined;
+      }
+    }
+    this.#timer = this.#waiting.size === 0 ? undefined : setTimeout(() => this.#look(), LOOK_MS).unref();
+  }
+
+  async #place(sandbox: string, waiting: Waiting): Promise<void> {
+    waiting.making = true;
+    try {
+      await this.#make(sandbox);
+    } catch (err) {
+      this.#log.error({ err, sandbox }, 'a container of Docker gets no network and will not start');
+    }
+  }
+}
+
+/** Whether there is a namespace at a path, and not just the file that Docker makes before. */
+export function isThere(sandbox: string): boolean {
+  const found = statSync(sandbox, { bigint: true, throwIfNoEntry: false });
+  return found !== undefined && isNamespace(found.dev);
+}

@@ -1,0 +1,239 @@
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { waitUntil } from '../../bench/lib/netns.js';
+import { FAULT_STEPS } from '../../src/faults.js';
+import { allowIngress, documents, HOST, World } from '../e2e/world.js';
+import { Dockerd } from '../lib/dockerd.js';
+import { IMAGE } from '../lib/image.js';
+import { hostState, mapEntries } from '../node/kernel-state.js';
+
+/**
+ * Where the device of a container is made: in its namespace, before Docker starts its process, or on the host, from where
+ * Docker takes it.
+ */
+
+const driver = `sluice-${randomBytes(4).toString('hex')}`;
+const OPTIONS = ['--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none'];
+const SERVER = ['nc', '-ll', '-p', '80', '-e', '/bin/hostname'];
+
+let world: World;
+let docker: Dockerd;
+let before: unknown;
+let faultFile: string;
+
+async function state(): Promise<unknown> {
+  const lists = await Promise.all(
+    (['containers', 'endpoints', 'leases'] as const).map((name) => world.agent.list(name)),
+  );
+  return { lists, maps: mapEntries(world), host: hostState(world) };
+}
+
+/** A container that says its name to who connects to port 80. Waits until it listens. */
+function serve(name: string, ...options: readonly string[]): void {
+  docker.docker('run', '-d', '--name', name, '--hostname', name, ...options, IMAGE, ...SERVER);
+  const pid = docker.docker('inspect', '-f', '{{.State.Pid}}', name);
+  expect(waitUntil(() => / 0*:0050 0*:0000 0A /.test(readFileSync(`/proc/${pid}/net/tcp6`, 'utf8')))).toBe(
+    true,
+  );
+}
+
+/** What a container hears that asks, as the first thing that it does. */
+function ask(whom: string, ...options: readonly string[]): string {
+  const { stdout, stderr } = docker.try('run', '--rm', ...options, IMAGE, 'nc', '-w', '1', whom, '80');
+  return `${stdout}${stderr}`.trim();
+}
+
+/** How each network of a container got its device. */
+async function ways(name: string): Promise<readonly ('made' | 'moved')[]> {
+  const containers = JSON.parse(await world.agent.list('containers')) as readonly {
+    metadata: { name: string };
+    spec: { networks: readonly { handover?: string; runtimeRoutes?: boolean }[] };
+  }[];
+  const found = containers.find(({ metadata }) => metadata.name === name);
+  return (found?.spec.networks ?? []).map(({ handover, runtimeRoutes }) => {
+    expect(handover === undefined).toBe(runtimeRoutes === true);
+    return handover === undefined ? 'made' : 'moved';
+  });
+}
+
+beforeAll(async () => {
+  const socket = join(tmpdir(), `${driver}.sock`);
+  world = new World('slplc', {
+    dockerPlugin: `/run/docker/plugins/${driver}.sock`,
+    dockerApi: socket,
+    maxEndpointIndex: 1024,
+  });
+  faultFile = join(world.agent.folder, 'fault');
+  writeFileSync(faultFile, '');
+  process.env.SLUICE_FAULT = faultFile;
+  docker = new Dockerd(world.scratch, world.host, socket);
+  await world.agent.start(world.scratch);
+  await docker.start(...OPTIONS);
+  docker.makeImage();
+  for (const [name, ...more] of [
+    ['one'],
+    ['two'],
+    ['six', '--ipv6'],
+    ['inner', '--internal'],
+    ['handed', '-o', 'handover=true'],
+  ] as const)
+    docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, ...more, name);
+  before = await state();
+});
+afterAll(() => {
+  delete process.env.SLUICE_FAULT;
+  world.close();
+});
+
+describe('the device of a container of Docker', () => {
+  it('is made in its namespace', async () => {
+    serve('web', '--network', 'one', '-l', 'app=web', '-p', '8080:80');
+    expect(await ways('web')).toEqual(['made']);
+    expect(docker.exec('web', 'ip', 'route')).toMatch(
+      /^default via (10\.\d+\.\d+\.1) dev eth0 \n10\.\d+\.0\.0\/\d+ dev eth0 .* src 10\.\d+\.\d+\.\d+ ?$/,
+    );
+    expect(await world.probe(world.outside, HOST.v4, 8080)).toBe('open');
+    expect(ask('web', '--network', 'one')).toBe('web');
+    const taken = docker.try('run', '--rm', '--network', 'one', '-p', '8080:80', IMAGE, 'true');
+    expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/web/);
+  });
+
+  it('has its policy from the first packet on', async () => {
+    await world.agent.apply(documents(allowIngress('guard', 'web', ['friend'])));
+    for (let i = 0; i < 3; i++) {
+      expect(ask('web', '--network', 'one', '-l', 'app=friend')).toBe('web');
+      expect(ask('web', '--network', 'one', '-l', 'app=other')).toContain('timed out');
+    }
+    world.agent.cli('delete', 'networkpolicy', 'guard');
+  });
+
+  it('is waited for by Docker, for as long as it takes', async () => {
+    const client = start('one', 'nc', '-w', '1', 'web', '80');
+    const { pid = 0 } = world.agent;
+    expect(
+      waitUntil(() => openFiles(pid).some((file) => /\/containers\/\w+\/resolv\.conf$/.test(file))),
+    ).toBe(true);
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const daemon = readFileSync(join(docker.folder, 'pid'), 'utf8').trim();
+      expect(waitUntil(() => sleepsIn(Number(daemon), '__break_lease'))).toBe(true);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    expect(await client).toEqual({ output: 'web', status: 0 });
+    expect(openFiles(pid).filter((file) => file.endsWith('/resolv.conf'))).toEqual([]);
+  });
+
+  it('is made at once in one that runs', async () => {
+    serve('far', '--network', 'two');
+    docker.docker('network', 'connect', 'two', 'web');
+    docker.docker('network', 'connect', 'six', 'web');
+    docker.docker('network', 'connect', 'inner', 'web');
+    expect(await ways('web')).toEqual(['made', 'made', 'made', 'made']);
+    expect(docker.exec('web', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    expect(docker.exec('web', 'ip', '-6', 'address', 'show', 'eth2')).toMatch(/inet6 fd/);
+    docker.docker('network', 'disconnect', 'two', 'web');
+    expect(devices('web')).toEqual(['eth0', 'eth2', 'eth3']);
+    docker.docker('network', 'connect', 'two', 'web');
+    expect(docker.exec('web', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    // Docker moves them all when it starts a container that has several.
+    docker.docker('restart', '-t', '0', 'web');
+    expect(await ways('web')).toEqual(['moved', 'moved', 'moved', 'moved']);
+    expect(docker.exec('web', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    docker.docker('rm', '-f', 'web', 'far');
+  });
+
+  it('is moved by Docker where that has to count devices, looks for no gateway, or turns IPv6 off and on', async () => {
+    for (const network of ['six', 'inner', 'handed']) {
+      serve('it', '--network', network);
+      expect(await ways('it')).toEqual(['moved']);
+      expect(ask('it', '--network', network)).toBe('it');
+      docker.docker('rm', '-f', 'it');
+    }
+  });
+
+  it('lets networks of other drivers be connected while it runs, in a network with handover', () => {
+    docker.docker('network', 'create', 'foreign');
+    serve('both', '--network', 'handed');
+    docker.docker('network', 'connect', 'foreign', 'both');
+    expect(devices('both')).toEqual(['eth0', 'eth1']);
+    docker.docker('rm', '-f', 'both');
+    // Before it runs it needs none: Docker moves all devices then.
+    docker.docker('create', '--name', 'both', '--network', 'one', IMAGE, ...SERVER);
+    docker.docker('network', 'connect', 'foreign', 'both');
+    docker.docker('start', 'both');
+    expect(devices('both')).toEqual(['eth0', 'eth1']);
+    docker.docker('rm', '-f', 'both');
+    docker.docker('network', 'rm', 'foreign');
+  });
+
+  it.each(FAULT_STEPS.docker)(
+    'is there or the container does not start, when the agent is killed at %s',
+    async (step) => {
+      serve('peer', '--network', 'one');
+      writeFileSync(faultFile, step);
+      const client = start('one', 'nc', '-w', '1', 'peer', '80');
+      expect(await world.agent.ended()).toBe(true);
+      writeFileSync(faultFile, '');
+      await world.agent.start(world.scratch);
+      const { output, status } = await client;
+      if (status === 0) expect(output).toBe('peer');
+      // Docker's own: it has not started the container.
+      else expect(status).toBe(125);
+      expect(ask('peer', '--network', 'one')).toBe('peer');
+      docker.docker('rm', '-f', 'peer');
+    },
+  );
+
+  it('leaves nothing', async () => {
+    // What Docker forgot while the agent was away goes when that is seen twice.
+    await expect.poll(state, { timeout: 20_000, interval: 500 }).toEqual(before);
+  });
+});
+
+/** Starts a container with its command; the promise is for what is printed, and for the status. */
+async function start(
+  network: string,
+  ...command: readonly string[]
+): Promise<{ output: string; status: number | null }> {
+  const args = ['-H', `unix://${docker.socket}`, 'run', '--rm', '--network', network, IMAGE, ...command];
+  const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [client.stdout, client.stderr])
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      output += chunk;
+    });
+  const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
+  return { output: output.trim(), status };
+}
+
+/** The devices of a container but lo. */
+function devices(container: string): string[] {
+  const listed = docker.exec(container, 'ip', 'link').matchAll(/^\d+: (eth\d+)@/gm);
+  return [...listed].map(([, name = '']) => name).sort();
+}
+
+function openFiles(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      return []; // closed meanwhile
+    }
+  });
+}
+
+/** Whether a thread of a process waits in a function of the kernel. */
+function sleepsIn(pid: number, kernelFunction: string): boolean {
+  return readdirSync(`/proc/${pid}/task`).some((thread) => {
+    try {
+      return readFileSync(`/proc/${pid}/task/${thread}/wchan`, 'utf8') === kernelFunction;
+    } catch {
+      return false; // ended meanwhile
+    }
+  });
+}
