@@ -9,7 +9,7 @@
  * locks meanwhile. Each run begins when that is done, so none pays for the one before, whichever that was.
  *
  * A dockerd of its own (network namespace, folders, socket) with its rules in iptables, as it is by default.
- * Settings from the environment: BENCH_ROUNDS (15), BENCH_DNS (20000).
+ * Settings from the environment: BENCH_ROUNDS (31), BENCH_DNS (20000).
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -26,7 +26,7 @@ import { report } from './lib/report.js';
 import { withScratch } from './lib/scratch-run.js';
 import { interleave, median } from './lib/stats.js';
 
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 15);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 31);
 const QUESTIONS = Number(process.env.BENCH_DNS ?? 20_000);
 /** At most this part of what Docker's bridge costs. */
 const PART = 0.5;
