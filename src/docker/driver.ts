@@ -1,6 +1,6 @@
 import { join as joinPath } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
-import type { ContainerNetwork, NetworkResource } from '../../policy/model/resources.js';
+import type { ContainerNetwork, ContainerResource, NetworkResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
 import { stableMac } from '../ipam/mac.js';
 import type { Logger } from '../log.js';
@@ -23,6 +23,8 @@ import {
 } from './requests.js';
 import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
 
+/** Milliseconds that Docker has to say what it is: while it starts it answers nobody. */
+const INFO_MS = 500;
 /** Versions that do between Join and the start of the process what src/docker/placement.ts expects of them. */
 const KNOWN_ORDER = /^20\.10\./;
 
@@ -63,9 +65,10 @@ export class DockerDriver {
     this.#placement = new Placement((sandbox) => this.#place(sandbox), parts.log);
   }
 
-  close(): void {
+  /** Resolves when the containers that Docker is starting have their devices. Docker must not ask for more. */
+  async close(): Promise<void> {
     this.#forgotten.close();
-    this.#placement.close();
+    await this.#placement.close();
     this.#parts.api.close();
     this.#parts.state.close();
   }
@@ -184,7 +187,9 @@ export class DockerDriver {
       if (bindings.length === 0 || endpoint.joined === undefined) return;
       const { runtime, state } = this.#parts;
       const { hostAddress = '' } = state.networks.get(endpoint.networkId) ?? {};
-      await this.#put({ ...endpoint, ports: hostPortsFor(runtime, endpoint, hostAddress, bindings) });
+      const promised = this.#promised(endpoint.joined.sandbox).flatMap(({ hostPorts }) => hostPorts);
+      const ports = hostPortsFor(runtime, endpoint, hostAddress, bindings, promised);
+      await this.#put({ ...endpoint, ports });
     });
   }
 
@@ -238,9 +243,20 @@ export class DockerDriver {
     const { ipv4, internal } = this.#resourceOf(network) ?? {};
     if (network.handover === true || ipv4 === undefined || internal === true) return undefined;
     if (container?.networks.length !== 1 || this.#endpoint(id).ipv6 !== undefined) return undefined;
-    const docker = await this.#identities.docker();
+    const docker = await this.#identities.docker(INFO_MS);
     if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
     return joinPath(docker.root, 'containers', container.id, 'resolv.conf');
+  }
+
+  /** Containers that have no namespace yet, but for that of one. */
+  #promised(sandbox: string): ContainerResource[] {
+    return this.#placement.sandboxes
+      .filter((path) => path !== sandbox)
+      .flatMap((path) => {
+        const members = this.#parts.state.inSandbox(path);
+        const joined = members[0]?.joined;
+        return joined === undefined ? [] : [this.#containerOf(members, joined)];
+      });
   }
 
   /** An agent before us has joined it, and may have ended before its device was made. */
@@ -302,7 +318,8 @@ export class DockerDriver {
     if (this.#placement.has(sandbox)) {
       if (endpoint.joined === undefined) this.#placement.forget(sandbox);
       else {
-        const refusal = runtime.refusal({ set: [this.#containerOf(members, endpoint.joined)] });
+        const set = [...this.#promised(sandbox), this.#containerOf(members, endpoint.joined)];
+        const refusal = runtime.refusal({ set });
         if (refusal !== undefined) throw refusal;
       }
     } else if (joined !== undefined) {

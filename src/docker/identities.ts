@@ -133,7 +133,7 @@ export class Identities {
     const { api } = this.#parts;
     const name = await api.containerNameOf(network, endpoint);
     const container = name === undefined ? undefined : await api.container(name);
-    if (container !== undefined) void this.docker();
+    if (container !== undefined) void this.#ofDocker();
     return container;
   }
 
@@ -142,8 +142,14 @@ export class Identities {
     this.#info = undefined;
   }
 
-  /** What Docker says of itself, asked once; undefined while it answers nobody. Its folder is kept for such times. */
-  docker(): Promise<DockerInfo | undefined> {
+  /** What Docker says of itself, within so many milliseconds; undefined while it answers nobody. */
+  docker(milliseconds: number): Promise<DockerInfo | undefined> {
+    const late = new Promise<undefined>((resolve) => setTimeout(resolve, milliseconds, undefined).unref());
+    return Promise.race([this.#ofDocker(), late]);
+  }
+
+  /** Asked once. Docker's folder is kept for the time when it can't be asked. */
+  #ofDocker(): Promise<DockerInfo | undefined> {
     const { api, state, log } = this.#parts;
     this.#info ??= api.info().then(
       (info) => {

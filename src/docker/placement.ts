@@ -7,11 +7,14 @@ import type { Logger } from '../log.js';
 const LOOK_MS = 4;
 /** Docker takes a fraction of a second as a rule. When the time is over it has given the container up, or will have to. */
 const GIVE_UP_MS = 120_000;
+/** Milliseconds that the agent's end waits for containers that Docker has begun to start. */
+const CLOSE_MS = 2000;
 
 interface Waiting {
   /** The container's resolv.conf, which Docker writes as soon as it has the namespace. */
   readonly file: string | undefined;
-  readonly until: number;
+  /** performance.now() when it was joined. */
+  readonly since: number;
   lease: FileLease | undefined;
   making: boolean;
 }
@@ -37,9 +40,18 @@ export class Placement {
     this.#log = log;
   }
 
-  close(): void {
+  /** Waits a while for those whose containers Docker is starting, and gives the others up. */
+  async close(): Promise<void> {
+    const isNew = ({ since }: Waiting): boolean => performance.now() - since < CLOSE_MS;
+    while ([...this.#waiting.values()].some(isNew))
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     clearTimeout(this.#timer);
-    for (const sandbox of [...this.#waiting.keys()]) this.forget(sandbox);
+    for (const sandbox of this.sandboxes) this.forget(sandbox);
+  }
+
+  /** Paths of the namespaces that are to come. */
+  get sandboxes(): readonly string[] {
+    return [...this.#waiting.keys()];
   }
 
   /** Whether the devices of a namespace are still to be made. */
@@ -50,8 +62,7 @@ export class Placement {
   /** The devices of this namespace are to be made when it is there. */
   expect(sandbox: string, file?: string): void {
     this.forget(sandbox);
-    const until = performance.now() + GIVE_UP_MS;
-    this.#waiting.set(sandbox, { file, until, lease: undefined, making: false });
+    this.#waiting.set(sandbox, { file, since: performance.now(), lease: undefined, making: false });
     this.#timer ??= setTimeout(() => this.#look(), LOOK_MS).unref();
   }
 
@@ -79,7 +90,7 @@ export class Placement {
       // Asked first: what Docker writes when there is no namespace afterwards is something else.
       const wanted = waiting.lease?.wanted === true;
       if (isThere(sandbox)) void this.#place(sandbox, waiting);
-      else if (performance.now() > waiting.until) this.forget(sandbox);
+      else if (performance.now() - waiting.since > GIVE_UP_MS) this.forget(sandbox);
       else if (wanted) {
         waiting.lease?.end();
         waiting.lease = undefined;

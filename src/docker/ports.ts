@@ -13,23 +13,17 @@ const DYNAMIC_PORTS = { min: 49153, max: 60999 } as const;
 
 /**
  * The ports of the host for what an endpoint publishes; of a range the first that is free. `hostAddress`: where those are
- * that name no address, '' for all of the host's. Throws SLU5202, SLU5216 (a process of the host has it).
+ * that name no address, '' for all of the host's; `promised`: ports of containers that are not in force yet. Throws SLU5202, SLU5216 (a process of the host has it).
  */
 export function hostPortsFor(
   runtime: Runtime,
   endpoint: DockerEndpoint,
   hostAddress: string,
   bindings: readonly PortBinding[],
+  promised: readonly HostPort[],
 ): HostPort[] {
-  const taken = new Set(
-    runtime
-      .objects()
-      .flatMap((object) =>
-        object.kind === 'Container'
-          ? object.hostPorts.map(({ protocol, hostPort }) => `${protocol} ${hostPort}`)
-          : [],
-      ),
-  );
+  const others = runtime.objects().flatMap((object) => (object.kind === 'Container' ? object.hostPorts : []));
+  const taken = new Set([...others, ...promised].map(({ protocol, hostPort }) => `${protocol} ${hostPort}`));
   const listeners = hostListeners();
   const gateways = new Set(
     runtime.networks().flatMap(({ ipv4, ipv6 }) => [ipv4?.gateway ?? '', ipv6?.gateway ?? '']),

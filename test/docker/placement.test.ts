@@ -112,11 +112,8 @@ describe('the device of a container of Docker', () => {
   });
 
   it('is waited for by Docker, for as long as it takes', async () => {
-    const client = start('one', 'nc', '-w', '1', 'web', '80');
-    const { pid = 0 } = world.agent;
-    expect(
-      waitUntil(() => openFiles(pid).some((file) => /\/containers\/\w+\/resolv\.conf$/.test(file))),
-    ).toBe(true);
+    const client = start([], 'nc', '-w', '1', 'web', '80');
+    const pid = holding();
     process.kill(pid, 'SIGSTOP');
     try {
       const daemon = readFileSync(join(docker.folder, 'pid'), 'utf8').trim();
@@ -126,6 +123,25 @@ describe('the device of a container of Docker', () => {
     }
     expect(await client).toEqual({ output: 'web', status: 0 });
     expect(openFiles(pid).filter((file) => file.endsWith('/resolv.conf'))).toEqual([]);
+  });
+
+  it('is made before the agent ends', async () => {
+    const client = start([], 'nc', '-w', '1', 'web', '80');
+    process.kill(holding(), 'SIGTERM');
+    expect(await world.agent.ended()).toBe(true);
+    await world.agent.start(world.scratch); // Docker tells it of the container's end
+    expect(await client).toEqual({ output: 'web', status: 0 });
+  });
+
+  it('is there with the ports of its own, of several that start at the same time', async () => {
+    const ports = ['-p', '80', '-p', '8100-8110:81'];
+    const all = await Promise.all([1, 2, 3, 4].map(() => start(ports, 'true')));
+    expect(all).toEqual(all.map(() => ({ output: '', status: 0 })));
+    const same = await Promise.all([1, 2].map(() => start(['-p', '8111:80'], 'sleep', '1')));
+    expect(same.map(({ status }) => status).sort()).toEqual([0, 125]);
+    expect(same.map(({ output }) => output).join('')).toMatch(
+      /host port 8111\/TCP is already taken by container/,
+    );
   });
 
   it('is made at once in one that runs', async () => {
@@ -176,7 +192,7 @@ describe('the device of a container of Docker', () => {
     async (step) => {
       serve('peer', '--network', 'one');
       writeFileSync(faultFile, step);
-      const client = start('one', 'nc', '-w', '1', 'peer', '80');
+      const client = start([], 'nc', '-w', '1', 'peer', '80');
       expect(await world.agent.ended()).toBe(true);
       writeFileSync(faultFile, '');
       await world.agent.start(world.scratch);
@@ -195,12 +211,22 @@ describe('the device of a container of Docker', () => {
   });
 });
 
-/** Starts a container with its command; the promise is for what is printed, and for the status. */
+/** Starts a container in the first network with its command; the promise is for what is printed, and for the status. */
 async function start(
-  network: string,
+  options: readonly string[],
   ...command: readonly string[]
 ): Promise<{ output: string; status: number | null }> {
-  const args = ['-H', `unix://${docker.socket}`, 'run', '--rm', '--network', network, IMAGE, ...command];
+  const args = [
+    '-H',
+    `unix://${docker.socket}`,
+    'run',
+    '--rm',
+    '--network',
+    'one',
+    ...options,
+    IMAGE,
+    ...command,
+  ];
   const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [client.stdout, client.stderr])
@@ -209,6 +235,14 @@ async function start(
     });
   const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
   return { output: output.trim(), status };
+}
+
+/** Waits until the agent makes Docker wait; its process. */
+function holding(): number {
+  const { pid = 0 } = world.agent;
+  const isHeld = (file: string): boolean => /\/containers\/\w+\/resolv\.conf$/.test(file);
+  expect(waitUntil(() => openFiles(pid).some(isHeld))).toBe(true);
+  return pid;
 }
 
 /** The devices of a container but lo. */
