@@ -102,6 +102,17 @@ describe('the device of a container of Docker', () => {
     expect(taken.stderr).toMatch(/host port 8080\/TCP is already taken by container default\/web/);
   });
 
+  it('is made so in a network of mode bridge as well', async () => {
+    const options = ['-o', 'mode=bridge', '-o', 'mtu=1400'];
+    docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, ...options, 'flat');
+    serve('flat', '--network', 'flat');
+    expect(await ways('flat')).toEqual(['made']);
+    expect(docker.exec('flat', 'ip', 'link', 'show', 'eth0')).toContain('mtu 1400');
+    expect(ask('flat', '--network', 'flat')).toBe('flat');
+    docker.docker('rm', '-f', 'flat');
+    docker.docker('network', 'rm', 'flat');
+  });
+
   it('has its policy from the first packet on', async () => {
     await world.agent.apply(documents(allowIngress('guard', 'web', ['friend'])));
     for (let i = 0; i < 3; i++) {
@@ -189,6 +200,26 @@ describe('the device of a container of Docker', () => {
     docker.docker('start', 'both');
     expect(devices('both')).toEqual(['eth0', 'eth1']);
     docker.docker('rm', '-f', 'both');
+    docker.docker('network', 'rm', 'foreign');
+  });
+
+  it('is kept when Docker is killed, and counted by Docker from then on', async () => {
+    serve('web', '--network', 'one', '-p', '8080:80');
+    serve('far', '--network', 'two');
+    docker.docker('network', 'create', 'foreign');
+    await docker.stop('SIGKILL');
+    await docker.start(...OPTIONS);
+    expect(ask('web', '--network', 'one')).toBe('web');
+    expect(await world.probe(world.outside, HOST.v4, 8080)).toBe('open');
+    docker.docker('network', 'connect', 'two', 'web');
+    expect(docker.exec('web', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    expect(await ways('web')).toEqual(['made', 'made']);
+    docker.docker('network', 'connect', 'foreign', 'far');
+    expect(devices('far')).toEqual(['eth0', 'eth1']);
+    docker.docker('network', 'disconnect', 'one', 'web');
+    expect(docker.exec('web', 'ip', 'route')).toMatch(/^default via \S+ dev eth1/);
+    expect(docker.exec('web', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    docker.docker('rm', '-f', 'web', 'far');
     docker.docker('network', 'rm', 'foreign');
   });
 
