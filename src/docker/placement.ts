@@ -111,6 +111,9 @@ export class Placement {
 
 /** Whether there is a namespace at a path, and not just the file that Docker makes before. */
 export function isThere(sandbox: string): boolean {
-  const found = statSync(sandbox, { bigint: true, throwIfNoEntry: false });
-  return found !== undefined && isNamespace(found.dev);
+  try {
+    return isNamespace(statSync(sandbox, { bigint: true }).dev);
+  } catch {
+    return false; // not there, or no path that could be
+  }
 }
