@@ -343,6 +343,57 @@ describe('the compiler of services', () => {
     },
   );
 
+  it('takes the better state of an endpoint that is in two slices, whichever came first', () => {
+    const state = (name: string, terminating: boolean, more: object = {}): EndpointSliceResource => ({
+      kind: 'EndpointSlice',
+      name,
+      namespace: 'd',
+      origin: ORIGIN,
+      source: undefined,
+      service: 's0',
+      family: 4,
+      ports: [{ name: 'a', protocol: 'TCP', port: 8000 }],
+      endpoints: [{ address: '10.0.0.1', ready: false, serving: true, terminating, ...more }],
+    });
+    const owner: AssignedService = {
+      kind: 'Service',
+      clusterIps: ['10.96.0.1'],
+      nodePorts: [0],
+      service: {
+        kind: 'Service',
+        name: 's0',
+        namespace: 'd',
+        labels: {},
+        origin: ORIGIN,
+        source: undefined,
+        type: 'ClusterIP',
+        ports: [{ name: 'a', protocol: 'TCP', port: 80, targetPort: 8000, nodePort: 0 }],
+        clusterIps: ['10.96.0.1'],
+        families: [4],
+        familyPolicy: 'SingleStack',
+        externalIps: [],
+        loadBalancer: [],
+        sourceRanges: [],
+        affinitySeconds: 0,
+        internalTrafficPolicy: 'Cluster',
+        externalTrafficPolicy: 'Cluster',
+        healthCheckNodePort: 0,
+        publishNotReady: false,
+      },
+    };
+    const contentOf = (...slices: EndpointSliceResource[]): string[] => {
+      const live = new Node(NODE);
+      live.update({ upsert: [owner], remove: [] });
+      for (const one of slices) live.update({ upsert: [one], remove: [] });
+      return live.maps.content();
+    };
+    const [drained, down] = [state('e0', true), state('e1', false)];
+    expect(contentOf(drained, down)).toEqual(contentOf(down, drained));
+    expect(contentOf(drained, down).join()).toContain('10.0.0.1 8000 6');
+    const [one, other] = [state('e0', true, { nodeName: 'a' }), state('e1', true, { nodeName: 'b' })];
+    expect(contentOf(one, other)).toEqual(contentOf(other, one));
+  });
+
   it('leaves what was there when a map has no room, and keeps nothing of the change', () => {
     const property = fc.property(steps(false), capacity, (all, tight) => {
       const live = new Node(NODE, tight);

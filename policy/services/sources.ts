@@ -139,7 +139,7 @@ function distinct(targets: Target[]): Target[] {
   for (const target of targets) {
     const id = `${target.endpoint.address} ${target.port}`;
     const other = best.get(id);
-    if (other === undefined || rank(target) > rank(other)) best.set(id, target);
+    if (other === undefined || isBetter(target, other)) best.set(id, target);
   }
   return best.size === targets.length ? targets : [...best.values()];
 }
@@ -158,8 +158,19 @@ function areFewAndDifferent(targets: readonly Target[]): boolean {
   );
 }
 
-function rank({ endpoint, local }: Target): number {
-  return (endpoint.ready ? 4 : endpoint.serving ? 2 : 0) + (local ? 1 : 0);
+/** Never depends on which slice came first: of two that are as good, the text of what else they say decides. */
+function isBetter(one: Target, other: Target): boolean {
+  const difference = rank(one) - rank(other);
+  return difference === 0 ? textOf(one) > textOf(other) : difference > 0;
+}
+
+/** One that terminates and serves can be used; one that is not ready and does not terminate can't. */
+function rank({ endpoint: { ready, serving, terminating }, local }: Target): number {
+  return (ready ? 6 : serving && terminating ? 4 : serving ? 2 : 0) + (local ? 1 : 0);
+}
+
+function textOf({ endpoint: { terminating, nodeName, zone, hintZones, hintNodes, weight } }: Target): string {
+  return JSON.stringify([terminating, nodeName, zone, hintZones, hintNodes, weight]);
 }
 
 function selectorPair({ service }: AssignedService): string | undefined {
