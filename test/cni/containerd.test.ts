@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { documents, HOST, network } from '../e2e/world.js';
 import { Containerd } from '../lib/containerd.js';
-import { hostState, mapEntries, until } from '../node/kernel-state.js';
+import { until, wholeState } from '../node/kernel-state.js';
 import { CniBed } from './bed.js';
 
 /** containerd with the configuration that `sluice cni install` writes: `ctr run --cni`, and pods over CRI. */
@@ -33,10 +33,7 @@ afterAll(() => bed.close());
 async function state(): Promise<unknown> {
   const { agent } = bed.world;
   await until('networks of configurations are gone', async () => !/cni\./.test(await agent.list('networks')));
-  const lists = await Promise.all(
-    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => agent.list(name)),
-  );
-  return { lists, maps: mapEntries(bed.world), host: hostState(bed.world) };
+  return wholeState(bed.world);
 }
 
 /** The name that a container of `ctr` has for us. */

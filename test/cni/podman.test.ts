@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allowIngress, documents, HOST, network } from '../e2e/world.js';
 import { IMAGE } from '../lib/image.js';
 import { Podman } from '../lib/podman.js';
-import { hostState, mapEntries, until } from '../node/kernel-state.js';
+import { until, wholeState } from '../node/kernel-state.js';
 import { CniBed } from './bed.js';
 
 /** Podman with CNI networks of Sluice. */
@@ -31,10 +31,7 @@ afterAll(() => bed.close());
 async function state(): Promise<unknown> {
   const { agent } = bed.world;
   await until('networks of configurations are gone', async () => !/cni\./.test(await agent.list('networks')));
-  const lists = await Promise.all(
-    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => agent.list(name)),
-  );
-  return { lists, maps: mapEntries(bed.world), host: hostState(bed.world) };
+  return wholeState(bed.world);
 }
 
 /** A container that says its name to who connects to port 80. */

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HOST, World } from '../e2e/world.js';
 import { Dockerd } from '../lib/dockerd.js';
 import { IMAGE } from '../lib/image.js';
-import { hostState, mapEntries } from '../node/kernel-state.js';
+import { wholeState } from '../node/kernel-state.js';
 
 /** Projects of docker compose, the client itself: the example, and twice side by side. */
 
@@ -20,13 +20,6 @@ let docker: Dockerd;
 let before: unknown;
 /** What the red project has besides the example. */
 let more: string;
-
-async function state(): Promise<unknown> {
-  const lists = await Promise.all(
-    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => world.agent.list(name)),
-  );
-  return { lists, maps: mapEntries(world), host: hostState(world) };
-}
 
 /** Runs compose for a project; its output, and its errors if it fails. */
 function compose(project: string, ...args: readonly string[]): string {
@@ -85,7 +78,7 @@ beforeAll(async () => {
   await world.agent.start(world.scratch);
   await docker.start('--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none');
   docker.makeImage();
-  before = await state();
+  before = await wholeState(world);
 });
 afterAll(() => {
   world.close();
@@ -137,6 +130,6 @@ describe('docker compose', () => {
   it('takes everything away', async () => {
     compose('red', 'down', '-t', '0');
     compose('blue', 'down', '-t', '0');
-    expect(await state()).toEqual(before);
+    expect(await wholeState(world)).toEqual(before);
   });
 });

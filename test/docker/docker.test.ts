@@ -9,7 +9,7 @@ import { allowIngress, documents, HOST, World } from '../e2e/world.js';
 import { Dockerd } from '../lib/dockerd.js';
 import { FIRST_LABEL, FirstPackets } from '../lib/first-packets.js';
 import { IMAGE } from '../lib/image.js';
-import { hostState, mapEntries } from '../node/kernel-state.js';
+import { wholeState } from '../node/kernel-state.js';
 
 const CGROUP = '/sys/fs/cgroup/unified';
 const group = join(CGROUP, `sluice-docker-${process.pid}`);
@@ -45,14 +45,6 @@ function createNetwork(name: string, ...more: readonly string[]): string {
   return docker.docker('network', 'create', '-d', driver, ...more, name);
 }
 
-/** Everything that could be left over. */
-async function state(): Promise<unknown> {
-  const lists = await Promise.all(
-    (['networks', 'containers', 'endpoints', 'leases'] as const).map((name) => world.agent.list(name)),
-  );
-  return { lists, maps: mapEntries(world), host: hostState(world) };
-}
-
 const OPTIONS = ['--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none'];
 
 beforeAll(async () => {
@@ -67,7 +59,7 @@ beforeAll(async () => {
   await world.agent.start(world.scratch);
   await docker.start(...OPTIONS);
   docker.makeImage();
-  before = await state();
+  before = await wholeState(world);
 });
 afterAll(() => {
   world.close();
@@ -337,6 +329,6 @@ describe('Docker', () => {
     docker.docker('network', 'rm', 'one', 'two', 'inner', 'shop_default');
     await world.agent.apply(documents(allowIngress('guard', 'web', [])));
     world.agent.cli('delete', 'networkpolicy', 'guard');
-    expect(await state()).toEqual(before);
+    expect(await wholeState(world)).toEqual(before);
   });
 });

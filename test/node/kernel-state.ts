@@ -53,6 +53,15 @@ function text(value: unknown): string {
   );
 }
 
+/** Everything that could be left over: these lists, the maps, and what the host has. */
+export async function wholeState(
+  world: World,
+  names: readonly ListingName[] = ['networks', 'containers', 'endpoints', 'leases'],
+): Promise<unknown> {
+  const lists = await Promise.all(names.map((name) => world.agent.list(name)));
+  return { lists, maps: mapEntries(world), host: hostState(world) };
+}
+
 /** Devices, addresses, routes and neighbours of the host, and what is pinned. */
 export function hostState(world: World): Record<string, string[]> {
   const lines = (command: string): string[] =>
