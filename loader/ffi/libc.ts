@@ -139,20 +139,24 @@ export function duplicate(fd: number): number {
 const F_SETSIG = 10;
 const F_SETLEASE = 1024;
 const F_GETLEASE = 1025;
-const F_RDLCK = 0;
+const LEASES = { read: 0, write: 1 } as const; // F_RDLCK, F_WRLCK
+export type LeaseKind = keyof typeof LEASES;
 const F_UNLCK = 2;
 /** Ignored unless somebody asks for it, unlike SIGIO, which a lease would send. */
 const SIGURG = 23;
 
-/** A read lease on an open file (fcntl(2), F_SETLEASE): who opens it for writing waits. No signal tells of that. */
-export function takeReadLease(fd: number): void {
+/**
+ * Takes a lease on an open file (fcntl(2), F_SETLEASE): who opens it for writing waits; with a write lease, who opens it
+ * at all. A write lease is to be had only while nobody else has the file open. No signal tells of those who wait.
+ */
+export function takeLease(fd: number, kind: LeaseKind): void {
   checked('set signal of lease', () => c().fcntl(fd, F_SETSIG, SIGURG));
-  checked('take lease', () => c().fcntl(fd, F_SETLEASE, F_RDLCK));
+  checked('take lease', () => c().fcntl(fd, F_SETLEASE, LEASES[kind]));
 }
 
 /** Whether the lease is as it was taken: nobody waits, and the kernel has not ended it. */
-export function hasReadLease(fd: number): boolean {
-  return checked('look at lease', () => c().fcntl(fd, F_GETLEASE, 0)) === F_RDLCK;
+export function hasLease(fd: number, kind: LeaseKind): boolean {
+  return checked('look at lease', () => c().fcntl(fd, F_GETLEASE, 0)) === LEASES[kind];
 }
 
 /** Ends a lease: who waits goes on. */

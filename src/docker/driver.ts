@@ -1,17 +1,17 @@
-import { join as joinPath } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
-import type { ContainerNetwork, ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { NetworkResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
 import { stableMac } from '../ipam/mac.js';
 import type { Logger } from '../log.js';
-import { runtimeContainer } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { addressOf } from './addresses.js';
 import type { DockerApi } from './api.js';
+import { containerOf, handoverName } from './container.js';
 import { Forgotten } from './forgotten.js';
 import { Identities, type Identity } from './identities.js';
+import { InPlace } from './in-place.js';
 import { DockerNetworks, networkFromInfo, networkFromRequest } from './networks.js';
-import { isThere, Placement } from './placement.js';
+import { isThere } from './placement.js';
 import { hostPortsFor } from './ports.js';
 import {
   type CreateEndpoint,
@@ -22,11 +22,6 @@ import {
   portBindings,
 } from './requests.js';
 import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
-
-/** Milliseconds that Docker has to say what it is: while it starts it answers nobody. */
-const INFO_MS = 500;
-/** Versions that do between Join and the start of the process what src/docker/placement.ts expects of them. */
-const KNOWN_ORDER = /^20\.10\./;
 
 interface Parts {
   readonly runtime: Runtime;
@@ -53,7 +48,7 @@ export class DockerDriver {
   readonly #parts: Parts;
   readonly #identities: Identities;
   readonly #networks: DockerNetworks;
-  readonly #placement: Placement;
+  readonly #inPlace: InPlace;
   readonly #forgotten: Forgotten;
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -62,13 +57,14 @@ export class DockerDriver {
     this.#identities = new Identities(parts);
     this.#networks = new DockerNetworks(parts.runtime, parts.state);
     this.#forgotten = new Forgotten(parts, this);
-    this.#placement = new Placement((sandbox) => this.#place(sandbox), parts.log);
+    const inTurn = (work: () => Promise<void>): Promise<void> => this.#inTurn(work);
+    this.#inPlace = new InPlace({ ...parts, identities: this.#identities, inTurn });
   }
 
   /** Resolves when the containers that Docker is starting have their devices. Docker must not ask for more. */
   async close(): Promise<void> {
     this.#forgotten.close();
-    await this.#placement.close();
+    await this.#inPlace.close();
     this.#parts.api.close();
     this.#parts.state.close();
   }
@@ -121,12 +117,12 @@ export class DockerDriver {
     const { devicePrefix = 'eth' } = network;
     this.#endpoint(EndpointID);
     const identity = await this.#identities.of(network, EndpointID);
-    const file = await this.#fileToHold(network, EndpointID, identity);
+    const file = await this.#inPlace.fileToHold(network, this.#endpoint(EndpointID), identity);
     await this.#inTurn(async () => {
       const { state } = this.#parts;
       const endpoint = this.#endpoint(EndpointID); // it may have been deleted meanwhile
       if (endpoint.joined !== undefined) {
-        this.#expectAgain(endpoint.joined);
+        this.#inPlace.expectAgain(endpoint.joined);
         return;
       }
       const siblings = state.inSandbox(SandboxKey);
@@ -137,16 +133,23 @@ export class DockerDriver {
       const name = first?.name ?? this.#freeName(identity, EndpointID);
       const { namespace, labels } = first ?? identity;
       const joined = { sandbox: SandboxKey, namespace, name, labels, device: `${devicePrefix}${index}` };
-      const moved = { ...endpoint, joined };
       const runs = isThere(SandboxKey);
       if (runs && first?.placed !== undefined) {
         await this.#put({ ...endpoint, joined: { ...joined, placed: first.placed } });
         return;
       }
-      const made = file === undefined ? undefined : { ...endpoint, joined: { ...joined, placed: file } };
-      const later = made !== undefined && !runs && first === undefined && !this.#isRefused(made);
-      if (later) this.#placement.expect(SandboxKey, file);
-      await this.#put(later ? made : moved);
+      const isTaken = this.#parts.runtime.isLeased(endpoint.ipv4 ?? ''); // making it would tell by whom
+      if (file === undefined || runs || first !== undefined || isTaken) {
+        await this.#put({ ...endpoint, joined });
+        return;
+      }
+      this.#inPlace.expect(SandboxKey, file);
+      try {
+        await this.#put({ ...endpoint, joined: { ...joined, placed: file } });
+      } catch (error) {
+        this.#inPlace.forget(SandboxKey);
+        throw error;
+      }
     });
     fault('docker:joined');
     setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
@@ -168,10 +171,10 @@ export class DockerDriver {
 
   /** Docker has written all of what it writes at Join. */
   joined({ EndpointID }: EndpointId): void {
-    const joined = this.#parts.state.endpoints.get(EndpointID)?.joined;
-    if (joined === undefined) return;
-    this.#expectAgain(joined);
-    this.#placement.hold(joined.sandbox);
+    const endpoint = this.#parts.state.endpoints.get(EndpointID);
+    if (endpoint?.joined === undefined) return;
+    this.#inPlace.expectAgain(endpoint.joined);
+    this.#inPlace.hold(endpoint);
     fault('docker:held');
   }
 
@@ -187,7 +190,7 @@ export class DockerDriver {
       if (bindings.length === 0 || endpoint.joined === undefined) return;
       const { runtime, state } = this.#parts;
       const { hostAddress = '' } = state.networks.get(endpoint.networkId) ?? {};
-      const promised = this.#promised(endpoint.joined.sandbox).flatMap(({ hostPorts }) => hostPorts);
+      const promised = this.#inPlace.promised(endpoint.joined.sandbox).flatMap(({ hostPorts }) => hostPorts);
       const ports = hostPortsFor(runtime, endpoint, hostAddress, bindings, promised);
       await this.#put({ ...endpoint, ports });
     });
@@ -205,7 +208,7 @@ export class DockerDriver {
   /** After a start: what Docker does not have any more goes, and what an agent before us had yet to make is made. */
   reconcile(driver: string): void {
     for (const { joined } of this.#parts.state.endpoints.values())
-      if (joined !== undefined) this.#expectAgain(joined);
+      if (joined !== undefined) this.#inPlace.expectAgain(joined);
     this.#forgotten.start(driver);
   }
 
@@ -228,65 +231,6 @@ export class DockerDriver {
   #resourceOf({ network }: DockerNetwork): NetworkResource | undefined {
     const resource = this.#parts.runtime.get(`Network ${network}`);
     return resource?.kind === 'Network' ? resource : undefined;
-  }
-
-  /**
-   * The file that Docker writes when a container has its namespace, if the device can be made there then (see Placement):
-   * Docker must do what is expected of it, has to look for the gateway, and may have no other devices to count. Before it
-   * writes the file it turns IPv6 off, so a device that has it would have to wait for that.
-   */
-  async #fileToHold(
-    network: DockerNetwork,
-    id: string,
-    { container }: Identity,
-  ): Promise<string | undefined> {
-    const { ipv4, internal } = this.#resourceOf(network) ?? {};
-    if (network.handover === true || ipv4 === undefined || internal === true) return undefined;
-    if (container?.networks.length !== 1 || this.#endpoint(id).ipv6 !== undefined) return undefined;
-    const docker = await this.#identities.docker(INFO_MS);
-    if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
-    return joinPath(docker.root, 'containers', container.id, 'resolv.conf');
-  }
-
-  /** Containers that have no namespace yet, but for that of one. */
-  #promised(sandbox: string): ContainerResource[] {
-    return this.#placement.sandboxes
-      .filter((path) => path !== sandbox)
-      .flatMap((path) => {
-        const members = this.#parts.state.inSandbox(path);
-        const joined = members[0]?.joined;
-        return joined === undefined ? [] : [this.#containerOf(members, joined)];
-      });
-  }
-
-  /** An agent before us has joined it, and may have ended before its device was made. */
-  #expectAgain({ namespace, name, sandbox, placed }: NonNullable<DockerEndpoint['joined']>): void {
-    if (placed === undefined || this.#placement.has(sandbox)) return;
-    if (this.#parts.runtime.get(`Container ${namespace}/${name}`) === undefined)
-      this.#placement.expect(sandbox, placed);
-  }
-
-  /** Whether a container that has only this endpoint can't be as it is. The change that makes it would tell why. */
-  #isRefused(endpoint: DockerEndpoint): boolean {
-    const { runtime } = this.#parts;
-    if (endpoint.joined === undefined || runtime.isLeased(endpoint.ipv4 ?? '')) return true;
-    return runtime.refusal({ set: [this.#containerOf([endpoint], endpoint.joined)] }) !== undefined;
-  }
-
-  /** Makes the devices of a container whose namespace is there by now. */
-  async #place(sandbox: string): Promise<void> {
-    await this.#inTurn(async () => {
-      const members = this.#parts.state.inSandbox(sandbox);
-      const joined = members[0]?.joined;
-      fault('docker:there');
-      try {
-        if (joined !== undefined && this.#placement.has(sandbox))
-          await this.#parts.runtime.change({ set: [this.#containerOf(members, joined)] });
-        fault('docker:placed');
-      } finally {
-        this.#placement.forget(sandbox);
-      }
-    });
   }
 
   #endpoint(id: string): DockerEndpoint {
@@ -315,44 +259,19 @@ export class DockerDriver {
     const members = [...others, ...(endpoint.joined === undefined ? [] : [endpoint])];
     members.sort((a, b) => Number(b.ports !== undefined) - Number(a.ports !== undefined));
     const joined = endpoint.joined ?? before?.joined;
-    if (this.#placement.has(sandbox)) {
-      if (endpoint.joined === undefined) this.#placement.forget(sandbox);
+    if (this.#inPlace.has(sandbox)) {
+      if (endpoint.joined === undefined) this.#inPlace.forget(sandbox);
       else {
-        const set = [...this.#promised(sandbox), this.#containerOf(members, endpoint.joined)];
+        const set = [...this.#inPlace.promised(sandbox), containerOf(state, members, endpoint.joined)];
         const refusal = runtime.refusal({ set });
         if (refusal !== undefined) throw refusal;
       }
     } else if (joined !== undefined) {
       const key = `Container ${joined.namespace}/${joined.name}`;
       if (members.length === 0) await runtime.change({ remove: [key] });
-      else await runtime.change({ set: [this.#containerOf(members, joined)] });
+      else await runtime.change({ set: [containerOf(state, members, joined)] });
     }
     state.put('endpoint', endpoint.id, endpoint);
-  }
-
-  #containerOf(members: readonly DockerEndpoint[], joined: NonNullable<DockerEndpoint['joined']>) {
-    const { networks } = this.#parts.state;
-    return runtimeContainer({
-      from: 'docker',
-      namespace: joined.namespace,
-      name: joined.name,
-      labels: joined.labels,
-      netns: { type: 'path', path: joined.sandbox },
-      hostPorts: members.flatMap(({ ports = [] }) => ports),
-      networks: members.map(
-        (member): ContainerNetwork => ({
-          network: networks.get(member.networkId)?.network ?? '',
-          device: member.joined?.device ?? 'eth0',
-          ...(member.ipv4 === undefined ? {} : { ipv4: member.ipv4 }),
-          ...(member.ipv6 === undefined ? {} : { ipv6: member.ipv6 }),
-          mac: member.mac,
-          ...(member.joined?.aliases === undefined ? {} : { aliases: member.joined.aliases }),
-          ...(member.joined?.placed !== undefined
-            ? { runtimeRoutes: true as const }
-            : { handover: handoverName(member.id) }),
-        }),
-      ),
-    });
   }
 
   async #leave(id: string): Promise<void> {
@@ -372,9 +291,4 @@ export class DockerDriver {
         await this.#put({ ...endpoint, joined: { ...endpoint.joined, aliases } });
     }).catch((err: unknown) => this.#parts.log.warn({ err, container: name }, 'aliases were not taken'));
   }
-}
-
-/** Name of the container's side until Docker takes it. */
-function handoverName(endpoint: string): string {
-  return `slp${endpoint.slice(0, 10)}`;
 }

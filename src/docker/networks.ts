@@ -54,13 +54,24 @@ export class DockerNetworks {
     const known = this.#state.networks.get(id);
     if (known !== undefined) return known;
     const ranges = rangesOf(data);
-    const { namespace, hostAddress, devicePrefix, handover } = options;
+    const noPlace = internal
+      ? '--internal'
+      : ranges.ipv6 !== undefined
+        ? 'IPv6'
+        : options.handover && 'handover';
+    if (options.names === 'sluice' && noPlace !== false)
+      throw SluiceError.of('SLU5203', {
+        option: 'names',
+        reason: `cannot be sluice in a network with ${noPlace}: leave one of them out`,
+      });
+    const { namespace, hostAddress, devicePrefix, handover, names } = options;
     const common = {
       id,
       namespace,
       ...(hostAddress === undefined ? {} : { hostAddress }),
       ...(devicePrefix === undefined ? {} : { devicePrefix }),
       ...(handover ? { handover } : {}),
+      ...(names === 'sluice' ? { names } : {}),
     };
     let network: DockerNetwork;
     if (options.network === undefined) {

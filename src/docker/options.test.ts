@@ -7,6 +7,7 @@ describe('parseNetworkOptions', () => {
       mode: 'routed',
       masquerade: true,
       handover: false,
+      names: 'docker',
       namespace: 'default',
     });
     expect(
@@ -27,6 +28,7 @@ describe('parseNetworkOptions', () => {
       mtu: 1400,
       masquerade: false,
       handover: true,
+      names: 'docker',
       namespace: 'shop',
       hostAddress: '127.0.0.1',
       devicePrefix: 'net',
@@ -40,6 +42,7 @@ describe('parseNetworkOptions', () => {
     [{ mtu: '12' }, /option mtu must be a number from 576 to 65535, not "12"/],
     [{ masquerade: 'no' }, /option masquerade must be true or false, not "no"/],
     [{ handover: '1' }, /option handover must be true or false, not "1"/],
+    [{ names: 'Docker' }, /option names must be docker or sluice, not "Docker"/],
     [{ namespace: 'No Way' }, /option namespace must be a name/],
     [{ hostAddress: 'localhost' }, /option hostAddress must be an address of the host, not "localhost"/],
     [

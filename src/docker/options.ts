@@ -17,6 +17,8 @@ export interface NetworkOptions {
   readonly network?: string;
   /** Docker moves every device into its container, as it does with those of its own networks. */
   readonly handover: boolean;
+  /** Whose name service its containers ask, where that can be chosen: Docker's, or Sluice's at the gateway. */
+  readonly names: 'docker' | 'sluice';
 }
 
 const OPTIONS = [
@@ -28,6 +30,7 @@ const OPTIONS = [
   'devicePrefix',
   'network',
   'handover',
+  'names',
 ] as const;
 /** What Docker's own bridge driver calls the same. */
 const SYNONYMS: Readonly<Record<string, (typeof OPTIONS)[number]>> = {
@@ -85,8 +88,10 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
     given[name] = typeof value === 'string' ? value : JSON.stringify(value);
   }
   const { mode = 'routed', masquerade = 'true', handover = 'false', namespace = 'default' } = given;
-  const { network, mtu, hostAddress, devicePrefix } = given;
+  const { network, mtu, hostAddress, devicePrefix, names = 'docker' } = given;
   if (mode !== 'routed' && mode !== 'bridge') throw bad('mode', `must be routed or bridge, not "${mode}"`);
+  if (names !== 'docker' && names !== 'sluice')
+    throw bad('names', `must be docker or sluice, not "${names}"`);
   for (const [key, value] of Object.entries({ masquerade, handover }))
     if (value !== 'true' && value !== 'false') throw bad(key, `must be true or false, not "${value}"`);
   for (const [key, value] of Object.entries({ namespace, ...(network === undefined ? {} : { network }) }))
@@ -104,6 +109,7 @@ export function parseNetworkOptions(generic: unknown): NetworkOptions {
     mode,
     masquerade: masquerade === 'true',
     handover: handover === 'true',
+    names,
     namespace,
     ...(mtu === undefined ? {} : { mtu: bytes }),
     ...(address === undefined ? {} : { hostAddress: formatAddress(address) }),

@@ -11,11 +11,13 @@ const GIVE_UP_MS = 120_000;
 const CLOSE_MS = 2000;
 
 interface Waiting {
-  /** The container's resolv.conf, which Docker writes as soon as it has the namespace. */
-  readonly file: string | undefined;
+  /** The container's resolv.conf, which Docker opens as soon as it has the namespace: it reads it, and then writes it. */
+  readonly file: string;
   /** performance.now() when it was joined. */
   readonly since: number;
   lease: FileLease | undefined;
+  /** What is made of the file's text, in which case Docker waits before it reads it. */
+  edit: ((text: string) => string) | undefined;
   making: boolean;
 }
 
@@ -24,7 +26,7 @@ interface Waiting {
  * then has the namespace made. It would move the device there, for which the kernel waits until all callbacks of RCU are
  * done. Instead the device is made where it belongs as soon as the namespace is there.
  *
- * Docker does not start the container's process before: it waits for a lease on a file that it has to write when the
+ * Docker does not start the container's process before: it waits for a lease on a file that it has to open when the
  * namespace is there, which ends when the device is in force. If the agent dies, the lease ends with it, Docker finds no
  * way to the gateway, and the container does not start.
  */
@@ -60,20 +62,37 @@ export class Placement {
   }
 
   /** The devices of this namespace are to be made when it is there. */
-  expect(sandbox: string, file?: string): void {
+  expect(sandbox: string, file: string): void {
     this.forget(sandbox);
-    this.#waiting.set(sandbox, { file, since: performance.now(), lease: undefined, making: false });
+    const since = performance.now();
+    this.#waiting.set(sandbox, { file, since, lease: undefined, edit: undefined, making: false });
     this.#timer ??= setTimeout(() => this.#look(), LOOK_MS).unref();
   }
 
-  /** Docker writes the file no more until the namespace is there: from now on it has to wait. */
-  hold(sandbox: string): void {
+  /**
+   * Docker opens the file no more until the namespace is there: from now on it has to wait. With `edit` it finds what that
+   * makes of the text.
+   */
+  hold(sandbox: string, edit?: (text: string) => string): void {
     const waiting = this.#waiting.get(sandbox);
-    if (waiting?.file === undefined || waiting.lease !== undefined || waiting.making) return;
+    if (waiting === undefined || waiting.lease !== undefined || waiting.making) return;
+    waiting.edit = edit;
+    if (edit !== undefined && !this.#take(waiting)) waiting.edit = undefined;
+    if (waiting.edit === undefined) this.#take(waiting);
+  }
+
+  /** Whether the lease could be taken. */
+  #take(waiting: Waiting): boolean {
+    const { file, edit } = waiting;
     try {
-      waiting.lease = FileLease.take(waiting.file);
+      waiting.lease = FileLease.take(file, edit === undefined ? 'read' : 'write');
+      if (edit !== undefined) waiting.lease.edit(edit);
+      return true;
     } catch (err) {
-      this.#log.debug({ err, file: waiting.file }, 'Docker can not be made to wait');
+      this.#log.debug({ err, file }, 'Docker can not be made to wait');
+      waiting.lease?.end();
+      waiting.lease = undefined;
+      return false;
     }
   }
 
@@ -87,7 +106,7 @@ export class Placement {
   #look(): void {
     for (const [sandbox, waiting] of this.#waiting) {
       if (waiting.making) continue;
-      // Asked first: what Docker writes when there is no namespace afterwards is something else.
+      // Asked first: who opens the file when there is no namespace afterwards wants something else of it.
       const wanted = waiting.lease?.wanted === true;
       if (isThere(sandbox)) void this.#place(sandbox, waiting);
       else if (performance.now() - waiting.since > GIVE_UP_MS) this.forget(sandbox);
@@ -95,6 +114,8 @@ export class Placement {
         waiting.lease?.end();
         waiting.lease = undefined;
       }
+      // Somebody has read it.
+      if (waiting.edit !== undefined && waiting.lease === undefined && !waiting.making) this.#take(waiting);
     }
     this.#timer = this.#waiting.size === 0 ? undefined : setTimeout(() => this.#look(), LOOK_MS).unref();
   }

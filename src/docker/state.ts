@@ -17,6 +17,8 @@ export interface DockerNetwork {
   readonly devicePrefix?: string;
   /** Docker moves the devices of its containers (`-o handover=true`). */
   readonly handover?: boolean;
+  /** Its containers ask Sluice's name service where Docker can be kept from starting its own (`-o names=sluice`). */
+  readonly names?: 'sluice';
 }
 
 /** An endpoint of Docker's: one container in one network, or the promise of it. */

@@ -1,93 +1,41 @@
 import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { waitUntil } from '../../bench/lib/netns.js';
 import { FAULT_STEPS } from '../../src/faults.js';
-import { allowIngress, documents, HOST, World } from '../e2e/world.js';
-import { Dockerd } from '../lib/dockerd.js';
+import { allowIngress, documents, HOST, type World } from '../e2e/world.js';
+import type { Dockerd } from '../lib/dockerd.js';
 import { IMAGE } from '../lib/image.js';
-import { hostState, mapEntries } from '../node/kernel-state.js';
+import { wholeState } from '../node/kernel-state.js';
+import { OPTIONS, openFiles, Rig, SERVER } from './rig.js';
 
 /**
  * Where the device of a container is made: in its namespace, before Docker starts its process, or on the host, from where
  * Docker takes it.
  */
 
-const driver = `sluice-${randomBytes(4).toString('hex')}`;
-const OPTIONS = ['--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none'];
-const SERVER = ['nc', '-ll', '-p', '80', '-e', '/bin/hostname'];
-
+let rig: Rig;
 let world: World;
 let docker: Dockerd;
 let before: unknown;
-let faultFile: string;
 
-async function state(): Promise<unknown> {
-  const lists = await Promise.all(
-    (['containers', 'endpoints', 'leases'] as const).map((name) => world.agent.list(name)),
-  );
-  return { lists, maps: mapEntries(world), host: hostState(world) };
-}
-
-/** A container that says its name to who connects to port 80. Waits until it listens. */
-function serve(name: string, ...options: readonly string[]): void {
-  docker.docker('run', '-d', '--name', name, '--hostname', name, ...options, IMAGE, ...SERVER);
-  const pid = docker.docker('inspect', '-f', '{{.State.Pid}}', name);
-  expect(waitUntil(() => / 0*:0050 0*:0000 0A /.test(readFileSync(`/proc/${pid}/net/tcp6`, 'utf8')))).toBe(
-    true,
-  );
-}
-
-/** What a container hears that asks, as the first thing that it does. */
-function ask(whom: string, ...options: readonly string[]): string {
-  const { stdout, stderr } = docker.try('run', '--rm', ...options, IMAGE, 'nc', '-w', '1', whom, '80');
-  return `${stdout}${stderr}`.trim();
-}
-
-/** How each network of a container got its device. */
-async function ways(name: string): Promise<readonly ('made' | 'moved')[]> {
-  const containers = JSON.parse(await world.agent.list('containers')) as readonly {
-    metadata: { name: string };
-    spec: { networks: readonly { handover?: string; runtimeRoutes?: boolean }[] };
-  }[];
-  const found = containers.find(({ metadata }) => metadata.name === name);
-  return (found?.spec.networks ?? []).map(({ handover, runtimeRoutes }) => {
-    expect(handover === undefined).toBe(runtimeRoutes === true);
-    return handover === undefined ? 'made' : 'moved';
-  });
-}
+const serve: Rig['serve'] = (...args) => rig.serve(...args);
+const ask: Rig['ask'] = (...args) => rig.ask(...args);
+const ways: Rig['ways'] = (name) => rig.ways(name);
 
 beforeAll(async () => {
-  const socket = join(tmpdir(), `${driver}.sock`);
-  world = new World('slplc', {
-    dockerPlugin: `/run/docker/plugins/${driver}.sock`,
-    dockerApi: socket,
-    maxEndpointIndex: 1024,
-  });
-  faultFile = join(world.agent.folder, 'fault');
-  writeFileSync(faultFile, '');
-  process.env.SLUICE_FAULT = faultFile;
-  docker = new Dockerd(world.scratch, world.host, socket);
-  await world.agent.start(world.scratch);
-  await docker.start(...OPTIONS);
-  docker.makeImage();
-  for (const [name, ...more] of [
+  rig = new Rig('slplc');
+  ({ world, docker } = rig);
+  await rig.start();
+  for (const [name, ...options] of [
     ['one'],
     ['two'],
     ['six', '--ipv6'],
     ['inner', '--internal'],
     ['handed', '-o', 'handover=true'],
   ] as const)
-    docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, ...more, name);
-  before = await state();
+    rig.network(name, ...options);
+  before = await wholeState(world);
 });
-afterAll(() => {
-  delete process.env.SLUICE_FAULT;
-  world.close();
-});
+afterAll(() => rig.close());
 
 describe('the device of a container of Docker', () => {
   it('is made in its namespace', async () => {
@@ -104,7 +52,7 @@ describe('the device of a container of Docker', () => {
 
   it('is made so in a network of mode bridge as well', async () => {
     const options = ['-o', 'mode=bridge', '-o', 'mtu=1400'];
-    docker.docker('network', 'create', '-d', driver, '--ipam-driver', driver, ...options, 'flat');
+    rig.network('flat', ...options);
     serve('flat', '--network', 'flat');
     expect(await ways('flat')).toEqual(['made']);
     expect(docker.exec('flat', 'ip', 'link', 'show', 'eth0')).toContain('mtu 1400');
@@ -123,15 +71,14 @@ describe('the device of a container of Docker', () => {
   });
 
   it('is waited for by Docker, for as long as it takes', async () => {
-    const daemon = Number(readFileSync(join(docker.folder, 'pid'), 'utf8'));
     let waited = false;
     // The agent has to be stopped within the tenth of a second in which it holds the file.
     for (let tries = 0; tries < 5 && !waited; tries++) {
       const client = start([], 'nc', '-w', '1', 'web', '80');
-      const pid = holding();
+      const pid = rig.holding();
       process.kill(pid, 'SIGSTOP');
       try {
-        waited = waitUntil(() => sleepsIn(daemon, '__break_lease'));
+        waited = rig.dockerWaits();
       } finally {
         process.kill(pid, 'SIGCONT');
       }
@@ -143,7 +90,7 @@ describe('the device of a container of Docker', () => {
 
   it('is made before the agent ends', async () => {
     const client = start([], 'nc', '-w', '1', 'web', '80');
-    process.kill(holding(), 'SIGTERM');
+    process.kill(rig.holding(), 'SIGTERM');
     expect(await world.agent.ended()).toBe(true);
     await world.agent.start(world.scratch); // Docker tells it of the container's end
     expect(await client).toEqual({ output: 'web', status: 0 });
@@ -227,10 +174,10 @@ describe('the device of a container of Docker', () => {
     'is there or the container does not start, when the agent is killed at %s',
     async (step) => {
       serve('peer', '--network', 'one');
-      writeFileSync(faultFile, step);
+      rig.dieAt(step);
       const client = start([], 'nc', '-w', '1', 'peer', '80');
       expect(await world.agent.ended()).toBe(true);
-      writeFileSync(faultFile, '');
+      rig.dieAt('');
       await world.agent.start(world.scratch);
       const { output, status } = await client;
       if (status === 0) expect(output).toBe('peer');
@@ -243,7 +190,7 @@ describe('the device of a container of Docker', () => {
 
   it('leaves nothing', async () => {
     // What Docker forgot while the agent was away goes when that is seen twice.
-    await expect.poll(state, { timeout: 20_000, interval: 500 }).toEqual(before);
+    await expect.poll(() => wholeState(world), { timeout: 20_000, interval: 500 }).toEqual(before);
   });
 });
 
@@ -273,37 +220,8 @@ async function start(
   return { output: output.trim(), status };
 }
 
-/** Waits until the agent makes Docker wait; its process. */
-function holding(): number {
-  const { pid = 0 } = world.agent;
-  const isHeld = (file: string): boolean => /\/containers\/\w+\/resolv\.conf$/.test(file);
-  expect(waitUntil(() => openFiles(pid).some(isHeld))).toBe(true);
-  return pid;
-}
-
 /** The devices of a container but lo. */
 function devices(container: string): string[] {
   const listed = docker.exec(container, 'ip', 'link').matchAll(/^\d+: (eth\d+)@/gm);
   return [...listed].map(([, name = '']) => name).sort();
-}
-
-function openFiles(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-    try {
-      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
-    } catch {
-      return []; // closed meanwhile
-    }
-  });
-}
-
-/** Whether a thread of a process waits in a function of the kernel. */
-function sleepsIn(pid: number, kernelFunction: string): boolean {
-  return readdirSync(`/proc/${pid}/task`).some((thread) => {
-    try {
-      return readFileSync(`/proc/${pid}/task/${thread}/wchan`, 'utf8') === kernelFunction;
-    } catch {
-      return false; // ended meanwhile
-    }
-  });
 }

@@ -1,0 +1,201 @@
+import { spawn } from 'node:child_process';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { FAULT_STEPS } from '../../src/faults.js';
+import { documents, type World } from '../e2e/world.js';
+import type { Dockerd } from '../lib/dockerd.js';
+import { IMAGE } from '../lib/image.js';
+import { wholeState } from '../node/kernel-state.js';
+import { OPTIONS, Rig } from './rig.js';
+
+/** Whom a container of Docker asks for names: Docker's own service, or the agent's (`-o names=sluice`). */
+
+const DOCKERS = '127.0.0.11';
+const OURS = ['--network', 'ours'];
+
+let rig: Rig;
+let world: World;
+let docker: Dockerd;
+let before: unknown;
+
+/** The name server of a container, and its options. */
+const resolvConf = (name: string): string => docker.exec(name, 'cat', '/etc/resolv.conf');
+const server = (name: string): string => /^nameserver (\S+)$/m.exec(resolvConf(name))?.[1] ?? '';
+const addressOf = (name: string): string =>
+  docker.docker('inspect', '-f', '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}', name).trim();
+/** What a container hears that has no such name, or no way there; which one depends on who is asked in vain. */
+const NOBODY = /bad address|timed out/;
+
+beforeAll(async () => {
+  rig = new Rig('sldnm');
+  ({ world, docker } = rig);
+  await rig.start();
+  rig.network('ours', '-o', 'names=sluice');
+  rig.network('more', '-o', 'names=sluice');
+  rig.network('theirs');
+  before = await wholeState(world);
+});
+afterAll(() => rig.close());
+
+describe('names of containers of Docker', () => {
+  it('are told by Docker, unless the network says otherwise', () => {
+    rig.serve('plain', '--network', 'theirs');
+    expect(server('plain')).toBe(DOCKERS);
+    docker.docker('rm', '-f', 'plain');
+  });
+
+  it('are told by the agent: containers, aliases, services', async () => {
+    rig.serve('web', ...OURS, '--network-alias', 'shop', '-l', 'app=web', '-p', '8080:80');
+    rig.serve('client', ...OURS);
+    expect(server('client')).toBe(addressOf('client').replace(/\d+$/, '1'));
+    expect(await rig.ways('client')).toEqual(['made']);
+    expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    expect(docker.exec('client', 'nc', '-w', '1', 'shop', '80')).toBe('web');
+    // As the first thing that a container does.
+    for (let i = 0; i < 3; i++) expect(rig.ask('web', ...OURS)).toBe('web');
+    const service = {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'api', namespace: 'default' },
+      spec: { clusterIP: '10.96.77.1', selector: { app: 'web' }, ports: [{ port: 80 }] },
+    };
+    await world.agent.apply(documents(service));
+    await expect.poll(() => docker.exec('client', 'nc', '-w', '1', 'api.default', '80')).toBe('web');
+    expect(rig.ask('api.default.svc.cluster.local', ...OURS)).toBe('web');
+    await world.agent.delete(documents(service));
+  });
+
+  it('cost no process of Docker and no rule in the container', () => {
+    const pid = docker.docker('inspect', '-f', '{{.State.Pid}}', 'client');
+    expect(readFileSync(`/proc/${pid}/net/ip_tables_names`, 'utf8')).toBe('');
+    expect(readFileSync(`/proc/${pid}/net/udp`, 'utf8').trim().split('\n')).toHaveLength(1);
+  });
+
+  it('keep search domains and options', () => {
+    const wanted = ['--dns-search', 'one.example', '--dns-opt', 'timeout:3', '--dns-opt', 'rotate'];
+    rig.serve('own', ...OURS, ...wanted);
+    const text = resolvConf('own');
+    expect(text).toContain('search one.example\n');
+    expect(text).toMatch(/^options sluice-ndots ndots:0 timeout:3 rotate$/m);
+    expect(docker.exec('own', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    docker.docker('rm', '-f', 'own');
+  });
+
+  it.each([
+    ['name servers of its own', ['--dns', '192.0.2.53']],
+    ['links', ['--link', 'web:alias']],
+    ['a second network', []],
+  ])('are told by Docker to a container with %s', async (what, options) => {
+    docker.docker('create', '--name', 'it', ...OURS, ...options, IMAGE, 'sleep', '1000');
+    if (what === 'a second network') docker.docker('network', 'connect', 'theirs', 'it');
+    docker.docker('start', 'it');
+    expect(server('it')).toBe(DOCKERS);
+    expect(docker.exec('it', 'nc', '-w', '1', what === 'links' ? 'alias' : 'web', '80')).toBe('web');
+    docker.docker('rm', '-f', 'it');
+  });
+
+  it('follow it into further networks, and out of its first', () => {
+    rig.serve('far', '--network', 'more');
+    rig.serve('away', '--network', 'theirs');
+    for (const network of ['more', 'theirs']) docker.docker('network', 'connect', network, 'client');
+    expect(docker.exec('client', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    expect(docker.exec('client', 'nc', '-w', '1', 'away', '80')).toBe('away');
+    expect(docker.exec('far', 'nc', '-w', '1', 'away', '80')).toMatch(NOBODY);
+    docker.docker('network', 'disconnect', 'ours', 'client');
+    expect(docker.exec('client', 'nc', '-w', '1', 'far', '80')).toBe('far');
+    expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toMatch(NOBODY);
+    docker.docker('network', 'connect', 'ours', 'client');
+    expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    docker.docker('rm', '-f', 'far', 'away', 'client');
+  });
+
+  it('wait for a device that takes its time', async () => {
+    let waited = false;
+    // The agent has to be stopped within the time in which it holds the file.
+    for (let tries = 0; tries < 5 && !waited; tries++) {
+      const client = asking('web');
+      const pid = rig.holding();
+      process.kill(pid, 'SIGSTOP');
+      try {
+        waited = rig.dockerWaits();
+      } finally {
+        process.kill(pid, 'SIGCONT');
+      }
+      expect(await client).toEqual({ output: 'web', status: 0 });
+    }
+    expect(waited).toBe(true);
+  });
+
+  it('are told to containers whose files somebody reads', async () => {
+    const folder = join(docker.folder, 'data', 'containers');
+    let read = 0;
+    const reader = setInterval(() => {
+      for (const id of readdirSync(folder)) {
+        try {
+          const fd = openSync(join(folder, id, 'resolv.conf'), 'r');
+          read++;
+          closeSync(fd);
+        } catch {
+          // not there yet, or gone
+        }
+      }
+    }, 20);
+    for (let i = 0; i < 5; i++) expect(await asking('web')).toEqual({ output: 'web', status: 0 });
+    clearInterval(reader);
+    expect(read).toBeGreaterThan(20);
+  });
+
+  it('come back with the agent, with Docker, and with the container', async () => {
+    rig.serve('client', ...OURS);
+    await world.agent.kill();
+    await world.agent.start(world.scratch);
+    await expect.poll(() => docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    await docker.stop('SIGKILL');
+    await docker.start(...OPTIONS);
+    expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    docker.docker('restart', '-t', '0', 'client');
+    expect(server('client')).not.toBe(DOCKERS);
+    expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    docker.docker('rm', '-f', 'client');
+  });
+
+  it.each(FAULT_STEPS.docker)('leave no container without, when the agent is killed at %s', async (step) => {
+    rig.dieAt(step);
+    const client = asking(addressOf('web'));
+    expect(await world.agent.ended()).toBe(true);
+    rig.dieAt('');
+    await world.agent.start(world.scratch);
+    const { output, status } = await client;
+    if (status === 0) expect(output).toBe('web');
+    else expect(status).toBe(125); // Docker has not started it
+    expect(rig.ask('web', ...OURS)).toBe('web');
+  });
+
+  it.each([[['--ipv6']], [['--internal']], [['-o', 'handover=true']]])(
+    'can not be had of the agent in a network with %j',
+    (options) => {
+      const where = ['network', 'create', '-d', rig.driver, '--ipam-driver', rig.driver];
+      const { stderr } = docker.try(...where, '-o', 'names=sluice', ...options, 'wrong');
+      expect(stderr).toMatch(/option names cannot be sluice in a network with \S+: leave one of them out/);
+    },
+  );
+
+  it('leave nothing', async () => {
+    docker.docker('rm', '-f', 'web');
+    // What Docker forgot while the agent was away goes when that is seen twice.
+    await expect.poll(() => wholeState(world), { timeout: 20_000, interval: 500 }).toEqual(before);
+  });
+});
+
+/** A container that asks another one, as the first thing that it does; what it hears, and its status. */
+async function asking(whom: string): Promise<{ output: string; status: number | null }> {
+  const args = ['-H', `unix://${docker.socket}`, 'run', '--rm', ...OURS, IMAGE, 'nc', '-w', '1', whom, '80'];
+  const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'ignore'] });
+  let output = '';
+  client.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    output += chunk;
+  });
+  const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
+  return { output: output.trim(), status };
+}
