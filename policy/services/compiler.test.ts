@@ -415,6 +415,7 @@ describe('the compiler of services', () => {
       expect(live.maps.content()).toEqual(fresh.maps.content());
       expect(live.compiler.memberCount).toBe(fresh.compiler.memberCount);
       expect(live.compiler.backendCount).toBe(fresh.compiler.backendCount);
+      expect(live.compiler.rangeCount).toBe(fresh.compiler.rangeCount);
       // A table keeps its size while that is good: it depends on what came before.
       const isMaglev = (one: ServiceInput): boolean => one.kind === 'Service' && one.service.maglev === true;
       if (!context.maglev && ![...inputs.values()].some(isMaglev))

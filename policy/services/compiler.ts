@@ -79,6 +79,7 @@ export class ServiceCompiler {
   /** Ports whose table is still to be built. */
   readonly #waiting = new Set<PortState>();
   #node: NodeContext;
+  #revision = 0;
   readonly view: ServiceView;
 
   constructor(capacity: ServiceCapacity, node: NodeContext, previous?: PreviousServices) {
@@ -113,8 +114,18 @@ export class ServiceCompiler {
     return this.#members.slotCount;
   }
 
+  /** Another number after each change, also one that was refused. */
+  get revision(): number {
+    return this.#revision;
+  }
+
   get memberCount(): number {
     return this.#members.size;
+  }
+
+  /** Ranges of sources in force, of all ports. */
+  get rangeCount(): number {
+    return this.#ranges.size;
   }
 
   /** Whether tables are still to be built (`nextTable`). */
@@ -128,6 +139,7 @@ export class ServiceCompiler {
    */
   update(change: ServiceChange, node: NodeContext = this.#node): ServiceUpdate {
     this.settle();
+    this.#revision++;
     const inverse: ServiceInput[] = [];
     const added: { kind: ServiceInput['kind']; key: string }[] = [];
     const touched = new Set<string>();
@@ -167,7 +179,6 @@ export class ServiceCompiler {
   #mark(): (touched: Iterable<string>) => void {
     this.#marks.clear();
     const waiting = [...this.#waiting];
-    const ranges = this.#ranges.size;
     const claims = this.#claims.mark();
     return (touched) => {
       for (const key of touched) {
@@ -184,7 +195,7 @@ export class ServiceCompiler {
       claims();
       this.#waiting.clear();
       for (const state of waiting) this.#waiting.add(state);
-      this.#ranges.size = ranges;
+      this.#ranges.rollback();
       this.#members.rollback();
       this.#numbers.rollback();
     };
@@ -202,6 +213,7 @@ export class ServiceCompiler {
    * (struct service_state, generation).
    */
   settle(): void {
+    this.#ranges.settle();
     this.#members.settle();
     this.#numbers.settle();
   }

@@ -5,8 +5,23 @@ import type { PortState } from './state.js';
 import type { RangeKey } from './types.js';
 
 export class SourceRanges {
+  #size = 0;
+  #settledSize = 0;
+
   /** Rows in force. */
-  size = 0;
+  get size(): number {
+    return this.#size;
+  }
+
+  /** From here on `rollback` takes back. */
+  settle(): void {
+    this.#settledSize = this.#size;
+  }
+
+  /** Takes back what was counted since `settle`; the states of the ports are the caller's. */
+  rollback(): void {
+    this.#size = this.#settledSize;
+  }
 
   /** Sets the ranges of a port; of `ranges` (CIDRs), those of its family count. */
   put(state: PortState, ranges: readonly string[], draft: Draft): void {
@@ -22,7 +37,7 @@ export class SourceRanges {
     for (const [text, range] of wanted) {
       if (held.has(text)) continue;
       held.set(text, range);
-      this.size++;
+      this.#size++;
       draft.range(range);
     }
     for (const text of [...held.keys()]) if (!wanted.has(text)) this.#drop(held, text, draft);
@@ -36,7 +51,7 @@ export class SourceRanges {
     const range = held.get(text);
     if (range === undefined) return;
     held.delete(text);
-    this.size--;
+    this.#size--;
     draft.rangeGone(range);
   }
 }
