@@ -161,6 +161,31 @@ export class BpfMap<K, V> {
     }
   }
 
+  /**
+   * Of a per-CPU array whose values are counters of 64 bits: the sums over all CPUs for the keys below `end`, one key after
+   * the other. Exact up to 2^53.
+   */
+  totals(end: number): Float64Array {
+    if (this.type !== BpfMapType.PercpuArray || this.info.valueSize % 8 !== 0)
+      throw new TypeError(`map ${this.name} is no per-CPU array of counters`);
+    const fields = this.info.valueSize / 8;
+    const totals = new Float64Array(Math.min(end, this.maxEntries) * fields);
+    const perKey = fields * possibleCpus();
+    let at = 0;
+    for (const { values, count } of this.#batches()) {
+      const words = new Uint32Array(values.buffer, values.byteOffset, count * perKey * 2);
+      for (let key = 0, word = 0; key < count && at < totals.length; key++, at += fields) {
+        for (let cpu = possibleCpus(); cpu > 0; cpu--) {
+          for (let field = 0; field < fields; field++, word += 2)
+            totals[at + field] =
+              (totals[at + field] ?? 0) + (words[word] ?? 0) + (words[word + 1] ?? 0) * 2 ** 32;
+        }
+      }
+      if (at >= totals.length) break;
+    }
+    return totals;
+  }
+
   /** Number of entries. It reads all of them: 0.1 to 0.3 µs each. Of an array all slots count. */
   count(): number {
     let total = 0;

@@ -27,7 +27,7 @@ import type {
   Status,
 } from './engine.js';
 import { assemble, type Opened, openDisk, type Parts, servicesAhead } from './engine-parts.js';
-import { statusOf } from './engine-status.js';
+import { problemsOf, statusOf } from './engine-status.js';
 import { fault } from './faults.js';
 import type { ClusterObjects } from './kubernetes/cluster-objects.js';
 import { beginLoading } from './loading.js';
@@ -276,10 +276,8 @@ class AgentEngine implements RuntimeEngine {
   }
 
   snapshot(): MetricsSnapshot {
-    const problems = new Map<string, number>();
-    for (const { code } of this.status().problems) problems.set(code, (problems.get(code) ?? 0) + 1);
     return {
-      problems,
+      problems: problemsOf(this.#parts, this.#problems),
       ...this.#parts.telemetry.snapshot(),
       ...serviceFigures(this.#parts.services.compiler.view, this.#parts.kernel.loaded.maps),
     };

@@ -1,7 +1,7 @@
 import { release } from 'node:os';
 import type { SluiceError } from '../policy/errors.js';
 import type { EncryptionStatus } from './dataplane/encryption.js';
-import type { Status } from './engine.js';
+import type { ErrorLine, Status } from './engine.js';
 import type { Parts } from './engine-parts.js';
 import { errorLine } from './state/error-lines.js';
 import { version } from './version.js';
@@ -16,13 +16,13 @@ export interface Progress {
   readonly lastApply: Status['lastApply'];
 }
 
-/** The answer of `sluice status`. */
-export function statusOf(parts: Parts, { ready, problems, encryption, lastApply }: Progress): Status {
-  const { kernel, objects, compiler, reconciler, services, host, telemetry } = parts;
-  const { uplinks, loaded } = kernel;
+/** What is wrong, as far as the engine knows. `definitions`: those on disk that can't be used. */
+export function problemsOf(parts: Parts, definitions: readonly SluiceError[]): ErrorLine[] {
+  const { kernel, objects, reconciler, services, host } = parts;
+  const { uplinks } = kernel;
   const masquerade = [...objects.ofKind('Network')].some((network) => network.masquerade);
-  const lines = [
-    ...problems,
+  return [
+    ...definitions,
     ...(masquerade ? uplinks.problems : []),
     ...reconciler.problems.values(),
     ...kernel.nodeRoutes.problems,
@@ -32,6 +32,13 @@ export function statusOf(parts: Parts, { ready, problems, encryption, lastApply 
     ...uplinks.xdpProblems,
     ...kernel.reservedPorts.problems,
   ].map(errorLine);
+}
+
+/** The answer of `sluice status`. */
+export function statusOf(parts: Parts, { ready, problems, encryption, lastApply }: Progress): Status {
+  const { kernel, objects, compiler, telemetry } = parts;
+  const { uplinks, loaded } = kernel;
+  const lines = problemsOf(parts, problems);
   const pending = parts.changes.pending();
   return {
     version: version(),

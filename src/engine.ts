@@ -142,8 +142,8 @@ export interface MetricsSnapshot {
   readonly identities: number;
   readonly epoch: number;
   readonly lostEvents: number;
-  /** How many problems `status` says, by their codes. */
-  readonly problems: ReadonlyMap<string, number>;
+  /** Those that `status` says. */
+  readonly problems: readonly ErrorLine[];
   /** Services in force. */
   readonly services: number;
   /** Ports of services, the busiest of them; the others together are the last, with empty names. */

@@ -18,7 +18,7 @@ import type { Loading } from './dataplane/programs.js';
 import { DnsMetrics } from './dns/metrics.js';
 import type { DnsService } from './dns/service.js';
 import { compileEagerly } from './eager-code.js';
-import type { ApplyResult, Engine, RuntimeEngine, SourceText } from './engine.js';
+import type { ApplyResult, Engine, ErrorLine, MetricsSnapshot, RuntimeEngine, SourceText } from './engine.js';
 import type { Member } from './etcd/member.js';
 import { yieldToMain } from './helper-threads.js';
 import { ApiServer } from './http/server.js';
@@ -33,7 +33,7 @@ import { EncryptionMetrics } from './nodes/metrics.js';
 import { warnAboutMachine } from './preflight.js';
 import { nodeNameOf } from './services/node-context.js';
 import { DefinitionsFolder } from './sources/folder.js';
-import { errorLine } from './state/error-lines.js';
+import { errorLine, together } from './state/error-lines.js';
 import { stopSignal } from './stop-signal.js';
 import { notifyManager } from './systemd.js';
 import { version } from './version.js';
@@ -64,7 +64,13 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
   let abandoned = loading;
   closers.push(async () => abandoned?.abandon());
   try {
-    const metrics = new Metrics(() => engine?.snapshot(), version());
+    // Of parts beside the engine.
+    let problems = (): readonly ErrorLine[] => [];
+    const snapshot = (): MetricsSnapshot | undefined => {
+      const taken = engine?.snapshot();
+      return taken && { ...taken, problems: together(taken.problems, problems()) };
+    };
+    const metrics = new Metrics(snapshot, version());
     let cluster: Cluster | undefined;
     let busySince = (): number | undefined => undefined;
     const health: Health = {
@@ -168,17 +174,18 @@ async function serve(config: AgentConfig, loading: Loading | undefined, log: Log
         podman.close();
       });
     }
+    problems = () => [
+      ...(folder?.problems() ?? []),
+      ...(dns?.problems() ?? []).map(errorLine),
+      ...(cluster?.problems() ?? []).map(errorLine),
+      ...(member?.problems() ?? []).map(errorLine),
+    ];
     const api = await ApiServer.listen(config.socket, {
       engine: running,
       safe: running.safe,
       ...(member === undefined ? {} : { shared: new (await import('./etcd/shared.js')).Shared(member) }),
       log,
-      problems: () => [
-        ...(folder?.problems() ?? []),
-        ...(dns?.problems() ?? []).map(errorLine),
-        ...(cluster?.problems() ?? []).map(errorLine),
-        ...(member?.problems() ?? []).map(errorLine),
-      ],
+      problems,
       down: async () => {
         await cluster?.close();
         await member?.leave();

@@ -31,7 +31,12 @@ export class ServiceView {
 
   /** Every port of every service that is in force; `number` is what its frontends have. */
   *ports(): IterableIterator<PortInForce> {
-    for (const states of this.#parts.ports.values()) yield* states;
+    for (const ports of this.byService()) yield* ports;
+  }
+
+  /** The same, those of a service together. */
+  byService(): IterableIterator<readonly PortInForce[]> {
+    return this.#parts.ports.values();
   }
 
   /** What is behind a port. */

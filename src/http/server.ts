@@ -4,6 +4,7 @@ import type { SafeEngine } from '../change/safe.js';
 import type { ApplyOptions } from '../change/types.js';
 import { type ApplyResult, type Engine, type ErrorLine, LISTINGS, type Status } from '../engine.js';
 import type { Logger } from '../log.js';
+import { together } from '../state/error-lines.js';
 import { type ApplyRequest, asSluiceError, type ErrorResponse, toErrorLine } from './api.js';
 import { parseApplyRequest, readBody } from './body.js';
 import { answerHistory, readAudit, readConfirm, readFlowQuery, readRollback, readSuggest } from './change.js';
@@ -223,11 +224,9 @@ export class ApiServer {
 
   #status(): Status {
     const status = this.#host.engine.status();
-    const known = new Set(status.problems.map((problem) => JSON.stringify(problem)));
-    const more = this.#host.problems().filter((problem) => !known.has(JSON.stringify(problem)));
-    if (more.length === 0) return status;
-    const state = status.state === 'ready' ? 'degraded' : status.state;
-    return { ...status, state, problems: [...status.problems, ...more] };
+    const problems = together(status.problems, this.#host.problems());
+    const state = status.state === 'ready' && problems.length > 0 ? 'degraded' : status.state;
+    return { ...status, state, problems };
   }
 
   #fail(request: IncomingMessage, response: ServerResponse, status: number, error: SluiceError): void {

@@ -80,6 +80,7 @@ describe('Metrics', () => {
       'sluice_identities 5',
       'sluice_policy_epoch 7',
       'sluice_events_lost_total 9',
+      'sluice_problems{code="SLU1811"} 2',
       'sluice_services 1',
       'sluice_service_connections_total{namespace="shop",service="web",port="http",protocol="TCP"} 12',
       'sluice_service_refused_total{namespace="shop",service="web",port="http",protocol="TCP"} 1',

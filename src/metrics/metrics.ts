@@ -192,7 +192,7 @@ export class Metrics {
     this.#epoch.set(snapshot.epoch);
     setCounter(this.#lostEvents, snapshot.lostEvents);
     this.#problems.reset();
-    for (const [code, count] of snapshot.problems) this.#problems.set({ code }, count);
+    for (const { code } of snapshot.problems) this.#problems.inc({ code });
     this.#services.set(snapshot.services);
     for (const metric of [
       this.#serviceConnections,

@@ -89,9 +89,7 @@ export class Services {
     this.#netns = parts.netns;
     this.#health = new HealthPorts(parts.log, nodePortFilter(parts.config.nodePortAddresses));
     // Not by way of `parts`: who keeps those keeps what was worked out ahead.
-    this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler, (address) =>
-      this.#kernel.addresses.isHost(address),
-    );
+    this.#conflicts = new ServiceConflicts(parts.objects, parts.compiler, () => this.#kernel.addresses);
     this.#stale = parts.stale;
   }
 

@@ -13,6 +13,13 @@ export function errorLine(error: SluiceError): ErrorLine {
   };
 }
 
+/** Problems of the engine and of the parts beside it, each once. */
+export function together(engine: readonly ErrorLine[], more: readonly ErrorLine[]): readonly ErrorLine[] {
+  if (more.length === 0) return engine;
+  const known = new Set(engine.map((problem) => JSON.stringify(problem)));
+  return [...engine, ...more.filter((problem) => !known.has(JSON.stringify(problem)))];
+}
+
 /** A failure of the kernel or the disk in words for people; nothing is in force of the change that caused it. */
 export function internalError(error: unknown): SluiceError {
   if (error instanceof SluiceError) return error;

@@ -44,9 +44,15 @@ export class ObjectSet {
   /** Of objects that are not the cluster's: those may be very many. */
   readonly #source = new Map<ResourceKey, Source>();
   readonly #relations = new Relations();
+  #revision = 0;
   readonly #byKind = new Map<ResourceKind, Map<ResourceKey, Resource>>(
     KIND_ORDER.map((kind) => [kind, new Map()]),
   );
+
+  /** Another number whenever an object may have changed. */
+  get revision(): number {
+    return this.#revision;
+  }
 
   get(key: ResourceKey): Resource | undefined {
     return this.#byKind.get(key.slice(0, key.indexOf(' ')) as ResourceKind)?.get(key);
@@ -223,6 +229,7 @@ export class ObjectSet {
   #put(key: ResourceKey, before: Resource | undefined, after: Resource | undefined, source: Source): void {
     const kind = (after ?? before)?.kind;
     if (kind === undefined) return;
+    this.#revision++;
     if (before !== undefined) this.#relations.remove(before);
     if (after !== undefined) this.#relations.add(after);
     if (after === undefined) {

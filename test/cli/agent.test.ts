@@ -380,6 +380,7 @@ describe('the definitions folder', () => {
     const text = scrape();
     expect(series(text, 'sluice_apply_failures_total{source="folder"}')).toBeGreaterThanOrEqual(1);
     expect(series(text, 'sluice_last_apply_success')).toBe(0);
+    expect(series(text, 'sluice_problems{code="SLU1103"}')).toBe(1);
 
     rmSync(join(place.root, 'definitions/broken.yaml'));
     await vi.waitFor(() => expect(status().state).toBe('ready'), { timeout: 5000 });

@@ -47,7 +47,7 @@ export class MemoryEngine implements Engine {
     identities: 5,
     epoch: 7,
     lostEvents: 9,
-    problems: new Map([['SLU1811', 2]]),
+    problems: ['first', 'second'].map((message) => ({ code: 'SLU1811', message })),
     services: 1,
     servicePorts: [
       {

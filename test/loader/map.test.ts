@@ -110,6 +110,36 @@ describe('single operations', () => {
     });
   });
 
+  it('adds up counters of all CPUs', () => {
+    interface Counters {
+      readonly first: bigint;
+      readonly second: bigint;
+    }
+    const codec: Codec<Counters> = {
+      size: 16,
+      encode(value, into, offset) {
+        into.writeBigUInt64LE(value.first, offset);
+        into.writeBigUInt64LE(value.second, offset + 8);
+      },
+      decode: (from, offset) => ({
+        first: from.readBigUInt64LE(offset),
+        second: from.readBigUInt64LE(offset + 8),
+      }),
+    };
+    withMap('percpu_counters', u32Codec, codec, (map) => {
+      const large = 2 ** 40;
+      for (let i = 0; i < 3000; i++) map.set(i, { first: BigInt(i), second: BigInt(large + i) });
+      for (const end of [0, 1, 1500, 3000, 4000]) {
+        const keys = Array.from({ length: Math.min(end, 3000) }, (_, i) => i);
+        const wanted = keys.flatMap((i) => [i * possibleCpus(), (large + i) * possibleCpus()]);
+        expect([...map.totals(end)], `${end}`).toEqual(wanted);
+      }
+    });
+    withMap('percpu_map', u32Codec, u32Codec, (map) => {
+      expect(caught(() => map.totals(1))).toBeInstanceOf(TypeError);
+    });
+  });
+
   it('writes as many entries as there are when more were announced, and copies each', () => {
     withMap('hash_map', u32Codec, u64Codec, (map) => {
       map.setEach(5000, (rows) => {

@@ -58,6 +58,23 @@ describe('metrics', () => {
   });
 });
 
+describe('metrics of very many services', () => {
+  it('have series for the busiest ports, both families as one, and one for all others', async () => {
+    const names = Array.from({ length: 600 }, (_, i) => `many-${i}`);
+    const dual = { clusterIPs: ['10.96.61.1', 'fd96::61:1'], ipFamilyPolicy: 'RequireDualStack', ...web };
+    await cluster.apply(...names.map((name) => service(name, web)), service('used', dual));
+    for (const address of dual.clusterIPs)
+      expect(cluster.who(perPacket(client), 'tcp', address, 80, { count: 3 })).toBe('a');
+    const series = metrics().filter((line) => line.startsWith('sluice_service_connections_total{'));
+    expect(series).toHaveLength(501);
+    const counted = (namespace: string, name: string, port: string, protocol: string): string =>
+      `{namespace="${namespace}",service="${name}",port="${port}",protocol="${protocol}"}`;
+    expect(series[0]).toBe(`sluice_service_connections_total${counted('default', 'used', 'http', 'TCP')} 6`);
+    expect(series).toContain(`sluice_service_connections_total${counted('', '', '', '')} 0`);
+    await cluster.drop({ services: [...names, 'used'] });
+  });
+});
+
 describe('explain', () => {
   it('shows the backend that a connection is given, and the service', async () => {
     const { agent } = cluster.node(0);

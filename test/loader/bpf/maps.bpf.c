@@ -18,11 +18,17 @@ struct lpm_key {
 	__u32 address;
 };
 
+struct counters {
+	__u64 first;
+	__u64 second;
+};
+
 MAP(hash_map, BPF_MAP_TYPE_HASH, __u32, __u64, 65536, 0);
 MAP(lru_map, BPF_MAP_TYPE_LRU_HASH, __u32, __u64, 1024, 0);
 MAP(lpm_map, BPF_MAP_TYPE_LPM_TRIE, struct lpm_key, __u64, 1024, BPF_F_NO_PREALLOC);
 MAP(array_map, BPF_MAP_TYPE_ARRAY, __u32, __u64, 16, BPF_F_MMAPABLE);
 MAP(percpu_map, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u32, 4, 0);
+MAP(percpu_counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counters, 3000, 0);
 MAP(cpu_map, BPF_MAP_TYPE_CPUMAP, __u32, __u32, 64, 0); /* has no batch operations */
 MAP(percpu_hash, BPF_MAP_TYPE_PERCPU_HASH, __u32, __u64, 4096, 0);
 
