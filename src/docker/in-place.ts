@@ -6,7 +6,7 @@ import type { Runtime } from '../runtime/runtime.js';
 import { containerOf } from './container.js';
 import type { Identities, Identity } from './identities.js';
 import { needsDocker, withNameServer } from './names.js';
-import { Placement } from './placement.js';
+import { canHold, Placement } from './placement.js';
 import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
 
 /** Milliseconds that Docker has to say what it is: while it starts it answers nobody. */
@@ -97,7 +97,8 @@ export class InPlace {
     if (container?.networks.length !== 1 || endpoint.ipv6 !== undefined) return undefined;
     const docker = await this.#parts.identities.docker(INFO_MS);
     if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
-    return joinPath(docker.root, 'containers', container.id, 'resolv.conf');
+    const file = joinPath(docker.root, 'containers', container.id, 'resolv.conf');
+    return canHold(file) ? file : undefined;
   }
 
   /** Makes the devices of a container whose namespace is there by now. */

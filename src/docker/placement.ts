@@ -138,3 +138,13 @@ export function isThere(sandbox: string): boolean {
     return false; // not there, or no path that could be
   }
 }
+
+/** Whether Docker can be made to wait for a file: we see the same files, and theirs is a file system with leases. */
+export function canHold(file: string): boolean {
+  try {
+    FileLease.take(file, 'read').end();
+    return true;
+  } catch {
+    return false;
+  }
+}

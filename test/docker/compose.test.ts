@@ -67,7 +67,9 @@ function writeMore(guest: string): void {
     ipam: { driver, config: [{ subnet: '10.131.7.0/24' }] },
     driver_opts: { 'com.docker.network.driver.mtu': '1400' },
   };
-  writeFileSync(more, JSON.stringify({ services, networks: { back } }));
+  // The names of this project are told by the agent, those of the other one by Docker.
+  const ours = { driver_opts: { names: 'sluice' } };
+  writeFileSync(more, JSON.stringify({ services, networks: { default: ours, back } }));
 }
 
 beforeAll(async () => {
