@@ -68,7 +68,7 @@ function writeMore(guest: string): void {
     driver_opts: { 'com.docker.network.driver.mtu': '1400' },
   };
   // The names of this project are told by the agent, those of the other one by Docker.
-  const ours = { driver_opts: { names: 'sluice' } };
+  const ours = { driver, ipam: { driver }, driver_opts: { names: 'sluice' } };
   writeFileSync(more, JSON.stringify({ services, networks: { default: ours, back } }));
 }
 
