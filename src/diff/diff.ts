@@ -3,7 +3,7 @@ import { isIpv4, parseAddress } from '../../policy/address.js';
 import type { Change } from '../engine.js';
 import { type Decision, Decisions, type Opinion } from '../explain/decisions.js';
 import { type End, Ends } from '../explain/ends.js';
-import type { FlowRecord } from '../flowlog/record.js';
+import { type FlowRecord, isOpened } from '../flowlog/record.js';
 import { ruleText } from '../flows/events.js';
 import { reasonName } from '../flows/reasons.js';
 import type { HostDiff, HostForesight } from '../host/foresight.js';
@@ -82,8 +82,9 @@ export class PolicyDiffer {
    * `stage` puts the change into the objects and returns what takes it out again. Throws SLU3301 if the change does
    * not fit into the maps, SLU3302, SLU3303, and SLU70xx for a list of a HostPolicy that cannot be read.
    */
-  diff(records: readonly FlowRecord[], stage: () => () => void): Omit<PolicyDiff, 'ok' | 'changes'> {
+  diff(log: readonly FlowRecord[], stage: () => () => void): Omit<PolicyDiff, 'ok' | 'changes'> {
     const started = performance.now();
+    const records = log.filter(isOpened);
     const shadow = this.#ready();
     shadow.sync();
     const { flows, skipped } = this.#distinct(records, shadow);

@@ -1,3 +1,6 @@
+import { DropReason } from '../../loader/abi/gen/types.gen.js';
+import { reasonName } from '../flows/reasons.js';
+
 /** One line of the flow log: all flows between two ends on one port that met the same rules. */
 export interface FlowRecord {
   /** Milliseconds since 1970. */
@@ -48,6 +51,16 @@ export function recordKey(record: FlowRecord): string {
   const rules = `${record.ruleEgress ?? ''}|${record.ruleIngress ?? ''}`;
   return `${verdict} ${reason} ${direction} ${protocol} ${who} ${destination} ${port} ${from} ${to} ${more} ${rules}`;
 }
+
+/**
+ * Whether somebody opened what the record is of. A TCP packet without a connection, as the last one may be of a
+ * connection that has ended, opens nothing: a change of policies means nothing to it.
+ */
+export function isOpened({ reason }: Pick<FlowRecord, 'reason'>): boolean {
+  return reason !== NO_CONNECTION;
+}
+
+const NO_CONNECTION = reasonName(DropReason.TcpNoFlow);
 
 /** Adds the counts of one line to another. */
 export function addCounts(to: FlowRecord, counts: Counts): void {

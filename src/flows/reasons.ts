@@ -43,7 +43,10 @@ export const REASONS: Readonly<Record<number, Reason>> = {
   24: { name: 'checksum', text: 'the checksum could not be updated' },
   25: { name: 'redirect', text: 'sending the packet on failed in the kernel' },
   26: { name: 'internal', text: 'an entry that is always there is missing from a map of Sluice' },
-  27: { name: 'tcp_no_flow', text: 'a TCP reset or FIN of a connection that is not known' },
+  27: {
+    name: 'tcp_no_flow',
+    text: 'a TCP packet of a connection that is not known, such as the last one of a connection that has ended',
+  },
   28: { name: 'source_host', text: 'it came in from outside with an address of this host as its source' },
   29: { name: 'same_address', text: 'a container reaches itself and its network has no gateway address' },
   30: { name: 'internal_network', text: 'it would leave or enter an internal network' },

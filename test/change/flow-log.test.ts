@@ -11,6 +11,7 @@ let app: string;
 let other: string;
 let db: string;
 const DB = '10.72.0.10';
+const APP = '10.72.0.11';
 
 beforeAll(async () => {
   world = new World('slflog');
@@ -20,7 +21,7 @@ beforeAll(async () => {
     documents(
       network('net', 72),
       container({ name: 'db', netns: db, networks: [{ name: 'net', ipv4: DB }], labels: { app: 'db' } }),
-      container({ name: 'app', netns: app, networks: ['net'], labels: { app: 'app' } }),
+      container({ name: 'app', netns: app, networks: [{ name: 'net', ipv4: APP }], labels: { app: 'app' } }),
       container({ name: 'other', netns: other, networks: ['net'], labels: { app: 'other' } }),
       allowIngress('db', 'db', ['app']),
     ),
@@ -245,4 +246,40 @@ it('foresees what a change would do, and changes nothing', async () => {
   writeFileSync(path, documents({ ...allowIngress('x', 'db', []), spec: { podSelector: 7 } }));
   expect(() => agent.cli('policy', 'diff', '-f', path)).toThrow('podSelector');
   await listening.stop();
+});
+
+/** A TCP packet FIN ACK from port 5432 to port 43210. */
+const LATE = `
+import socket, struct, sys
+source, target = (socket.inet_aton(a) for a in sys.argv[1:])
+def packet(sum):
+    return struct.pack("!HHIIBBHHH", 5432, 43210, 1, 1, 0x50, 0x11, 512, sum, 0)
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as s:
+    s.bind((sys.argv[1], 0))
+    sum_ = checksum(source + target + struct.pack("!HH", 6, 20) + packet(0))
+    s.sendto(packet(sum_), (sys.argv[2], 0))
+`;
+
+it('takes a packet that comes after the end of its connection for no flow', async () => {
+  const { agent } = world;
+  const late = await world.start(db, 'python3', ['-c', LATE, DB, APP], false);
+  await late.done;
+  const records = (): Promise<Shown[]> => log({ from: DB, to: APP });
+  await expect.poll(async () => (await records()).length, { timeout: 5000 }).toBe(1);
+  expect((await records())[0]).toMatchObject({
+    verdict: 'deny',
+    reason: 'tcp_no_flow',
+    port: 43_210,
+    flows: 0,
+    packets: 1,
+  });
+  // What would keep db from opening connections changes nothing about it.
+  const path = join(agent.folder, 'late.yaml');
+  const denied = { podSelector: { matchLabels: { app: 'data' } }, policyTypes: ['Egress'], egress: [] };
+  writeFileSync(path, documents({ ...allowIngress('closed', 'data', []), spec: denied }));
+  expect(agent.cli('policy', 'diff', '-f', path)).not.toContain('43210');
 });
