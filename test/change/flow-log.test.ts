@@ -240,7 +240,13 @@ it('foresees what a change would do, and changes nothing', async () => {
   );
   expect(line('other', 5432)).toMatch(/deny \(NetworkPolicy default\/db .* {2}allow \(NetworkPolicy/);
   expect(printed).toMatch(/\d+ of \d+ recorded flows would change: \d+ denied, \d+ allowed/);
-  expect(agent.cli('apply', '--dry-run', '-f', path)).toBe(printed);
+  // A connection that ends meanwhile is counted once more.
+  const timeless = (text: string): string[] =>
+    text
+      .replace(/\d{4}-\S+Z/g, '')
+      .split('\n')
+      .sort();
+  expect(timeless(agent.cli('apply', '--dry-run', '-f', path))).toEqual(timeless(printed));
   expect(await world.probe(app, DB, 9)).toBe('open');
   expect(agent.cli('history')).not.toContain('dry');
   writeFileSync(path, documents({ ...allowIngress('x', 'db', []), spec: { podSelector: 7 } }));
