@@ -78,6 +78,10 @@ function prepare() {
     flock: nativeFunction(libc, 'flock', 'i32', ['i32', 'i32']),
     schedSetscheduler: nativeFunction(libc, 'sched_setscheduler', 'i32', ['i32', 'i32', 'ptr']),
     schedYield: nativeFunction(libc, 'sched_yield', 'i32', []),
+    schedGetcpu: nativeFunction(libc, 'sched_getcpu', 'i32', []),
+    schedGetaffinity: nativeFunction(libc, 'sched_getaffinity', 'i32', ['i32', 'u64', 'ptr']),
+    schedSetaffinity: nativeFunction(libc, 'sched_setaffinity', 'i32', ['i32', 'u64', 'ptr']),
+    syscallLater: nativeAsyncFunction(libc, 'syscall', ['i64']),
     getpagesize: nativeFunction(libc, 'getpagesize', 'i32', []),
   };
 }
@@ -327,6 +331,29 @@ export function setBatch(thread: number): void {
 /** sched_yield(2): who waits for this processor gets it now; returns at once if nobody does. */
 export function yieldProcessor(): void {
   c().schedYield();
+}
+
+/** sched_getcpu(3): the processor that this thread runs on. */
+export function currentProcessor(): number {
+  return checked('sched_getcpu', () => c().schedGetcpu());
+}
+
+/** sched_getaffinity(2): reads the set of processors that a thread may run on (0: this one), one bit each. */
+export function readProcessors(thread: number, into: Uint8Array): void {
+  checked('sched_getaffinity', () => c().schedGetaffinity(thread, into.length, into));
+}
+
+/** sched_setaffinity(2). EINVAL: there is none of them. */
+export function setProcessors(thread: number, processors: Uint8Array): void {
+  checked('sched_setaffinity', () => c().schedSetaffinity(thread, processors.length, processors));
+}
+
+const SYS_GETTID = process.arch === 'arm64' ? 178 : 186;
+
+/** gettid(2) on a thread of the pool. Those that are idle take turns. */
+export async function poolThread(): Promise<number> {
+  warmThreadPool();
+  return Number(await c().syscallLater(SYS_GETTID));
 }
 
 /** Size of a memory page in bytes. */

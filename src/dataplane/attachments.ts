@@ -24,6 +24,7 @@ import { GoneLinks } from './gone-links.js';
 import type { Hooks } from './hooks.js';
 import type { HostDevices } from './host-devices.js';
 import { LaterDevice } from './later-device.js';
+import type { PoolThreads } from './pool-threads.js';
 import type { SyncedMap } from './synced-map.js';
 
 /** An attachment that exists in the kernel. */
@@ -66,6 +67,7 @@ export class Attachments {
   readonly #bandwidths: SyncedMap<number, Bandwidth>;
   readonly #expedite: Expedite;
   readonly #remover: LinkRemover;
+  readonly #threads: Pick<PoolThreads, 'stepAside'>;
   readonly #live = new Map<string, Live>();
   readonly #byIndex = new Map<number, string>();
   readonly #byContainer = new Map<string, Set<string>>();
@@ -85,6 +87,7 @@ export class Attachments {
     readonly bandwidths: SyncedMap<number, Bandwidth>;
     readonly expedite: Expedite;
     readonly remover: LinkRemover;
+    readonly threads: Pick<PoolThreads, 'stepAside'>;
   }) {
     this.#rtnl = parts.rtnl;
     this.#hooks = parts.hooks;
@@ -94,6 +97,7 @@ export class Attachments {
     this.#bandwidths = parts.bandwidths;
     this.#expedite = parts.expedite;
     this.#remover = parts.remover;
+    this.#threads = parts.threads;
   }
 
   /** Says which flags an endpoint has beside those of its spec and its policy; slots are written with them. */
@@ -135,6 +139,7 @@ export class Attachments {
     if (isJudged(spec.mode) || this.#remover.busy) return undefined;
     if (this.#beginning !== undefined && !this.#beginning.ready) return undefined;
     this.#maker ??= Rtnetlink.open();
+    this.#threads.stepAside();
     const later = this.#maker.createVethLater(vethOf(spec, ifindex, netns));
     const remove = (): void =>
       this.#expedite.during(() => removeDevice(this.#rtnl, spec, ifindex, undefined));

@@ -22,6 +22,7 @@ import { NodeRoutes } from './node-routes.js';
 import { Overlay } from './overlay.js';
 import { Pins } from './pins.js';
 import { type NumbersInUse, PolicyMaps } from './policy-maps.js';
+import { PoolThreads } from './pool-threads.js';
 import { closeLoaded, type Loaded, type Loading, loadPrograms } from './programs.js';
 import { ReservedPorts } from './reserved-ports.js';
 import { SyncedMap } from './synced-map.js';
@@ -92,6 +93,8 @@ export class Kernel {
     this.hostAddresses = new HostAddresses(this.rtnl, this.addresses);
     this.#remover = new LinkRemover();
     this.expedite = new Expedite(config.stateDir);
+    const threads = new PoolThreads();
+    void threads.find();
     this.attachments = new Attachments({
       rtnl: this.rtnl,
       hooks: this.hooks,
@@ -101,6 +104,7 @@ export class Kernel {
       bandwidths,
       expedite: this.expedite,
       remover: this.#remover,
+      threads,
     });
     this.#synced = [
       this.endpoints,
