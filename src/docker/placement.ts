@@ -77,8 +77,13 @@ export class Placement {
     const waiting = this.#waiting.get(sandbox);
     if (waiting === undefined || waiting.lease !== undefined || waiting.making) return;
     waiting.edit = edit;
-    if (edit !== undefined && !this.#take(waiting)) waiting.edit = undefined;
-    if (waiting.edit === undefined) this.#take(waiting);
+    if (this.#take(waiting) || edit === undefined) return;
+    waiting.edit = undefined;
+    this.#log.warn(
+      { file: waiting.file },
+      'somebody has the file open: Docker tells the names of this container',
+    );
+    this.#take(waiting);
   }
 
   /** Whether the lease could be taken. */
@@ -113,9 +118,7 @@ export class Placement {
       else if (wanted) {
         waiting.lease?.end();
         waiting.lease = undefined;
-      }
-      // Somebody has read it.
-      if (waiting.edit !== undefined && waiting.lease === undefined && !waiting.making) this.#take(waiting);
+      } else if (waiting.edit !== undefined && waiting.lease === undefined) this.#take(waiting); // somebody has read it
     }
     this.#timer = this.#waiting.size === 0 ? undefined : setTimeout(() => this.#look(), LOOK_MS).unref();
   }
