@@ -83,7 +83,7 @@ describe('the command line', () => {
       ['get', 'secrets'],
       /^command-argument value 'secrets' is invalid for argument 'what'\. Allowed choices are networks, .*leases; see "sluice get --help"$/,
     ],
-    [['get', 'networks', 'x'], /^too many arguments for 'get'/],
+    [['get', 'networks', 'x', 'y'], /^too many arguments for 'get'/],
     [
       ['get', 'networks', '-o', 'xml'],
       /^option '-o, --output <format>' argument 'xml' is invalid\. Allowed choices are table, json, yaml; /,
@@ -282,6 +282,18 @@ describe('get and status', () => {
     expect((await sluice(['get', 'networks', '-o', 'yaml'])).out).toBe(
       'apiVersion: v1\nkind: List\nitems:\n  - kind: Network\n    metadata:\n      name: front\n  - kind: Network\n    metadata:\n      name: backstage\n',
     );
+  });
+
+  it('prints what is asked for by name', async () => {
+    engine.objects.set('front', 'net.yaml');
+    engine.objects.set('backstage', 'b.yaml');
+    expect((await sluice(['get', 'networks', 'front', '--no-headers'])).out).toBe('front  net.yaml\n');
+    expect(JSON.parse((await sluice(['get', 'networks', 'front', '-o', 'json'])).out).items).toHaveLength(1);
+    expect(await sluice(['get', 'networks', 'side'])).toEqual({ code: 0, out: '', err: 'No networks.\n' });
+    expect(await sluice(['get', 'networks', '-n', 'shop'])).toMatchObject({
+      code: 2,
+      err: 'sluice: networks are in no namespace: leave -n out; see "sluice get --help"\n',
+    });
   });
 
   it('says on standard error that a list is empty, so that scripts see nothing', async () => {

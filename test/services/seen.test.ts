@@ -75,6 +75,22 @@ describe('metrics of very many services', () => {
   });
 });
 
+it('a listing has what is asked for by name and namespace', async () => {
+  const { agent } = cluster.node(0);
+  await cluster.apply(service('web', web), service('other', web));
+  const names = (...args: readonly string[]): string[] =>
+    agent
+      .cli('get', ...args, '--no-headers')
+      .trim()
+      .split('\n')
+      .map((line) => line.split(/ +/).slice(0, 2).join('/'));
+  expect(names('services', '-n', 'default')).toEqual(['default/other', 'default/web']);
+  expect(names('services', 'default/web')).toEqual(['default/web']);
+  expect(names('backends', 'web')).toEqual(['default/web']);
+  expect(names('services', '-n', 'shop')).toEqual(['']);
+  await cluster.drop({ services: ['web', 'other'] });
+});
+
 describe('explain', () => {
   it('shows the backend that a connection is given, and the service', async () => {
     const { agent } = cluster.node(0);

@@ -5,10 +5,12 @@ import { parseDuration } from '../durations.js';
 import { SOCKET_FILES, sections } from '../help.js';
 import { EXIT, print, UsageError } from '../io.js';
 import { FORMATS, type Format, formatTable, printValue } from '../output.js';
+import { checkSelection, select } from '../selection.js';
 
 interface GetOptions extends FlowOptions {
   readonly output: Format;
   readonly headers: boolean;
+  readonly namespace?: string;
 }
 
 interface FlowOptions {
@@ -30,6 +32,13 @@ export function getCommand(context: CliContext): Command {
         'items, for networks, containers, policies and services, can be applied again.',
     )
     .addArgument(new Argument('<what>', 'the list').choices(LISTINGS))
+    .addArgument(
+      new Argument(
+        '[name]',
+        'only of this name: NAME in any namespace, or NAMESPACE/NAME; of backends the service',
+      ),
+    )
+    .option('-n, --namespace <name>', 'only of this namespace')
     .addOption(new Option('-o, --output <format>', 'format').choices(FORMATS).default('table'))
     .option('--no-headers', 'leave out the line with the names of the columns')
     .addOption(
@@ -54,6 +63,8 @@ export function getCommand(context: CliContext): Command {
           ['sluice get flows --from shop/web -o json', 'whom a container talked to'],
           ['sluice get endpoints', 'every container interface with its addresses and policy'],
           ['sluice get flows', 'connections in the flow table'],
+          ['sluice get services -n shop', 'the services of a namespace'],
+          ['sluice get services shop/web', 'one service'],
           ['sluice get backends', 'what is behind each port of each service'],
           ["sluice get containers -o json | jq '.items[].metadata.name'", 'for scripts'],
         ],
@@ -64,11 +75,18 @@ export function getCommand(context: CliContext): Command {
     .action(
       context.action<GetOptions>(async (options, args) => {
         const what = args[0] as ListingName;
+        const name = args[1];
+        const { namespace } = options;
+        const selection = {
+          ...(name === undefined ? {} : { name }),
+          ...(namespace === undefined ? {} : { namespace }),
+        };
+        checkSelection(what, selection);
         const query = flowQuery(options);
         if (query !== '' && what !== 'flows')
           throw new UsageError('--since, --denied, --from and --to are for flows');
         const path = query === '' ? `/v1/list/${what}` : `/v1/flows?${query}`;
-        const listing = await (await context.client(options)).get<Listing>(path);
+        const listing = select(await (await context.client(options)).get<Listing>(path), what, selection);
         if (options.output !== 'table') {
           await printValue(context.io, options.output, {
             apiVersion: 'v1',
