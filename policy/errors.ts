@@ -196,6 +196,7 @@ export const ERRORS = {
   SLU5104: 'the agent was not ready within {seconds} s: see "sluice status"',
   SLU5105: '{path} is not of Sluice: remove it by hand, or choose another --name',
   SLU5106: '{path} cannot be removed: {reason}',
+  SLU5107: '{path} is for the agent at {socket}: name that agent with --config, or leave --config out',
   SLU5110: 'CNI version {version} is not supported; supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0',
   SLU5111: '{command} needs CNI version {needed} or newer, not {version}',
   SLU5112: 'required env variables [{names}] missing',

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { packageRoot } from '../../loader/paths.js';
 import { SluiceError } from '../../policy/errors.js';
+import { DEFAULT_CNI_SOCKET } from '../config.js';
 import { reasonOf } from '../http/api.js';
 import { syncFolder, writeAtomically } from '../state/files.js';
 
@@ -87,7 +88,7 @@ export function installBinary(source: string, target: string): void {
 /** Puts the configuration in place. From then on runtimes use the plugin. Throws SLU5101, SLU5105. */
 export function installList(text: string, installation: Installation): void {
   const target = listFile(installation);
-  if (existsSync(target) && !isOurs(target)) throw SluiceError.of('SLU5105', { path: target });
+  if (existsSync(target) && pluginOf(target) === undefined) throw SluiceError.of('SLU5105', { path: target });
   writing(target, () => {
     mkdirSync(installation.confDir, { recursive: true, mode: 0o755 });
     writeAtomically(target, text, 0o644);
@@ -97,17 +98,22 @@ export function installList(text: string, installation: Installation): void {
 
 /**
  * Removes the configuration first, so that no runtime asks for a plugin that is not there. The binary stays while
- * another configuration in the folder uses it. Returns the files that were removed. Throws SLU5105, SLU5106.
+ * another configuration in the folder uses it. `socket`: of the agent whose configuration it has to be. Returns the files
+ * that were removed. Throws SLU5105, SLU5106, SLU5107.
  */
-export function uninstall(installation: Installation, others: readonly string[]): string[] {
+export function uninstall(installation: Installation, others: readonly string[], socket?: string): string[] {
   const removed: string[] = [];
   const list = listFile(installation);
   const binary = join(installation.binDir, PLUGIN);
   if (existsSync(list)) {
-    if (!isOurs(list)) throw SluiceError.of('SLU5105', { path: list });
+    const plugin = pluginOf(list);
+    if (plugin === undefined) throw SluiceError.of('SLU5105', { path: list });
+    const { socket: used = DEFAULT_CNI_SOCKET } = plugin;
+    if (socket !== undefined && used !== socket)
+      throw SluiceError.of('SLU5107', { path: list, socket: String(used) });
     remove(list, removed);
   }
-  const used = others.some((file) => file !== list && existsSync(file) && isOurs(file));
+  const used = others.some((file) => file !== list && existsSync(file) && pluginOf(file) !== undefined);
   if (!used && existsSync(binary)) remove(binary, removed);
   return removed;
 }
@@ -130,16 +136,20 @@ function remove(path: string, removed: string[]): void {
   removed.push(path);
 }
 
-/** Whether a configuration file is of this plugin. */
-function isOurs(file: string): boolean {
+interface PluginFields {
+  readonly type?: unknown;
+  readonly socket?: unknown;
+}
+
+/** This plugin's part of a configuration file; undefined: the file is of others. */
+function pluginOf(file: string): PluginFields | undefined {
   try {
-    const { type, plugins = [] } = JSON.parse(readFileSync(file, 'utf8')) as {
-      type?: unknown;
-      plugins?: readonly { type?: unknown }[];
+    const content = JSON.parse(readFileSync(file, 'utf8')) as PluginFields & {
+      readonly plugins?: readonly PluginFields[];
     };
-    return type === PLUGIN || plugins.some((plugin) => plugin.type === PLUGIN);
+    return [content, ...(content.plugins ?? [])].find(({ type }) => type === PLUGIN);
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -159,7 +159,8 @@ describe('a plugin of netavark', () => {
 
   it('is removed by uninstall', () => {
     const where = ['--bin-dir', bed.binDir, '--conf-dir', bed.confDir, '--netavark-dir', folder];
-    const out = execFileSync(process.execPath, ['bin/sluice', 'cni', 'uninstall', ...where], {
+    const config = ['--config', bed.world.agent.configFile];
+    const out = execFileSync(process.execPath, ['bin/sluice', 'cni', 'uninstall', ...where, ...config], {
       encoding: 'utf8',
     });
     expect(out.trim()).toBe(`${plugin} removed`);

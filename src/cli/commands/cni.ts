@@ -118,7 +118,6 @@ function installCommand(context: CliContext): Command {
           throw new UsageError('give either --network or --subnet');
         const wait = Number(options.wait);
         if (!(wait >= 0 && wait <= 3600)) throw new UsageError('--wait must be from 0 to 3600 seconds');
-        const { loadConfig } = await import('../../agent-config.js');
         const {
           installBinary,
           installList,
@@ -129,8 +128,7 @@ function installCommand(context: CliContext): Command {
           pluginPath,
           PLUGIN,
         } = await import('../../cni/install.js');
-        const socket = loadConfig(options.config).cniSocket;
-        if (socket === '') throw SluiceError.of('SLU5103', {});
+        const socket = await socketOf(options.config);
         const list = {
           name,
           ...(network === undefined ? {} : { network }),
@@ -166,24 +164,37 @@ function uninstallCommand(context: CliContext): Command {
         'Containers keep their network; the runtime can no longer ask for its removal, so remove the ' +
         'containers before. Needs no agent.',
     )
+    .option(
+      '--config <file>',
+      'configuration file of the agent: a network configuration for another agent is refused',
+    )
     .addHelpText(
       'after',
       sections({
         examples: [['sluice cni uninstall', 'what "sluice cni install" put in place']],
-        failed: 'a file is not of Sluice or cannot be removed',
+        failed: 'a file is not of Sluice, or for another agent than that of --config, or cannot be removed',
       }),
     )
     .action(
-      context.action<Folders>(async (options) => {
+      context.action<Folders & { readonly config?: string }>(async (options) => {
         checkFolders(options);
         const { uninstall, uninstallNetavark } = await import('../../cni/install.js');
-        const removed = uninstall(options, filesIn(options.confDir));
+        const socket = options.config === undefined ? undefined : await socketOf(options.config);
+        const removed = uninstall(options, filesIn(options.confDir), socket);
         if (options.netavarkDir !== undefined) removed.push(...uninstallNetavark(options.netavarkDir));
         print(context.io.stdout, ...removed.map((path) => `${path} removed`));
         if (removed.length === 0) print(context.io.stdout, 'Nothing was installed.');
         return EXIT.ok;
       }),
     );
+}
+
+/** The CNI socket of the agent with a configuration file. Throws SluiceError. */
+async function socketOf(file: string | undefined): Promise<string> {
+  const { loadConfig } = await import('../../agent-config.js');
+  const { cniSocket } = loadConfig(file);
+  if (cniSocket === '') throw SluiceError.of('SLU5103', {});
+  return cniSocket;
 }
 
 function checkFolders({ binDir, confDir, name, netavarkDir }: Folders): void {
