@@ -117,7 +117,8 @@ export class DockerDriver {
     const { devicePrefix = 'eth' } = network;
     this.#endpoint(EndpointID);
     const identity = await this.#identities.of(network, EndpointID);
-    const file = await this.#inPlace.fileToHold(network, this.#endpoint(EndpointID), identity);
+    const plan = await this.#inPlace.plan(network, this.#endpoint(EndpointID), identity);
+    let areKnown = false; // its aliases
     await this.#inTurn(async () => {
       const { state } = this.#parts;
       const endpoint = this.#endpoint(EndpointID); // it may have been deleted meanwhile
@@ -139,20 +140,23 @@ export class DockerDriver {
         return;
       }
       const isTaken = this.#parts.runtime.isLeased(endpoint.ipv4 ?? ''); // making it would tell by whom
-      if (file === undefined || runs || first !== undefined || isTaken) {
+      if (plan === undefined || runs || first !== undefined || isTaken) {
         await this.#put({ ...endpoint, joined });
         return;
       }
+      const { file, aliases } = plan;
+      areKnown = aliases !== undefined;
+      const names = aliases === undefined || aliases.length === 0 ? {} : { aliases };
       this.#inPlace.expect(SandboxKey, file);
       try {
-        await this.#put({ ...endpoint, joined: { ...joined, placed: file } });
+        await this.#put({ ...endpoint, joined: { ...joined, placed: file, ...names } });
       } catch (error) {
         this.#inPlace.forget(SandboxKey);
         throw error;
       }
     });
     fault('docker:joined');
-    setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
+    if (!areKnown) setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
     const endpoint = this.#endpoint(EndpointID);
     const { ipv4, ipv6, internal } = this.#resourceOf(network) ?? {};
     const SrcName = endpoint.joined?.placed !== undefined ? '' : handoverName(EndpointID);
@@ -281,7 +285,7 @@ export class DockerDriver {
     await this.#put(endpoint);
   }
 
-  /** Aliases are for the name service alone, and Docker tells them only when the container runs. */
+  /** Aliases are for the name service alone, and Docker's API tells them only when the container runs. */
   async #learnAliases(name: string, id: string): Promise<void> {
     const aliases = await this.#identities.aliases(name, id);
     if (aliases.length === 0) return;

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { containerInFiles } from './files.js';
+import { aliasesInFiles, containerInFiles } from './files.js';
 
 let root: string;
 const network = 'a'.repeat(64);
@@ -52,4 +52,17 @@ it('does not guess', async () => {
   store(row(endpoint, 'gone', 'x'));
   expect(await containerInFiles(root, network, endpoint)).toBeUndefined();
   await expect(containerInFiles(join(root, 'nowhere'), network, endpoint)).rejects.toThrow();
+});
+
+it('finds the aliases of a container in one network', async () => {
+  const id = 'c'.repeat(64);
+  const write = (networks: object): void =>
+    writeFileSync(join(root, 'config.v2.json'), JSON.stringify({ NetworkSettings: { Networks: networks } }));
+  expect(await aliasesInFiles(root, id)).toBeUndefined();
+  write({ one: { Aliases: ['shop', id.slice(0, 12), 'www'] } });
+  expect(await aliasesInFiles(root, id)).toEqual(['shop', 'www']);
+  write({ one: { Aliases: null } });
+  expect(await aliasesInFiles(root, id)).toEqual([]);
+  write({ one: { Aliases: ['shop'] }, two: {} });
+  expect(await aliasesInFiles(root, id)).toBeUndefined();
 });

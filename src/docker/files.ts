@@ -49,6 +49,24 @@ export async function containerInFiles(
   return undefined;
 }
 
+const aliasesSchema = z.object({
+  NetworkSettings: z.object({
+    Networks: z.record(z.string(), z.object({ Aliases: z.array(z.string()).nullish() })),
+  }),
+});
+
+/**
+ * Further names of a container that has one network, from its folder: Docker's API tells them only when the container
+ * runs. Undefined: the folder does not tell.
+ */
+export async function aliasesInFiles(folder: string, id: string): Promise<readonly string[] | undefined> {
+  const found = await readAs(aliasesSchema, join(folder, 'config.v2.json'));
+  const networks = Object.values(found?.NetworkSettings.Networks ?? {});
+  if (networks.length !== 1) return undefined;
+  // Docker adds the start of the container's id.
+  return networks[0]?.Aliases?.filter((alias) => !id.startsWith(alias)) ?? [];
+}
+
 /** The values of a key: text from behind it to the next key. */
 function rowsOf(store: string, key: string): string[] {
   const rows: string[] = [];

@@ -4,6 +4,7 @@ import { fault } from '../faults.js';
 import type { Logger } from '../log.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { containerOf } from './container.js';
+import { aliasesInFiles } from './files.js';
 import type { Identities, Identity } from './identities.js';
 import { needsDocker, withNameServer } from './names.js';
 import { canHold, Placement } from './placement.js';
@@ -13,6 +14,14 @@ import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
 const INFO_MS = 500;
 /** Versions that do between Join and the start of the process what src/docker/placement.ts expects of them. */
 const KNOWN_ORDER = /^20\.10\./;
+
+/** How a container starts whose device is made in its namespace. */
+export interface Plan {
+  /** What Docker opens when the namespace is there: it can be made to wait for it. */
+  readonly file: string;
+  /** Further names of the container; absent: not known yet. */
+  readonly aliases?: readonly string[];
+}
 
 interface Parts {
   readonly runtime: Runtime;
@@ -83,22 +92,27 @@ export class InPlace {
   }
 
   /**
-   * The file that Docker opens when a container has its namespace, if the device can be made there then (see Placement):
-   * Docker must do what is expected of it, has to look for the gateway, and may have no other devices to count. Before it
-   * opens the file it turns IPv6 off, so a device that has it would have to wait for that.
+   * What is known of a container whose device can be made when it has its namespace (see Placement): Docker must do what is
+   * expected of it, has to look for the gateway, and may have no other devices to count. Before it opens the file it turns
+   * IPv6 off, so a device that has it would have to wait for that.
    */
-  async fileToHold(
+  async plan(
     network: DockerNetwork,
     endpoint: DockerEndpoint,
     { container }: Identity,
-  ): Promise<string | undefined> {
+  ): Promise<Plan | undefined> {
     const { ipv4, internal } = this.#resourceOf(network) ?? {};
     if (network.handover === true || ipv4 === undefined || internal === true) return undefined;
     if (container?.networks.length !== 1 || endpoint.ipv6 !== undefined) return undefined;
     const docker = await this.#parts.identities.docker(INFO_MS);
     if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
-    const file = joinPath(docker.root, 'containers', container.id, 'resolv.conf');
-    return canHold(file) ? file : undefined;
+    const folder = joinPath(docker.root, 'containers', container.id);
+    const file = joinPath(folder, 'resolv.conf');
+    if (!canHold(file)) return undefined;
+    const aliases = await aliasesInFiles(folder, container.id);
+    if (aliases === undefined) return { file };
+    // As Docker's own name service has it.
+    return { file, aliases: network.names === 'sluice' ? [...aliases, container.id.slice(0, 12)] : aliases };
   }
 
   /** Makes the devices of a container whose namespace is there by now. */

@@ -53,7 +53,12 @@ describe('names of containers of Docker', () => {
     expect(docker.exec('client', 'nc', '-w', '1', 'web', '80')).toBe('web');
     expect(docker.exec('client', 'nc', '-w', '1', 'shop', '80')).toBe('web');
     // As the first thing that a container does.
-    for (let i = 0; i < 3; i++) expect(rig.ask('web', ...OURS)).toBe('web');
+    for (let i = 0; i < 3; i++) {
+      expect(rig.ask('web', ...OURS)).toBe('web');
+      expect(rig.ask('me', ...OURS, '--network-alias', 'me')).toContain('Connection refused');
+    }
+    const id = docker.docker('ps', '-q', '--filter', 'name=web');
+    expect(docker.exec('client', 'nc', '-w', '1', id, '80')).toBe('web');
     const service = {
       apiVersion: 'v1',
       kind: 'Service',
