@@ -49,6 +49,9 @@ interface Entry {
 }
 
 const DEFAULT_NAMESPACE = 'default';
+/** Nobody else may have this name, and no other server is asked for it (RFC 6761, 6.3). */
+const LOCALHOST = 'localhost';
+const LOOPBACK: Found = { ipv4: ['127.0.0.1'], ipv6: ['::1'] };
 /** What may follow `service.namespace`: the names of Kubernetes (github.com/kubernetes/dns, specification.md). */
 const SERVICE_SUFFIX = '.svc';
 const CLUSTER_SUFFIX = '.svc.cluster.local';
@@ -95,6 +98,7 @@ export class NameTable {
    * undefined if no container that the client may know, and no service, has that name.
    */
   lookup(network: string, client: string, name: string): Found | undefined {
+    if (name === LOCALHOST || name.endsWith(`.${LOCALHOST}`)) return LOOPBACK;
     const asking = this.#byAddress.get(client)?.object;
     for (const scope of this.#scopes(network, asking)) {
       const names = this.#byName.get(scope);

@@ -208,6 +208,38 @@ describe('DnsServer', () => {
     expect(((await udp(pointer)) ?? Buffer.alloc(4)).readUInt16BE(2) & 0xf).toBe(1);
   });
 
+  it('knows localhost itself, whoever has that name', async () => {
+    const places = [{ network: 'town', ipv4: '10.1.0.99' }];
+    const localhost = { key: 'a/localhost', namespace: 'a', name: 'localhost', places };
+    names.update({ networks: [], objects: [['a/localhost', localhost]] });
+    for (const name of ['localhost', 'LocalHost', 'web.localhost'])
+      expect([name, data(await ask(name)), data(await ask(name, 'AAAA'))]).toEqual([
+        name,
+        ['127.0.0.1'],
+        ['::1'],
+      ]);
+    expect(await ask('localhost', 'MX')).toMatchObject({ rcode: 'NOERROR', answers: [] });
+    expect(data(await ask('localhost.town'))).toEqual(['10.1.0.99']);
+  });
+
+  it('tells a dot in a label from one between labels', async () => {
+    const asked = question('web.town', 'A');
+    const label = Buffer.from('\x08web.town\0');
+    const odd = Buffer.concat([asked.subarray(0, 12), label, asked.subarray(-4)]);
+    const rcode = async (message: Buffer) => ((await udp(message)) ?? Buffer.alloc(4)).readUInt16BE(2) & 0xf;
+    expect([await rcode(asked), await rcode(odd)]).toEqual([0, 2]); // nobody else is there to ask
+  });
+
+  it('takes one record of EDNS, and repeats what it says of DNSSEC', async () => {
+    const twice = await udp(question('web', 'A', { additionals: [edns(1232, 0), edns(1232, 0)] }));
+    expect((twice?.readUInt16BE(2) ?? 0) & 0xf).toBe(1);
+    for (const flag of [0, 0x8000]) {
+      const [opt] =
+        (await ask('web', 'A', { additionals: [{ ...edns(1232, 0), flags: flag }] })).additionals ?? [];
+      expect((opt as OptAnswer).flags).toBe(flag);
+    }
+  });
+
   it('answers over TCP with as much as a message can have', async () => {
     const objects = Array.from({ length: 5000 }, (_, i) => {
       const key = `a/h${i}`;

@@ -37,6 +37,8 @@ const MAX_LABEL = 63;
 const TRUNCATED = 0x0200;
 const RESPONSE = 0x8000;
 const OPCODE = 0x7800;
+/** Of the flags of EDNS. */
+const DNSSEC_OK = 0x8000;
 /** Zone transfers are not forwarded (RFC 5936, RFC 1995). */
 const TRANSFERS: ReadonlySet<string> = new Set(['AXFR', 'IXFR']);
 
@@ -65,10 +67,22 @@ export function questionEnd(message: Buffer): number {
   return Math.min(at + 1 + TYPE_CLASS_BYTES, message.length);
 }
 
+/** The name in the question of a message, see Query.name. */
+function nameIn(message: Buffer): string {
+  const labels: string[] = [];
+  let at = HEADER_BYTES;
+  for (let length = message[at] ?? 0; length !== 0; length = message[at] ?? 0) {
+    const label = message.toString('utf8', at + 1, at + 1 + length).toLowerCase();
+    labels.push(label.replaceAll('.', '\\.'));
+    at += length + 1;
+  }
+  return labels.join('.');
+}
+
 /** A question that can be answered. */
 export interface Query {
   readonly id: number;
-  /** Lower case, without the final dot. */
+  /** Lower case, without the final dot; a dot that is part of a label has a backslash before it, as in zone files. */
   readonly name: string;
   /** Name, type and class, byte for byte as they came: what the answer repeats. */
   readonly question: Buffer;
@@ -76,6 +90,8 @@ export interface Query {
   readonly recursionDesired: boolean;
   /** The client understands EDNS. */
   readonly edns: boolean;
+  /** It wants to see records of DNSSEC; the answer repeats that (RFC 3225, 3). */
+  readonly dnssec: boolean;
   /** Bytes of the longest answer over UDP that the client takes. */
   readonly maxUdp: number;
 }
@@ -100,14 +116,18 @@ export function readQuery(message: Buffer): Read {
   const [question] = packet.questions ?? [];
   const end = questionEnd(message);
   if (question === undefined || end === 0) return { reply: errorReply(message, RCODE.format) };
-  const opt = packet.additionals?.find((record): record is OptAnswer => record.type === 'OPT');
+  const [opt, more] = (packet.additionals ?? []).filter(
+    (record): record is OptAnswer => record.type === 'OPT',
+  );
+  if (more !== undefined) return { reply: errorReply(message, RCODE.format) }; // RFC 6891, 6.1.1
   const query: Query = {
     id: message.readUInt16BE(0),
-    name: question.name.toLowerCase().replace(/\.$/, ''),
+    name: nameIn(message),
     question: message.subarray(HEADER_BYTES, end),
     type: question.type,
     recursionDesired: (flags & RECURSION_DESIRED) !== 0,
     edns: opt !== undefined,
+    dnssec: opt?.flag_do === true,
     maxUdp: Math.min(MAX_UDP, Math.max(MIN_UDP, opt?.udpPayloadSize ?? MIN_UDP)),
   };
   if (question.class !== undefined && question.class !== 'IN') return { reply: answer(query, RCODE.refused) };
@@ -162,7 +182,7 @@ export function answer(
 ): Buffer {
   const header = Buffer.alloc(HEADER_BYTES);
   const authoritative = rcode === RCODE.ok || rcode === RCODE.noName;
-  const opt = query.edns ? optOf(rcode) : Buffer.alloc(0);
+  const opt = query.edns ? optOf(rcode, query.dnssec) : Buffer.alloc(0);
   const parts = [header, query.question];
   let length = HEADER_BYTES + query.question.length + opt.length;
   let count = 0;
@@ -202,15 +222,15 @@ function encoded(records: readonly OwnRecord[]): Buffer[] {
   });
 }
 
-function optOf(rcode: number): Buffer {
+function optOf(rcode: number, dnssec: boolean): Buffer {
   const opt: OptAnswer = {
     type: 'OPT',
     name: '.',
     udpPayloadSize: MAX_UDP,
     extendedRcode: rcode >> 4,
     ednsVersion: 0,
-    flags: 0,
-    flag_do: false,
+    flags: dnssec ? DNSSEC_OK : 0,
+    flag_do: dnssec,
     options: [],
   };
   return encode({ type: 'response', additionals: [opt] }).subarray(HEADER_BYTES);
