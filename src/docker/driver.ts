@@ -69,9 +69,9 @@ export class DockerDriver {
     this.#parts.state.close();
   }
 
-  /** Docker has started, or comes to us for the first time. */
-  activate(): void {
-    this.#identities.renew();
+  /** Docker has started, or comes to us for the first time; `program` is which (see programOf). */
+  activate(program: string | undefined): void {
+    this.#identities.renew(program);
   }
 
   async createNetwork(request: CreateNetwork): Promise<void> {

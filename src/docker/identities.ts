@@ -45,6 +45,7 @@ export class Identities {
   /** What was asked before an endpoint is joined. */
   readonly #ahead = new Map<string, Ahead>();
   #info: Promise<DockerInfo | undefined> | undefined;
+  #program: string | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -137,24 +138,30 @@ export class Identities {
     return container;
   }
 
-  /** Docker was started: what it said of itself may be out of date. */
-  renew(): void {
+  /** Docker was started, and is this program: what it said of itself may be out of date. */
+  renew(program: string | undefined): void {
     this.#info = undefined;
+    this.#program = program;
   }
 
-  /** What Docker says of itself, within so many milliseconds; undefined while it answers nobody. */
+  /**
+   * What Docker says of itself, within so many milliseconds. While it starts it answers nobody: if it is the program that
+   * it was, it is what it said before. Undefined: that is not known.
+   */
   docker(milliseconds: number): Promise<DockerInfo | undefined> {
+    const { root, version, program } = this.#parts.state.daemon.get(DAEMON) ?? {};
+    const isSame = program !== undefined && program === this.#program;
+    if (isSame && root !== undefined && version !== undefined) return Promise.resolve({ root, version });
     const late = new Promise<undefined>((resolve) => setTimeout(resolve, milliseconds, undefined).unref());
     return Promise.race([this.#ofDocker(), late]);
   }
 
-  /** Asked once. Docker's folder is kept for the time when it can't be asked. */
+  /** Asked once. The answer is kept for the time when Docker can't be asked. */
   #ofDocker(): Promise<DockerInfo | undefined> {
-    const { api, state, log } = this.#parts;
+    const { api, log } = this.#parts;
     this.#info ??= api.info().then(
       (info) => {
-        if (info !== undefined && info.root !== state.daemon.get(DAEMON)?.root)
-          state.put('daemon', DAEMON, { root: info.root });
+        if (info !== undefined) this.#keep(info);
         return info;
       },
       (err: unknown) => {
@@ -164,6 +171,15 @@ export class Identities {
       },
     );
     return this.#info;
+  }
+
+  /** Who is not told its program, as Docker was there before us, takes the one that was of that version. */
+  #keep({ root, version }: DockerInfo): void {
+    const { state } = this.#parts;
+    const known = state.daemon.get(DAEMON);
+    const program = this.#program ?? (known?.version === version ? known.program : undefined);
+    if (known?.root === root && known.version === version && known.program === program) return;
+    state.put('daemon', DAEMON, { root, version, ...(program === undefined ? {} : { program }) });
   }
 }
 

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { SluiceError } from '../../policy/errors.js';
 import { asSluiceError, reasonOf } from '../http/api.js';
@@ -8,6 +9,7 @@ import { listenPrivately } from '../http/socket.js';
 import type { Logger } from '../log.js';
 import type { DockerDriver } from './driver.js';
 import type { DockerIpam } from './ipam.js';
+import { programOf } from './peer.js';
 import {
   createEndpoint,
   createNetwork,
@@ -29,7 +31,7 @@ const ADDRESS_TYPE = 'RequestAddressType';
 const GATEWAY = 'com.docker.network.gateway';
 const ADDRESS_SPACE = { LocalDefaultAddressSpace: 'sluice', GlobalDefaultAddressSpace: 'sluice-global' };
 
-type Handler = (body: unknown) => Promise<object> | object;
+type Handler = (body: unknown, peer: Socket) => Promise<object> | object;
 
 /** The plugin's side of Docker's protocol (moby, docs/extend/plugin_api.md): POST with JSON, on a Unix socket. */
 export class DockerServer {
@@ -86,7 +88,7 @@ export class DockerServer {
         return;
       }
       const body = parseBody(await readBody(request, MAX_BODY));
-      send(response, 200, await handler(body));
+      send(response, 200, await handler(body, request.socket));
     } catch (error) {
       if (request.destroyed && !request.complete) return; // Docker went away
       if (!(error instanceof SluiceError))
@@ -105,8 +107,8 @@ export class DockerServer {
 function handlers(driver: DockerDriver, ipam: DockerIpam): Readonly<Record<string, Handler>> {
   const nothing = (): object => ({});
   return {
-    '/Plugin.Activate': () => {
-      driver.activate();
+    '/Plugin.Activate': (_, peer) => {
+      driver.activate(programOf(peer));
       return { Implements: ['NetworkDriver', 'IpamDriver'] };
     },
 

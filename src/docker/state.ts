@@ -66,6 +66,9 @@ export interface DockerAddress {
 export interface DockerDaemon {
   /** The folder where it keeps its files. */
   readonly root: string;
+  readonly version?: string;
+  /** The program of that version (see programOf). */
+  readonly program?: string;
 }
 
 interface Tables {

@@ -165,6 +165,24 @@ describe('names of containers of Docker', () => {
     docker.docker('rm', '-f', 'client');
   });
 
+  it('are told to a container that Docker starts again when it is started itself', async () => {
+    rig.serve('again', ...OURS, '--restart', 'always', '--network-alias', 'twice');
+    // A new agent knows of Docker what the one before was told.
+    await world.agent.kill();
+    await world.agent.start(world.scratch);
+    await docker.stop('SIGKILL');
+    await docker.start(...OPTIONS, '--live-restore=false');
+    expect(await rig.ways('again')).toEqual(['made']);
+    expect(server('again')).toBe(addressOf('again').replace(/\d+$/, '1'));
+    docker.docker('start', 'web');
+    await expect.poll(() => docker.exec('again', 'nc', '-w', '1', 'web', '80')).toBe('web');
+    await expect.poll(() => docker.exec('web', 'nc', '-w', '1', 'twice', '80')).toBe('again');
+    docker.docker('rm', '-f', 'again');
+    await docker.stop();
+    await docker.start(...OPTIONS);
+    docker.docker('start', 'web');
+  });
+
   it.each(FAULT_STEPS.docker)('leave no container without, when the agent is killed at %s', async (step) => {
     rig.dieAt(step);
     const client = asking(addressOf('web'));
