@@ -178,9 +178,9 @@ describe('names of containers of Docker', () => {
     await expect.poll(() => docker.exec('again', 'nc', '-w', '1', 'web', '80')).toBe('web');
     await expect.poll(() => docker.exec('web', 'nc', '-w', '1', 'twice', '80')).toBe('again');
     docker.docker('rm', '-f', 'again');
-    await docker.stop();
+    await docker.stop('SIGKILL');
     await docker.start(...OPTIONS);
-    docker.docker('start', 'web');
+    expect(docker.exec('web', 'hostname')).toBe('web');
   });
 
   it.each(FAULT_STEPS.docker)('leave no container without, when the agent is killed at %s', async (step) => {

@@ -63,7 +63,8 @@ export class Rig {
 
   /** A container that says its name to who connects to port 80. Waits until it listens. */
   serve(name: string, ...options: readonly string[]): void {
-    this.docker.docker('run', '-d', '--name', name, '--hostname', name, ...options, IMAGE, ...SERVER);
+    const where = ['--name', name, '--hostname', name, '--stop-timeout', '1'];
+    this.docker.docker('run', '-d', ...where, ...options, IMAGE, ...SERVER);
     const pid = this.docker.docker('inspect', '-f', '{{.State.Pid}}', name);
     const listens = (): boolean => / 0*:0050 0*:0000 0A /.test(readFileSync(`/proc/${pid}/net/tcp6`, 'utf8'));
     if (!waitUntil(listens)) throw new Error(`${name} does not listen`);

@@ -41,6 +41,7 @@ describe('BpfObject', () => {
       'hash_map',
       'lpm_map',
       'lru_map',
+      'percpu_counters',
       'percpu_hash',
       'percpu_map',
       'ring',
