@@ -90,6 +90,11 @@ export interface DockerInfo {
   readonly version: string;
 }
 
+/** The aliases that a user gave: Docker adds the start of the container's id. */
+export function givenAliases(aliases: readonly string[], id: string): readonly string[] {
+  return aliases.filter((alias) => !id.startsWith(alias));
+}
+
 /** Docker connects the networks of a container in any order; this is always the same one. */
 export function networksInOrder(
   settings: z.output<typeof networkSettings>,
@@ -176,8 +181,7 @@ export class DockerApi {
     );
     const networks = Object.values(details?.NetworkSettings.Networks ?? {});
     const aliases = networks.find((network) => network.EndpointID === endpoint)?.Aliases ?? [];
-    // Docker adds the start of the container's id.
-    return aliases.filter((alias) => details?.Id.startsWith(alias) !== true);
+    return givenAliases(aliases, details?.Id ?? '');
   }
 
   async #get<S extends z.ZodType>(

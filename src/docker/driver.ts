@@ -1,5 +1,4 @@
 import { SluiceError } from '../../policy/errors.js';
-import type { NetworkResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
 import { stableMac } from '../ipam/mac.js';
 import type { Logger } from '../log.js';
@@ -58,7 +57,7 @@ export class DockerDriver {
     this.#networks = new DockerNetworks(parts.runtime, parts.state);
     this.#forgotten = new Forgotten(parts, this);
     const inTurn = (work: () => Promise<void>): Promise<void> => this.#inTurn(work);
-    this.#inPlace = new InPlace({ ...parts, identities: this.#identities, inTurn });
+    this.#inPlace = new InPlace({ ...parts, identities: this.#identities, networks: this.#networks, inTurn });
   }
 
   /** Resolves when the containers that Docker is starting have their devices. Docker must not ask for more. */
@@ -158,7 +157,7 @@ export class DockerDriver {
     fault('docker:joined');
     if (!areKnown) setImmediate(() => void this.#learnAliases(identity.name, EndpointID)); // after the answer
     const endpoint = this.#endpoint(EndpointID);
-    const { ipv4, ipv6, internal } = this.#resourceOf(network) ?? {};
+    const { ipv4, ipv6, internal } = this.#networks.resourceOf(network) ?? {};
     const SrcName = endpoint.joined?.placed !== undefined ? '' : handoverName(EndpointID);
     return {
       InterfaceName: { SrcName, DstPrefix: devicePrefix },
@@ -230,11 +229,6 @@ export class DockerDriver {
     const info = await this.#parts.api.network(id);
     if (info === undefined) throw SluiceError.of('SLU5213', { what: 'network', id: id.slice(0, 12) });
     return this.#inTurn(() => this.#networks.create(id, networkFromInfo(info)));
-  }
-
-  #resourceOf({ network }: DockerNetwork): NetworkResource | undefined {
-    const resource = this.#parts.runtime.get(`Network ${network}`);
-    return resource?.kind === 'Network' ? resource : undefined;
   }
 
   #endpoint(id: string): DockerEndpoint {

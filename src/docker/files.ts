@@ -1,7 +1,13 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type DockerContainerInfo, hostConfig, networkSettings, networksInOrder } from './api.js';
+import {
+  type DockerContainerInfo,
+  givenAliases,
+  hostConfig,
+  networkSettings,
+  networksInOrder,
+} from './api.js';
 
 /** Where Docker keeps its files if it was never asked. */
 export const DEFAULT_ROOT = '/var/lib/docker';
@@ -63,8 +69,7 @@ export async function aliasesInFiles(folder: string, id: string): Promise<readon
   const found = await readAs(aliasesSchema, join(folder, 'config.v2.json'));
   const networks = Object.values(found?.NetworkSettings.Networks ?? {});
   if (networks.length !== 1) return undefined;
-  // Docker adds the start of the container's id.
-  return networks[0]?.Aliases?.filter((alias) => !id.startsWith(alias)) ?? [];
+  return givenAliases(networks[0]?.Aliases ?? [], id);
 }
 
 /** The values of a key: text from behind it to the next key. */

@@ -1,5 +1,5 @@
 import { dirname, join as joinPath } from 'node:path';
-import type { ContainerResource, NetworkResource } from '../../policy/model/resources.js';
+import type { ContainerResource } from '../../policy/model/resources.js';
 import { fault } from '../faults.js';
 import type { Logger } from '../log.js';
 import type { Runtime } from '../runtime/runtime.js';
@@ -7,6 +7,7 @@ import { containerOf } from './container.js';
 import { aliasesInFiles } from './files.js';
 import type { Identities, Identity } from './identities.js';
 import { needsDocker, withNameServer } from './names.js';
+import type { DockerNetworks } from './networks.js';
 import { canHold, Placement } from './placement.js';
 import type { DockerEndpoint, DockerNetwork, DockerState } from './state.js';
 
@@ -27,6 +28,7 @@ interface Parts {
   readonly runtime: Runtime;
   readonly state: DockerState;
   readonly identities: Identities;
+  readonly networks: DockerNetworks;
   readonly log: Logger;
   /** Runs changes of endpoints and networks one after the other. */
   readonly inTurn: (work: () => Promise<void>) => Promise<void>;
@@ -74,7 +76,8 @@ export class InPlace {
     const { placed, sandbox = '' } = joined ?? {};
     const network = this.#parts.state.networks.get(networkId);
     if (placed === undefined || network === undefined) return;
-    const server = network.names === 'sluice' ? this.#resourceOf(network)?.ipv4?.gateway : undefined;
+    const server =
+      network.names === 'sluice' ? this.#parts.networks.resourceOf(network)?.ipv4?.gateway : undefined;
     const isOurs = server !== undefined && !needsDocker(joinPath(dirname(placed), 'hostconfig.json'));
     this.#placement.hold(sandbox, isOurs ? (text) => withNameServer(text, server) : undefined);
   }
@@ -101,11 +104,19 @@ export class InPlace {
     endpoint: DockerEndpoint,
     { container }: Identity,
   ): Promise<Plan | undefined> {
-    const { ipv4, internal } = this.#resourceOf(network) ?? {};
+    const { ipv4, internal } = this.#parts.networks.resourceOf(network) ?? {};
     if (network.handover === true || ipv4 === undefined || internal === true) return undefined;
     if (container?.networks.length !== 1 || endpoint.ipv6 !== undefined) return undefined;
     const docker = await this.#parts.identities.docker(INFO_MS);
-    if (docker === undefined || !KNOWN_ORDER.test(docker.version)) return undefined;
+    if (docker === undefined || !KNOWN_ORDER.test(docker.version)) {
+      const { version } = docker ?? {};
+      if (network.names === 'sluice')
+        this.#parts.log.warn(
+          { version },
+          'Docker tells the names of a container: names=sluice is for Docker 20.10',
+        );
+      return undefined;
+    }
     const folder = joinPath(docker.root, 'containers', container.id);
     const file = joinPath(folder, 'resolv.conf');
     if (!canHold(file)) return undefined;
@@ -130,10 +141,5 @@ export class InPlace {
         this.#placement.forget(sandbox);
       }
     });
-  }
-
-  #resourceOf({ network }: DockerNetwork): NetworkResource | undefined {
-    const resource = this.#parts.runtime.get(`Network ${network}`);
-    return resource?.kind === 'Network' ? resource : undefined;
   }
 }

@@ -1,5 +1,6 @@
 import { IPV6_MIN_MTU } from '../../policy/address.js';
 import { SluiceError } from '../../policy/errors.js';
+import type { NetworkResource } from '../../policy/model/resources.js';
 import { runtimeNetwork } from '../runtime/resources.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type Ranges, rangesOf } from './addresses.js';
@@ -54,12 +55,12 @@ export class DockerNetworks {
     const known = this.#state.networks.get(id);
     if (known !== undefined) return known;
     const ranges = rangesOf(data);
-    const noPlace = internal
-      ? '--internal'
-      : ranges.ipv6 !== undefined
-        ? 'IPv6'
-        : options.handover && 'handover';
-    if (options.names === 'sluice' && noPlace !== false)
+    const [noPlace] = [
+      ...(internal ? ['--internal'] : []),
+      ...(ranges.ipv6 === undefined ? [] : ['IPv6']),
+      ...(options.handover ? ['handover'] : []),
+    ];
+    if (options.names === 'sluice' && noPlace !== undefined)
       throw SluiceError.of('SLU5203', {
         option: 'names',
         reason: `cannot be sluice in a network with ${noPlace}: leave one of them out`,
@@ -96,6 +97,12 @@ export class DockerNetworks {
     }
     this.#state.put('network', id, network);
     return network;
+  }
+
+  /** What a network of Docker's is here. */
+  resourceOf({ network }: DockerNetwork): NetworkResource | undefined {
+    const resource = this.#runtime.get(`Network ${network}`);
+    return resource?.kind === 'Network' ? resource : undefined;
   }
 
   async remove(id: string): Promise<void> {

@@ -13,7 +13,8 @@ const DYNAMIC_PORTS = { min: 49153, max: 60999 } as const;
 
 /**
  * The ports of the host for what an endpoint publishes; of a range the first that is free. `hostAddress`: where those are
- * that name no address, '' for all of the host's; `promised`: ports of containers that are not in force yet. Throws SLU5202, SLU5216 (a process of the host has it).
+ * that name no address, '' for all of the host's; `promised`: ports of containers that are not in force yet. Throws
+ * SLU5202, SLU5216 (a process of the host has it).
  */
 export function hostPortsFor(
   runtime: Runtime,

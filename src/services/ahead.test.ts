@@ -1,10 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { Resource } from '../../policy/model/resources.js';
-import { parseSources } from '../../policy/schema/parse.js';
 import { ServiceCompiler } from '../../policy/services/compiler.js';
+import { created, read } from '../../test/lib/definitions.js';
 import { defaultConfig } from '../config-file.js';
-import { keyOf } from '../state/keys.js';
-import type { Edit } from '../state/objects.js';
 import { ServicesAhead } from './ahead.js';
 import { nodeContext, serviceCapacity } from './node-context.js';
 
@@ -27,17 +24,6 @@ const slice = (service: string, address: string): object => ({
   ports: [{ port: 8080 }],
   endpoints: [{ addresses: [address] }],
 });
-
-function read(...items: readonly object[]): Resource[] {
-  const { resources, errors } = parseSources([
-    { file: 'f', text: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }) },
-  ]);
-  expect(errors).toEqual([]);
-  return resources;
-}
-
-const created = (resources: readonly Resource[]): Edit[] =>
-  resources.map((after) => ({ key: keyOf(after), after, origin: after.origin }));
 
 describe('services that are worked out ahead', () => {
   const definitions = read(

@@ -1,26 +1,14 @@
 import { describe, expect, it, vi } from 'vitest';
-import type { Resource } from '../../policy/model/resources.js';
-import { parseSources } from '../../policy/schema/parse.js';
 import { ServiceCompiler } from '../../policy/services/compiler.js';
+import { created, read } from '../../test/lib/definitions.js';
 import { defaultConfig } from '../config-file.js';
 import type { ListeningSocket } from '../dataplane/host-listeners.js';
-import { keyOf } from '../state/keys.js';
-import { type Edit, ObjectSet } from '../state/objects.js';
+import { ObjectSet } from '../state/objects.js';
 import { ServiceConflicts } from './conflicts.js';
 import { nodeContext, serviceCapacity } from './node-context.js';
 
 const CONFIG = defaultConfig('');
 
-function read(...items: readonly object[]): Resource[] {
-  const { resources, errors } = parseSources([
-    { file: 'f', text: JSON.stringify({ apiVersion: 'v1', kind: 'List', items }) },
-  ]);
-  expect(errors).toEqual([]);
-  return resources;
-}
-
-const created = (resources: readonly Resource[]): Edit[] =>
-  resources.map((after) => ({ key: keyOf(after), after, origin: after.origin }));
 const ours = (kind: string, name: string, spec: object): object => ({
   apiVersion: 'sluice.dev/v1alpha1',
   kind,

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,7 +6,7 @@ import { documents, type World } from '../e2e/world.js';
 import type { Dockerd } from '../lib/dockerd.js';
 import { IMAGE } from '../lib/image.js';
 import { wholeState } from '../node/kernel-state.js';
-import { OPTIONS, Rig } from './rig.js';
+import { type Ended, OPTIONS, Rig } from './rig.js';
 
 /** Whom a container of Docker asks for names: Docker's own service, or the agent's (`-o names=sluice`). */
 
@@ -19,6 +18,7 @@ let world: World;
 let docker: Dockerd;
 let before: unknown;
 
+const asking = (whom: string): Promise<Ended> => rig.asking(whom, ...OURS);
 /** The name server of a container, and its options. */
 const resolvConf = (name: string): string => docker.exec(name, 'cat', '/etc/resolv.conf');
 const server = (name: string): string => /^nameserver (\S+)$/m.exec(resolvConf(name))?.[1] ?? '';
@@ -116,20 +116,7 @@ describe('names of containers of Docker', () => {
   });
 
   it('wait for a device that takes its time', async () => {
-    let waited = false;
-    // The agent has to be stopped within the time in which it holds the file.
-    for (let tries = 0; tries < 5 && !waited; tries++) {
-      const client = asking('web');
-      const pid = rig.holding();
-      process.kill(pid, 'SIGSTOP');
-      try {
-        waited = rig.dockerWaits();
-      } finally {
-        process.kill(pid, 'SIGCONT');
-      }
-      expect(await client).toEqual({ output: 'web', status: 0 });
-    }
-    expect(waited).toBe(true);
+    expect(await rig.delayed(() => asking('web'))).toEqual({ output: 'web', status: 0 });
   });
 
   it('are told to containers whose files somebody reads', async () => {
@@ -210,15 +197,3 @@ describe('names of containers of Docker', () => {
     await expect.poll(() => wholeState(world), { timeout: 20_000, interval: 500 }).toEqual(before);
   });
 });
-
-/** A container that asks another one, as the first thing that it does; what it hears, and its status. */
-async function asking(whom: string): Promise<{ output: string; status: number | null }> {
-  const args = ['-H', `unix://${docker.socket}`, 'run', '--rm', ...OURS, IMAGE, 'nc', '-w', '1', whom, '80'];
-  const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'ignore'] });
-  let output = '';
-  client.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    output += chunk;
-  });
-  const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
-  return { output: output.trim(), status };
-}

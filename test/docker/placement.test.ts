@@ -1,11 +1,10 @@
-import { spawn } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FAULT_STEPS } from '../../src/faults.js';
 import { allowIngress, documents, HOST, type World } from '../e2e/world.js';
 import type { Dockerd } from '../lib/dockerd.js';
 import { IMAGE } from '../lib/image.js';
 import { wholeState } from '../node/kernel-state.js';
-import { OPTIONS, openFiles, Rig, SERVER } from './rig.js';
+import { type Ended, OPTIONS, openFiles, Rig, SERVER } from './rig.js';
 
 /**
  * Where the device of a container is made: in its namespace, before Docker starts its process, or on the host, from where
@@ -20,6 +19,8 @@ let before: unknown;
 const serve: Rig['serve'] = (...args) => rig.serve(...args);
 const ask: Rig['ask'] = (...args) => rig.ask(...args);
 const ways: Rig['ways'] = (name) => rig.ways(name);
+const ONE = ['--network', 'one'];
+const asking = (whom: string): Promise<Ended> => rig.asking(whom, ...ONE);
 
 beforeAll(async () => {
   rig = new Rig('slplc');
@@ -71,25 +72,12 @@ describe('the device of a container of Docker', () => {
   });
 
   it('is waited for by Docker, for as long as it takes', async () => {
-    let waited = false;
-    // The agent has to be stopped within the tenth of a second in which it holds the file.
-    for (let tries = 0; tries < 5 && !waited; tries++) {
-      const client = start([], 'nc', '-w', '1', 'web', '80');
-      const pid = rig.holding();
-      process.kill(pid, 'SIGSTOP');
-      try {
-        waited = rig.dockerWaits();
-      } finally {
-        process.kill(pid, 'SIGCONT');
-      }
-      expect(await client).toEqual({ output: 'web', status: 0 });
-      expect(openFiles(pid).filter((file) => file.endsWith('/resolv.conf'))).toEqual([]);
-    }
-    expect(waited).toBe(true);
+    expect(await rig.delayed(() => asking('web'))).toEqual({ output: 'web', status: 0 });
+    expect(openFiles(world.agent.pid ?? 0).filter((file) => file.endsWith('/resolv.conf'))).toEqual([]);
   });
 
   it('is made before the agent ends', async () => {
-    const client = start([], 'nc', '-w', '1', 'web', '80');
+    const client = asking('web');
     process.kill(rig.holding(), 'SIGTERM');
     expect(await world.agent.ended()).toBe(true);
     await world.agent.start(world.scratch); // Docker tells it of the container's end
@@ -98,9 +86,9 @@ describe('the device of a container of Docker', () => {
 
   it('is there with the ports of its own, of several that start at the same time', async () => {
     const ports = ['-p', '80', '-p', '8100-8110:81'];
-    const all = await Promise.all([1, 2, 3, 4].map(() => start(ports, 'true')));
+    const all = await Promise.all([1, 2, 3, 4].map(() => rig.run([...ONE, ...ports], 'true')));
     expect(all).toEqual(all.map(() => ({ output: '', status: 0 })));
-    const same = await Promise.all([1, 2].map(() => start(['-p', '8111:80'], 'sleep', '1')));
+    const same = await Promise.all([1, 2].map(() => rig.run([...ONE, '-p', '8111:80'], 'sleep', '1')));
     expect(same.map(({ status }) => status).sort()).toEqual([0, 125]);
     expect(same.map(({ output }) => output).join('')).toMatch(
       /host port 8111\/TCP is already taken by container/,
@@ -175,7 +163,7 @@ describe('the device of a container of Docker', () => {
     async (step) => {
       serve('peer', '--network', 'one');
       rig.dieAt(step);
-      const client = start([], 'nc', '-w', '1', 'peer', '80');
+      const client = asking('peer');
       expect(await world.agent.ended()).toBe(true);
       rig.dieAt('');
       await world.agent.start(world.scratch);
@@ -193,32 +181,6 @@ describe('the device of a container of Docker', () => {
     await expect.poll(() => wholeState(world), { timeout: 20_000, interval: 500 }).toEqual(before);
   });
 });
-
-/** Starts a container in the first network with its command; the promise is for what is printed, and for the status. */
-async function start(
-  options: readonly string[],
-  ...command: readonly string[]
-): Promise<{ output: string; status: number | null }> {
-  const args = [
-    '-H',
-    `unix://${docker.socket}`,
-    'run',
-    '--rm',
-    '--network',
-    'one',
-    ...options,
-    IMAGE,
-    ...command,
-  ];
-  const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [client.stdout, client.stderr])
-    stream.setEncoding('utf8').on('data', (chunk: string) => {
-      output += chunk;
-    });
-  const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
-  return { output: output.trim(), status };
-}
 
 /** The devices of a container but lo. */
 function devices(container: string): string[] {

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,6 +12,12 @@ import { IMAGE } from '../lib/image.js';
 export const OPTIONS = ['--ip-forward=false', '--iptables=false', '--ip6tables=false', '--bridge=none'];
 /** A server that says its container's name to who connects to port 80. */
 export const SERVER = ['nc', '-ll', '-p', '80', '-e', '/bin/hostname'];
+
+/** What the command of a container has printed, and its status. */
+export interface Ended {
+  readonly output: string;
+  readonly status: number | null;
+}
 
 /** A host with an agent that can be told at which step to die, and a Docker that uses it. */
 export class Rig {
@@ -74,6 +81,43 @@ export class Rig {
   ask(whom: string, ...options: readonly string[]): string {
     const { stdout, stderr } = this.docker.try('run', '--rm', ...options, IMAGE, 'nc', '-w', '1', whom, '80');
     return `${stdout}${stderr}`.trim();
+  }
+
+  /** The same, beside what else goes on. */
+  asking(whom: string, ...options: readonly string[]): Promise<Ended> {
+    return this.run(options, 'nc', '-w', '1', whom, '80');
+  }
+
+  /** Runs a container. */
+  async run(options: readonly string[], ...command: readonly string[]): Promise<Ended> {
+    const args = ['-H', `unix://${this.docker.socket}`, 'run', '--rm', ...options, IMAGE, ...command];
+    const client = spawn('docker', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let output = '';
+    for (const stream of [client.stdout, client.stderr])
+      stream.setEncoding('utf8').on('data', (chunk: string) => {
+        output += chunk;
+      });
+    const status = await new Promise<number | null>((resolve) => client.once('close', resolve));
+    return { output: output.trim(), status };
+  }
+
+  /** Stops the agent while it holds the file of a container that is being started, until Docker waits for that. */
+  async delayed(begin: () => Promise<Ended>): Promise<Ended> {
+    // It has to be stopped within the tenth of a second in which it holds the file.
+    for (let tries = 0; tries < 5; tries++) {
+      const client = begin();
+      const pid = this.holding();
+      process.kill(pid, 'SIGSTOP');
+      let waited: boolean;
+      try {
+        waited = this.dockerWaits();
+      } finally {
+        process.kill(pid, 'SIGCONT');
+      }
+      const ended = await client;
+      if (waited) return ended;
+    }
+    throw new Error('Docker never waited');
   }
 
   /** How each network of a container got its device. */
